@@ -1,0 +1,114 @@
+# ovrd. `make help` lists the targets a person calls; README.md says what they are for.
+#
+#   SANITIZE=address|thread   builds everything with that sanitizer, in build/address or build/thread
+#   CC, CFLAGS                the compiler and its optimisation flags
+
+CC       ?= gcc
+CFLAGS   ?= -O2 -g
+SANITIZE ?=
+B        := build$(if $(SANITIZE),/$(SANITIZE))
+VERSION  := 0.1.0
+
+WARNINGS := -Wall -Wextra -Werror -Wshadow -Wconversion -Wsign-conversion -Wpointer-arith \
+            -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wundef -Wformat=2 -Wno-missing-field-initializers
+HARDENING := $(if $(SANITIZE),-U_FORTIFY_SOURCE,-D_FORTIFY_SOURCE=2) -fstack-protector-strong
+SANITIZER := $(if $(filter address,$(SANITIZE)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all) \
+             $(if $(filter thread,$(SANITIZE)),-fsanitize=thread)
+comma    := ,
+COMPILE   = $(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) $(HARDENING) $(SANITIZER) -I. -pthread \
+            -fopenmp-simd -D_GNU_SOURCE -DOVRD_VERSION='"$(VERSION)"' -MMD -MP
+LINK      = $(CC) $(SANITIZER) -pthread
+
+CORE_LIBS   := -llapacke -lopenblas -lm
+SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle
+API_LIBS    := $(SERVER_LIBS) -lmicrohttpd
+CLIENT_LIBS := -lcurl -ljansson
+
+# The hot loops are compiled once per instruction set, all in one binary.
+ISAS         := baseline avx2 avx512
+ISA_baseline := -DISA_LEVEL=ISA_BASELINE
+ISA_avx2     := -DISA_LEVEL=ISA_AVX2 -mavx2 -mfma
+ISA_avx512   := -DISA_LEVEL=ISA_AVX512 -mavx2 -mfma -mavx512f -mavx512dq -mavx512bw -mavx512vl \
+                -mprefer-vector-width=512
+
+objects = $(patsubst %.c,$(B)/%.o,$(wildcard $(1)/*.c))
+CORE_PLAIN := $(patsubst core/%.c,%.o,$(filter-out core/kernels_isa.c,$(wildcard core/*.c)))
+CORE_ALL   := $(CORE_PLAIN) $(ISAS:%=kernels_%.o)
+CORE   := $(CORE_ALL:%=$(B)/core/%)
+CORE64 := $(CORE_ALL:%=$(B)/core64/%)
+SERVER := $(filter-out $(B)/server/main.o,$(call objects,server))
+API    := $(call objects,api)
+
+# A test links what its folder's name says; core64 is the float64 build of core.
+TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c))
+
+.PHONY: all deps demo check check-fast check-source check-asan check-tsan bench clean help format install
+all: $(B)/ovrd $(B)/ovrctl
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -ts'|'
+
+deps: ## install the Debian packages that are missing (sudo where not root)
+	@scripts/deps.sh build
+demo: deps ## install, build, and run two experiments from submission to curl commands
+	@$(MAKE) --no-print-directory all
+	@scripts/demo.sh
+check: ## install what the tests need, build, run all tests
+	@scripts/deps.sh build test
+	@$(MAKE) --no-print-directory check-fast
+check-fast: all $(TESTS) ## the same without looking for packages
+	@scripts/run-tests.sh $(B)
+check-source: ## layering, library owners, formatting
+	@scripts/check-source.sh
+check-asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory SANITIZE=address CFLAGS='-O1 -g' check-fast
+check-tsan: ## all tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory SANITIZE=thread CFLAGS='-O1 -g' check-fast
+bench: $(B)/tests/bench/step ## step time, the time of its bare matrix products, and the ratio
+	@$(B)/tests/bench/step
+format: ## clang-format over all C sources
+	clang-format -i $(wildcard */*.[ch] clients/*/*.[ch] tests/*/*.[ch])
+clean: ## remove everything that was built
+	rm -rf build
+
+$(B)/core/%.o: core/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) -c $< -o $@
+$(B)/core64/%.o: core/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) -DOVR_FLOAT64 -c $< -o $@
+$(B)/core/kernels_%.o: core/kernels_isa.c
+	@mkdir -p $(@D)
+	$(COMPILE) -O3 -fno-math-errno -fno-trapping-math -DISA=$* $(ISA_$*) -c $< -o $@
+$(B)/core64/kernels_%.o: core/kernels_isa.c
+	@mkdir -p $(@D)
+	$(COMPILE) -O3 -fno-math-errno -fno-trapping-math -DOVR_FLOAT64 -DISA=$* $(ISA_$*) -c $< -o $@
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(COMPILE) -c $< -o $@
+$(B)/tests/core64/%.o: tests/core64/%.c
+	@mkdir -p $(@D)
+	$(COMPILE) -DOVR_FLOAT64 -c $< -o $@
+
+# Files that go into the binary as they are: the migrations and the API's contract.
+$(B)/server/migrations.o: $(wildcard migrations/*.sql)
+$(B)/api/openapi.o: api/openapi.json
+
+$(B)/ovrd: $(B)/server/main.o $(API) $(SERVER) $(CORE)
+	$(LINK) $^ -o $@ $(API_LIBS)
+$(B)/ovrctl: $(call objects,clients/cli)
+	$(LINK) $^ -o $@ $(CLIENT_LIBS) -lm
+
+$(B)/tests/core/%: $(B)/tests/core/%.o $(CORE)
+	$(LINK) $^ -o $@ $(CORE_LIBS) -lcmocka
+$(B)/tests/core64/%: $(B)/tests/core64/%.o $(CORE64)
+	$(LINK) $^ -o $@ $(CORE_LIBS) -lcmocka
+$(B)/tests/server/%: $(B)/tests/server/%.o $(SERVER) $(CORE)
+	$(LINK) $^ -o $@ $(SERVER_LIBS) -lcmocka
+$(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
+	$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lcmocka
+$(B)/tests/bench/%: $(B)/tests/bench/%.o $(CORE)
+	$(LINK) $^ -o $@ $(CORE_LIBS)
+
+.SECONDARY:
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,59 @@
+/* The REST API: handlers between HTTP and the server. Data flows one way: a request is read into structs, the
+ * server does the work, structs are written as JSON. api/routes.c lists every route. */
+#ifndef API_API_H
+#define API_API_H
+
+#include "api/http.h"
+#include "api/problem.h"
+#include "server/admission.h"
+#include "server/catalog.h"
+#include "server/pool.h"
+#include "server/store.h"
+
+/* What handlers work on; the context of every request. */
+struct api {
+    struct store *store;
+    struct catalog *catalog;
+    struct pool *pool;
+    struct admission admission;
+    const char *data_dir;
+    const struct kernels *kernels;
+};
+
+/* All routes, for http_start(). */
+extern const struct route api_routes[];
+
+/* JSON of the server's structs (api/json.c). All return NULL when memory runs out. */
+json_t *json_experiment(struct api *api, const struct experiment *experiment, int with_spec,
+                        struct ovr_err *err);
+json_t *json_split(const struct dataset_split *split);
+json_t *json_time(int64_t ms);      /* null for 0 */
+json_t *json_real_or_null(double value);
+
+/* Puts a figure into an object; dots in its name nest. A value that was not finite becomes null and its
+ * name goes to "nonfinite". Returns 0 or OVR_NOMEM. */
+int json_put_figure(json_t *object, const struct figure *figure);
+
+/* Handlers, by file. */
+struct reply *handle_submit(struct request *request); /* experiments.c */
+struct reply *handle_list(struct request *request);
+struct reply *handle_show(struct request *request);
+struct reply *handle_cancel(struct request *request);
+struct reply *handle_metrics(struct request *request); /* results.c */
+struct reply *handle_histogram(struct request *request);
+struct reply *handle_weights(struct request *request); /* weights.c */
+struct reply *handle_tensor(struct request *request);
+struct reply *handle_upload(struct request *request); /* datasets.c */
+struct reply *handle_datasets(struct request *request);
+struct reply *handle_dataset(struct request *request);
+struct reply *handle_healthz(struct request *request); /* system.c */
+struct reply *handle_version(struct request *request);
+struct reply *handle_openapi(struct request *request);
+
+extern const struct sink upload_sink; /* datasets.c */
+
+/* A whole number from the query: *value stays as it is when the argument is absent. On failure returns the problem. */
+struct reply *query_int(const struct request *request, const char *name, int64_t min, int64_t max,
+                        int64_t *value);
+
+#endif

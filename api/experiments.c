@@ -1,0 +1,206 @@
+/* Experiments: submit, list, show, cancel. */
+#include "api/api.h"
+#include "server/digest.h"
+#include "server/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct reply *reply_experiment(struct api *api, int status, const char *id,
+                                      json_t *warnings) {
+    struct experiment e;
+    struct ovr_err err = {0};
+    if (store_get_experiment(api->store, id, &e, &err)) {
+        json_decref(warnings);
+        return problem_from(&err);
+    }
+    struct pool_progress p = {0};
+    pool_progress(api->pool, id, &p);
+    json_t *body = json_experiment(api, &e, 1, &err);
+    if (body && json_array_size(warnings))
+        json_object_set(body, "warnings", warnings);
+    json_decref(warnings);
+    struct reply *reply = body ? reply_json(status, body) : problem_from(&err);
+    if (body && status == 200)
+        reply = reply_etag(reply, "%lld-%lld-%d.%d.%llu", (long long)e.revision,
+                           (long long)e.position, p.phase, p.epoch, (unsigned long long)p.step);
+    experiment_release(&e);
+    return reply;
+}
+
+static struct reply *reply_estimate(const struct cost *cost, json_t *warnings) {
+    return reply_json(
+        200, json_pack("{s:b, s:{s:I, s:I, s:f, s:f}, s:o}", "valid", 1, "estimate", "parameters",
+                       (json_int_t)cost->train.parameters, "memory_bytes",
+                       (json_int_t)cost->train.memory_bytes, "flops_per_epoch",
+                       cost->train.flops_per_epoch, "seconds", cost->seconds, "warnings", warnings));
+}
+
+/* Stores what was admitted. */
+static struct reply *enqueue(const struct request *request, const struct spec *spec,
+                             const json_t *document, const struct cost *cost, json_t *warnings) {
+    struct api *api = request->context;
+    char id[ID_SIZE], body_sha256[DIGEST_SIZE];
+    struct ovr_err err = {0};
+    int repeated = 0;
+    char *text = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(15));
+    digest_of(request->body, request->body_size, body_sha256);
+    struct new_experiment new = {
+        .name = spec->name,
+        .tags = spec->tags,
+        .spec = text,
+        .priority = spec->priority,
+        .memory_bytes = (int64_t)cost->train.memory_bytes,
+        .idempotency_key = request_header(request, "Idempotency-Key"),
+        .body_sha256 = body_sha256,
+    };
+    int rc = text ? store_add_experiment(api->store, &new, id, &repeated, &err)
+                  : ovr_nomem(&err, "the spec");
+    free(text);
+    if (rc) {
+        json_decref(warnings);
+        return rc == OVR_CONFLICT ? problem(422, "idempotency-key-reused", "%s", err.text)
+                                  : problem_from(&err);
+    }
+    if (!repeated) {
+        log_line(LOG_INFO, "experiment=%s queued, name=\"%s\"", id, spec->name);
+        pool_wake(api->pool);
+    }
+    return reply_header(reply_experiment(api, 202, id, warnings), "Location",
+                        "/v1/experiments/%s", id);
+}
+
+static struct reply *check_key(const struct request *request) {
+    const char *key = request_header(request, "Idempotency-Key");
+    size_t n = key ? strlen(key) : 1;
+    if (n >= 1 && n <= 255)
+        return NULL;
+    return problem(422, "invalid-header", "Idempotency-Key must have 1..255 characters");
+}
+
+static struct reply *submit(struct request *request, json_t *document, struct spec *spec, int dry) {
+    struct api *api = request->context;
+    struct ovr_err err = {0};
+    struct cost cost;
+    json_t *faults = json_array(), *warnings = json_array();
+    int rc = faults && warnings ? spec_read(document, spec, faults, &err)
+                                : ovr_nomem(&err, "the spec");
+    if (!rc)
+        rc = admit(&api->admission, spec, document, faults, warnings, &cost, &err);
+    struct reply *reply = NULL;
+    if (rc == OVR_INVALID && json_array_size(faults))
+        reply = problem_faults("invalid-spec",
+                               "the spec was not accepted; each entry of errors says what to change",
+                               json_incref(faults));
+    else if (rc)
+        reply = problem_from(&err);
+    else if (dry)
+        reply = reply_estimate(&cost, json_incref(warnings));
+    else
+        reply = enqueue(request, spec, document, &cost, json_incref(warnings));
+    json_decref(faults);
+    json_decref(warnings);
+    return reply;
+}
+
+struct reply *handle_submit(struct request *request) {
+    struct reply *reply = check_key(request);
+    const char *dry = request_query(request, "dry_run");
+    if (!reply && dry && strcmp(dry, "true") && strcmp(dry, "false"))
+        reply = problem(422, "invalid-query", "dry_run must be true or false, got \"%.40s\"", dry);
+    json_t *document = reply ? NULL : body_json(request, &reply);
+    if (!document)
+        return reply;
+    struct spec *spec = malloc(sizeof *spec);
+    struct ovr_err err = {0};
+    if (!spec && ovr_nomem(&err, "the spec"))
+        reply = problem_from(&err);
+    else
+        reply = submit(request, document, spec, dry && strcmp(dry, "true") == 0);
+    free(spec);
+    json_decref(document);
+    return reply;
+}
+
+static struct reply *read_filter(const struct request *request, struct experiment_filter *filter) {
+    int64_t limit = 50;
+    struct reply *reply = query_int(request, "limit", 1, 500, &limit);
+    if (!reply)
+        reply = query_int(request, "cursor", 1, INT64_MAX, &filter->before);
+    filter->limit = (int)limit + 1; /* one more tells whether there is a next page */
+    filter->state = request_query(request, "state");
+    filter->tag = request_query(request, "tag");
+    filter->name_prefix = request_query(request, "name");
+    int known = !filter->state;
+    for (int i = 0; filter->state && i < N_STATES; i++)
+        known |= strcmp(filter->state, state_names[i]) == 0;
+    if (!reply && !known)
+        reply = problem(422, "invalid-query",
+                        "state must be queued, running, succeeded, failed or cancelled, got "
+                        "\"%.40s\"",
+                        filter->state);
+    return reply;
+}
+
+/* Adds name=value, escaped, to a query string. */
+static void append_query(char *text, size_t size, const char *name, const char *value) {
+    size_t n = strlen(text);
+    if (!value || n + strlen(name) + 3 * strlen(value) + 3 >= size)
+        return;
+    n += (size_t)sprintf(text + n, "&%s=", name);
+    for (; *value; value++)
+        n += (size_t)sprintf(text + n, strchr("&=#%+<>\" ", *value) || *value < 0 ? "%%%02X" : "%c",
+                             (unsigned char)*value);
+}
+
+static struct reply *link_next(struct reply *reply, const struct experiment_filter *filter,
+                               int64_t cursor) {
+    char query[2048];
+    snprintf(query, sizeof query, "cursor=%lld&limit=%d", (long long)cursor, filter->limit - 1);
+    append_query(query, sizeof query, "state", filter->state);
+    append_query(query, sizeof query, "tag", filter->tag);
+    append_query(query, sizeof query, "name", filter->name_prefix);
+    return reply_header(reply, "Link", "</v1/experiments?%s>; rel=\"next\"", query);
+}
+
+struct reply *handle_list(struct request *request) {
+    struct api *api = request->context;
+    struct experiment_filter filter = {0};
+    struct experiment *list;
+    struct ovr_err err = {0};
+    size_t n;
+    struct reply *reply = read_filter(request, &filter);
+    if (reply)
+        return reply;
+    if (store_list_experiments(api->store, &filter, &list, &n, &err))
+        return problem_from(&err);
+    size_t shown = n < (size_t)filter.limit ? n : n - 1;
+    json_t *array = json_array(), *item;
+    for (size_t i = 0; i < shown && array; i++) {
+        item = json_experiment(api, &list[i], 0, &err);
+        if (!item || json_array_append_new(array, item)) {
+            json_decref(array);
+            array = NULL;
+        }
+    }
+    reply = reply_json(200, array ? json_pack("{s:o}", "experiments", array) : NULL);
+    if (shown < n)
+        reply = link_next(reply, &filter, list[shown - 1].seq);
+    experiment_list_free(list, n);
+    return reply;
+}
+
+struct reply *handle_show(struct request *request) {
+    return reply_experiment(request->context, 200, request->segments[0], NULL);
+}
+
+struct reply *handle_cancel(struct request *request) {
+    struct api *api = request->context;
+    struct ovr_err err = {0};
+    int was_running;
+    if (store_cancel(api->store, request->segments[0], &was_running, &err))
+        return problem_from(&err);
+    if (was_running)
+        pool_cancel(api->pool, request->segments[0]);
+    return reply_experiment(api, 202, request->segments[0], NULL);
+}

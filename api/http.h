@@ -1,0 +1,138 @@
+/* HTTP transport: the only file that knows libmicrohttpd is http.c.
+ *
+ * A handler gets a whole request and must return a reply; there is no way to forget the answer.
+ * Handlers run on the transport's threads, several at once, and never block on training: they read
+ * and write the store and the catalogue.
+ *
+ * The transport itself refuses what no handler should see:
+ *
+ *   400  a Host that is missing or doubled, two Content-Lengths or one beside Transfer-Encoding, a
+ *        path or a query with a bad escape, an encoded slash or NUL, a dot segment, a control
+ *        character or broken UTF-8
+ *   403  a Host that is not this machine's (a page that rebinds its name to 127.0.0.1 sends one), and
+ *        another site's Origin on a method that changes something
+ *   404  a path that no route has, 405 (with Allow) a method that no route of the path has
+ *   413  a body over the route's limit, before it is read where its length is announced
+ *   415  a body that says it is not JSON where the route takes JSON
+ *   422  query arguments that the route doesn't know, or twice the same
+ *   503  (with Retry-After) a full house, or one that closes
+ *
+ * HEAD is answered wherever GET is, OPTIONS everywhere. A reply with an ETag that the request's
+ * If-None-Match names becomes 304. A refusal that comes before a large body closes the connection.
+ */
+#ifndef API_HTTP_H
+#define API_HTTP_H
+
+#include "core/err.h"
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct http;
+struct reply;
+
+enum { HTTP_MAX_SEGMENTS = 4 };
+
+struct request {
+    void *context; /* what http_start() was given */
+    const struct route *route;
+    const char *method; /* "GET" also for HEAD */
+    /* What stands for each {name} of the route's path, in order: never empty, valid UTF-8 without
+     * '/' or control characters. */
+    const char *segments[HTTP_MAX_SEGMENTS];
+    const char *body; /* "" without one; a NUL follows its body_size bytes */
+    size_t body_size;
+    void *upload;     /* routes with a sink: what sink.open returned */
+    void *connection; /* for the two functions below */
+};
+
+/* A query argument (decoded: valid UTF-8 without control characters) or a header of the request, or
+ * NULL. Valid as long as the request. */
+const char *request_query(const struct request *request, const char *name);
+const char *request_header(const struct request *request, const char *name);
+
+/* Bodies that are too big to hold go to a sink, piece by piece, as they arrive.
+ *
+ * open may refuse by returning NULL and a reply in *refusal (NULL and NULL: out of memory). write
+ * returns 0 or a negative code; after that it is not called again, but the handler is, and answers.
+ * The handler takes `upload` over. abort is called instead of the handler, once, when the client
+ * goes away, sends less than it announced, or more than the limit. */
+struct sink {
+    void *(*open)(const struct request *request, struct reply **refusal);
+    int (*write)(void *upload, const char *bytes, size_t n);
+    void (*abort)(void *upload);
+};
+
+/* Where several routes fit a path, the one with the fewest {names} is taken. */
+struct route {
+    const char *method; /* "GET", "POST", "PUT", "DELETE", "PATCH" */
+    const char *path;   /* "/v1/experiments/{id}/metrics" */
+    struct reply *(*handle)(struct request *request);
+    const char *summary; /* a line for the contract and for people */
+    /* Names of the query arguments it knows, ends with NULL; any other is 422. NULL: none. */
+    const char *const *query;
+    /* Bodies are streamed to it, limit max_upload_bytes. NULL: JSON, limit max_body_bytes. */
+    const struct sink *sink;
+};
+
+/* Replies. All take over what they are given, also when they fail; each returns NULL when memory runs
+ * out (the transport then answers 500). A reply that is not returned must be given to reply_free. */
+
+/* Compact, members in order, a newline at the end, reals with 15 digits. body NULL: out of memory
+ * somewhere in building it. */
+struct reply *reply_json(int status, json_t *body);
+
+/* The same with another media type of the JSON family. */
+struct reply *reply_json_as(int status, const char *content_type, json_t *body);
+
+/* Copies text. */
+struct reply *reply_text(int status, const char *content_type, const char *text);
+
+/* The bytes outlive everything. */
+struct reply *reply_static(int status, const char *content_type, const void *bytes, size_t n);
+
+/* A body that is made while it is sent. read fills at most `room` bytes and returns how many, 0 at
+ * the end, negative to break the connection off. size is the exact length, or -1 where unknown
+ * (chunked). release is always called once. */
+struct reply *reply_stream(int status, const char *content_type, int64_t size,
+                           int64_t (*read)(void *context, uint64_t position, char *out,
+                                           size_t room),
+                           void (*release)(void *context), void *context);
+
+/* Adds a header (value formatted, without line breaks). A NULL reply is passed through. Returns the
+ * reply, or NULL when memory ran out, and then the reply is freed. */
+struct reply *reply_header(struct reply *reply, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The same for a strong ETag, given without the quotes. */
+struct reply *reply_etag(struct reply *reply, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+void reply_free(struct reply *reply);
+
+struct http_config {
+    const char *listen; /* "127.0.0.1:8080", "[::1]:0", "localhost:80"; port 0 takes any free one */
+    int threads;
+    int max_connections; /* those above are answered with 503 */
+    int idle_timeout_s;
+    size_t max_body_bytes;
+    uint64_t max_upload_bytes;
+    const struct route *routes; /* ends with a route whose method is NULL */
+    void *context;
+    /* A line per request and for trouble, without a line break; called from several threads at once.
+     * May be NULL. */
+    void (*log)(void *context, const char *line);
+};
+
+/* Starts listening. The config is copied; what it points to must live until http_stop(). On success
+ * *url is "http://127.0.0.1:43211", valid until http_stop(). Refuses an address that is not loopback
+ * (OVR_INVALID, with what to do instead) since there are no users yet. */
+int http_start(struct http **http, const struct http_config *config, const char **url,
+               struct ovr_err *err);
+
+/* Closes the door, gives the replies under way two seconds to end, then cuts them off. NULL is fine. */
+void http_stop(struct http *http);
+
+#endif

@@ -1,0 +1,166 @@
+#include "api/api.h"
+#include "server/log.h"
+
+#include <math.h>
+#include <string.h>
+
+json_t *json_time(int64_t ms) {
+    char text[48];
+    if (!ms)
+        return json_null();
+    format_time(ms, text, sizeof text);
+    return json_string(text);
+}
+
+json_t *json_real_or_null(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *figure_value(const struct figure *figure) {
+    switch (figure->kind) {
+    case FIGURE_TEXT:
+        return json_string(figure->text);
+    case FIGURE_COUNT:
+        return json_integer(figure->count);
+    default:
+        return json_real_or_null(figure->real);
+    }
+}
+
+/* The object at object[name], made if it is not there. */
+static json_t *descend(json_t *object, const char *name, size_t n) {
+    json_t *inner = json_object_getn(object, name, n);
+    if (inner)
+        return inner;
+    inner = json_object();
+    return json_object_setn_new(object, name, n, inner) ? NULL : inner;
+}
+
+static int note_nonfinite(json_t *object, const char *name) {
+    json_t *list = json_object_get(object, "nonfinite");
+    if (!list) {
+        list = json_array();
+        if (json_object_set_new(object, "nonfinite", list))
+            return OVR_NOMEM;
+    }
+    return json_array_append_new(list, json_string(name)) ? OVR_NOMEM : 0;
+}
+
+int json_put_figure(json_t *object, const struct figure *figure) {
+    json_t *to = object;
+    const char *name = figure->name;
+    for (const char *dot; to && (dot = strchr(name, '.')); name = dot + 1)
+        to = descend(to, name, (size_t)(dot - name));
+    if (!to || json_object_set_new(to, name, figure_value(figure)))
+        return OVR_NOMEM;
+    if (figure->kind == FIGURE_REAL && !isfinite(figure->real))
+        return note_nonfinite(object, figure->name);
+    return 0;
+}
+
+static int put_row(void *context, int epoch, const struct figure *figure) {
+    (void)epoch;
+    return json_put_figure(context, figure);
+}
+
+/* The figures of one epoch of the store (0: result, −1: provenance) as an object. */
+static json_t *json_figures(struct api *api, int64_t seq, int epoch, struct ovr_err *err) {
+    json_t *object = json_object();
+    if (object && store_read_figures(api->store, seq, epoch, epoch, put_row, object, err)) {
+        json_decref(object);
+        return NULL;
+    }
+    return object;
+}
+
+static json_t *json_tags(const char *tags) {
+    json_t *list = json_array();
+    while (*tags) {
+        size_t n = strcspn(tags, "\n");
+        if (n)
+            json_array_append_new(list, json_stringn(tags, n));
+        tags += n + (tags[n] == '\n');
+    }
+    return list;
+}
+
+static json_t *json_progress(struct api *api, const struct experiment *e) {
+    static const char *const phases[] = {
+        [PHASE_PREPARING] = "preparing", [PHASE_TRAINING] = "training", [PHASE_PROBING] = "probing"};
+    struct pool_progress p;
+    if (e->state != STATE_RUNNING || !pool_progress(api->pool, e->id, &p))
+        return json_null();
+    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:i}", "phase", phases[p.phase], "epoch",
+                     p.epoch, "epochs", p.epochs, "step", (json_int_t)p.step, "steps",
+                     (json_int_t)p.steps, "eta_seconds", json_real_or_null(p.eta_seconds),
+                     "samples_per_second", json_real_or_null(p.samples_per_second), "threads",
+                     p.threads);
+}
+
+static json_t *json_queue(const struct experiment *e) {
+    char reason[160];
+    if (e->state != STATE_QUEUED)
+        return json_null();
+    if (e->position > 1)
+        snprintf(reason, sizeof reason, "%lld experiment%s before it", (long long)e->position - 1,
+                 e->position == 2 ? " is" : "s are");
+    else
+        snprintf(reason, sizeof reason, "next to start: waits for a free worker or for memory");
+    return json_pack("{s:I, s:s, s:s?}", "position", (json_int_t)e->position, "reason", reason,
+                     "requeued_because", e->queue_reason);
+}
+
+static json_t *json_error(const struct experiment *e) {
+    if (!e->problem_kind)
+        return json_null();
+    json_t *error = json_pack("{s:s+, s:s, s:s?}", "type", "/problems/", e->problem_kind, "title",
+                              problem_title(e->problem_kind), "detail", e->problem_detail);
+    if (error && e->problem_pointer)
+        json_object_set_new(error, "errors",
+                            json_pack("[{s:s, s:s?}]", "pointer", e->problem_pointer, "detail",
+                                      e->problem_detail));
+    return error;
+}
+
+static json_t *json_links(const struct experiment *e) {
+    static const char *const names[] = {"metrics", "histogram", "weights", "cancel"};
+    json_t *links = json_pack("{s:s+}", "self", "/v1/experiments/", e->id);
+    for (size_t i = 0; links && i < sizeof names / sizeof *names; i++)
+        json_object_set_new(links, names[i],
+                            json_sprintf("/v1/experiments/%s/%s", e->id, names[i]));
+    return links;
+}
+
+json_t *json_experiment(struct api *api, const struct experiment *e, int with_spec,
+                        struct ovr_err *err) {
+    json_t *result = e->state == STATE_SUCCEEDED ? json_figures(api, e->seq, 0, err) : json_null();
+    json_t *object = json_pack(
+        "{s:s, s:s, s:n, s:s, s:I, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id", e->id,
+        "name", e->name, "owner", "state", state_names[e->state], "revision",
+        (json_int_t)e->revision, "tags", json_tags(e->tags), "priority", e->priority, "attempts",
+        e->attempts, "created_at", json_time(e->created_at), "started_at", json_time(e->started_at),
+        "finished_at", json_time(e->finished_at), "progress", json_progress(api, e), "queue",
+        json_queue(e), "result", result, "error", json_error(e));
+    int failed = !object;
+    if (with_spec && object) {
+        json_t *provenance =
+            e->state == STATE_SUCCEEDED ? json_figures(api, e->seq, -1, err) : json_null();
+        failed |= json_object_set_new(object, "spec", json_loads(e->spec, 0, NULL)) != 0;
+        failed |= json_object_set_new(object, "provenance", provenance) != 0;
+    }
+    if (object)
+        failed |= json_object_set_new(object, "links", json_links(e)) != 0;
+    if (!failed)
+        return object;
+    json_decref(object);
+    ovr_nomem(err, "an experiment as JSON");
+    return NULL;
+}
+
+json_t *json_split(const struct dataset_split *s) {
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "dataset", s->dataset,
+                     "split", s->split, "sha256", s->sha256, "format", s->format, "bytes",
+                     (json_int_t)s->bytes, "samples", (json_int_t)s->samples, "values_per_sample",
+                     (json_int_t)s->width, "classes", (json_int_t)s->classes, "created_at",
+                     json_time(s->created_at));
+}

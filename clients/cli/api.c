@@ -1,0 +1,79 @@
+#include "clients/cli/api.h"
+
+#include "clients/cli/value.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int api_complain_memory(void) {
+    return complain(EXIT_USAGE, "not enough memory");
+}
+
+int api_complain_nonsense(struct cli *cli) {
+    return complain(EXIT_REFUSED, "the answer is not what an ovrd sends; is %s the right address?",
+                    http_url(cli->http));
+}
+
+int api_complain_transport(struct cli *cli, int http_code) {
+    const char *trouble = http_trouble(cli->http);
+    if (http_code == HTTP_UNREACHABLE)
+        return complain(EXIT_UNREACHABLE, "no answer from %s: %s", http_url(cli->http), trouble);
+    if (http_code == HTTP_TOO_LARGE)
+        return complain(EXIT_REFUSED, "%s; --json prints it without keeping it", trouble);
+    return complain(EXIT_USAGE, "%s", trouble);
+}
+
+/* A problem (RFC 9457), for a person: what happened, then every fault on a line of its own. */
+static void print_problem(const json_t *problem, const struct http_reply *reply) {
+    const char *title = value_string(problem, "title"), *detail = value_string(problem, "detail");
+    fprintf(stderr, "ovrctl: %s", *title ? title : "the server refused");
+    fprintf(stderr, " (HTTP %d)\n", reply->status);
+    if (*detail)
+        fprintf(stderr, "  %s\n", detail);
+    size_t i;
+    const json_t *fault;
+    json_array_foreach(value_at(problem, "errors"), i, fault) {
+        const char *pointer = value_string(fault, "pointer");
+        fprintf(stderr, "  %s: %s\n", *pointer ? pointer : "(the whole)",
+                value_string(fault, "detail"));
+    }
+    /* Seconds, or a date, which is of no use here. */
+    if (reply->retry_after[0] && !reply->retry_after[strspn(reply->retry_after, "0123456789")])
+        fprintf(stderr, "  try again in %s s\n", reply->retry_after);
+}
+
+int api_complain_refusal(struct cli *cli, const struct http_reply *reply) {
+    if (cli->options.json && reply->body) {
+        fprintf(stderr, "%s\n", reply->body);
+        return EXIT_REFUSED;
+    }
+    json_t *problem = value_parse(reply->body, reply->body_size);
+    print_problem(problem, reply);
+    json_decref(problem);
+    return EXIT_REFUSED;
+}
+
+int api_call(struct cli *cli, struct http_request request, struct buf *path, json_t **answer) {
+    struct http_reply reply = {0};
+    *answer = NULL;
+    if (path->failed || !path->data)
+        return api_complain_memory();
+    request.path = path->data;
+    request.sink = cli->options.json ? stdout : NULL;
+    int http_code = http_send(cli->http, &request, &reply), code = EXIT_OK;
+    if (http_code)
+        code = api_complain_transport(cli, http_code);
+    else if (reply.status < 200 || reply.status > 299)
+        code = api_complain_refusal(cli, &reply);
+    else if (cli->options.json)
+        fputs(reply.last_byte == '\n' ? "" : "\n", stdout);
+    else if (!(*answer = value_parse(reply.body, reply.body_size)))
+        code = api_complain_nonsense(cli);
+    http_reply_release(&reply);
+    buf_release(path);
+    return code;
+}
+
+int api_get(struct cli *cli, struct buf *path, json_t **answer) {
+    return api_call(cli, (struct http_request){0}, path, answer);
+}

@@ -1,0 +1,47 @@
+/* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
+ * api.c (one conversation with the daemon), jobs.c, watch.c, histogram.c, data.c (the commands);
+ * http.c, text.c and value.c are what they stand on. */
+#ifndef CLI_H
+#define CLI_H
+
+#include <stdbool.h>
+
+/* Exit codes; documented in the help, relied on by scripts. */
+enum exit_code {
+    EXIT_OK = 0,
+    EXIT_FAILED = 1,      /* the experiment failed or was cancelled */
+    EXIT_USAGE = 2,       /* bad arguments, or a local file that cannot be read or written */
+    EXIT_REFUSED = 3,     /* the server refused, or its answer made no sense */
+    EXIT_UNREACHABLE = 4, /* no connection, or it broke */
+};
+
+struct options {
+    const char *host;
+    bool json, watch, dry_run;
+    const char *state, *tag, *name, *limit; /* NULL where not given, like all below */
+    const char *epoch, *format, *rows, *output;
+};
+
+struct cli {
+    struct options options;
+    char **args; /* of the command: those the command table promises are there, the others NULL */
+    struct http *http;
+};
+
+/* The commands. Each prints its result or its trouble and returns an enum exit_code. */
+int command_submit(struct cli *cli);
+int command_list(struct cli *cli);
+int command_show(struct cli *cli);
+int command_watch(struct cli *cli);
+int command_metrics(struct cli *cli);
+int command_histogram(struct cli *cli);
+int command_weights(struct cli *cli);
+int command_cancel(struct cli *cli);
+int command_upload(struct cli *cli);
+int command_datasets(struct cli *cli);
+int command_version(struct cli *cli);
+
+/* Says on stderr what is wrong, after "ovrctl: ". Returns `code`. */
+int complain(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,261 @@
+/* The commands that move data: weights out, data sets in; and the server's version. */
+#include "clients/cli/api.h"
+#include "clients/cli/value.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void add_shape(struct buf *text, const json_t *shape) {
+    size_t i;
+    const json_t *size;
+    json_array_foreach(shape, i, size)
+        buf_addf(text, "%s%.0f", i ? " x " : "", value_number(size, ""));
+}
+
+static int print_tensors(struct cli *cli, const json_t *tensors) {
+    static const struct column columns[] = {
+        {"tensor", false, true}, {"shape", false, false}, {"dtype", false, false}};
+    struct table table = {.columns = columns, .n_columns = sizeof columns / sizeof *columns};
+    size_t i;
+    const json_t *tensor;
+    if (!json_is_array(tensors))
+        return api_complain_nonsense(cli);
+    json_array_foreach(tensors, i, tensor) {
+        struct buf shape = {0};
+        add_shape(&shape, value_at(tensor, "shape"));
+        table_cell(&table, "%s", value_string(tensor, "name"));
+        table_cell(&table, "%s", shape.data ? shape.data : "-");
+        table_cell(&table, "%s", value_string(tensor, "dtype"));
+        buf_release(&shape);
+    }
+    return table_print(&table) ? api_complain_memory() : EXIT_OK;
+}
+
+static int list_tensors(struct cli *cli) {
+    struct buf path = {0};
+    json_t *answer;
+    if (cli->options.format || cli->options.rows || cli->options.output)
+        return complain(EXIT_USAGE, "--format, --rows and -o need the name of a TENSOR");
+    buf_path(&path, "/v1/experiments/{}/weights", cli->args[0]);
+    int code = api_get(cli, &path, &answer);
+    if (!code && answer)
+        code = print_tensors(cli, value_at(answer, "tensors"));
+    json_decref(answer);
+    return code;
+}
+
+/* A file that appears under its name only when it is whole. */
+struct whole_file {
+    const char *name;
+    char *temporary;
+    FILE *file;
+};
+
+static int whole_file_open(struct whole_file *whole, const char *name) {
+    *whole = (struct whole_file){.name = name};
+    if (asprintf(&whole->temporary, "%s.XXXXXX", name) < 0) {
+        whole->temporary = NULL;
+        return api_complain_memory();
+    }
+    int fd = mkostemp(whole->temporary, O_CLOEXEC);
+    /* mkostemp() makes it private; it gets the rights that any new file would get. */
+    mode_t mask = umask(0);
+    umask(mask);
+    if (fd >= 0 && !fchmod(fd, 0666 & ~mask))
+        whole->file = fdopen(fd, "w");
+    if (whole->file)
+        return EXIT_OK;
+    int code = complain(EXIT_USAGE, "cannot write %s: %s", name, strerror(errno));
+    if (fd >= 0) {
+        unlink(whole->temporary);
+        close(fd);
+    }
+    free(whole->temporary);
+    return code;
+}
+
+/* Keeps the file where code is EXIT_OK, else removes it. Returns the code to go on with. */
+static int whole_file_close(struct whole_file *whole, int code) {
+    bool failed = fflush(whole->file) || fsync(fileno(whole->file));
+    int why = errno;
+    if (fclose(whole->file) && !failed) {
+        failed = true;
+        why = errno;
+    }
+    if (!code && !failed && rename(whole->temporary, whole->name)) {
+        failed = true;
+        why = errno;
+    }
+    if (!code && failed)
+        code = complain(EXIT_USAGE, "cannot write %s: %s", whole->name, strerror(why));
+    if (code)
+        unlink(whole->temporary);
+    free(whole->temporary);
+    return code;
+}
+
+/* Streams the tensor to `out`. */
+static int fetch_tensor(struct cli *cli, const char *format, FILE *out) {
+    struct buf path = {0};
+    struct http_reply reply = {0};
+    buf_path(&path, "/v1/experiments/{}/weights/{}", cli->args[0], cli->args[1]);
+    buf_query(&path, "format", format);
+    buf_query(&path, "rows", cli->options.rows);
+    if (path.failed)
+        return api_complain_memory();
+    struct http_request request = {.path = path.data, .sink = out};
+    int http_code = http_send(cli->http, &request, &reply), code = EXIT_OK;
+    if (http_code)
+        code = api_complain_transport(cli, http_code);
+    else if (reply.status < 200 || reply.status > 299)
+        code = api_complain_refusal(cli, &reply);
+    else if (!strcmp(format, "json") && reply.last_byte != '\n')
+        fputc('\n', out);
+    http_reply_release(&reply);
+    buf_release(&path);
+    return code;
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}
+
+int command_weights(struct cli *cli) {
+    const char *format = cli->options.format, *output = cli->options.output;
+    if (!cli->args[1])
+        return list_tensors(cli);
+    if (!format)
+        format = output && ends_with(output, ".npy") && !cli->options.json ? "npy" : "json";
+    if (strcmp(format, "json") && strcmp(format, "npy"))
+        return complain(EXIT_USAGE, "--format of a tensor is json or npy, got %s", format);
+    if (!strcmp(format, "npy") && cli->options.json)
+        return complain(EXIT_USAGE, "--json and --format npy exclude each other");
+    if (!output) {
+        if (!strcmp(format, "npy") && terminal_is(STDOUT_FILENO))
+            return complain(EXIT_USAGE, "npy is binary and this is a terminal; add -o FILE");
+        return fetch_tensor(cli, format, stdout);
+    }
+    struct whole_file whole;
+    int code = whole_file_open(&whole, output);
+    return code ? code : whole_file_close(&whole, fetch_tensor(cli, format, whole.file));
+}
+
+/* On a terminal, a line on stderr that is drawn over and over. */
+static void draw_upload(int64_t sent, int64_t size) {
+    char now[FIGURE_ROOM], all[FIGURE_ROOM];
+    fprintf(stderr, "\r%s", text_bytes(now, (double)sent));
+    if (size > 0)
+        fprintf(stderr, " of %s, %.0f %%", text_bytes(all, (double)size),
+                100 * (double)sent / (double)size);
+    fputs("\033[K", stderr);
+}
+
+static void print_uploaded(struct cli *cli, const json_t *answer, int64_t size) {
+    char bytes[FIGURE_ROOM];
+    const char *version = value_string(answer, "version");
+    printf("%s/%s is there", cli->args[0], cli->args[1]);
+    if (size >= 0)
+        printf(": %s", text_bytes(bytes, (double)size));
+    if (*version)
+        printf(", version %.12s", version);
+    putchar('\n');
+}
+
+static int send_file(struct cli *cli, FILE *file) {
+    struct buf path = {0};
+    struct stat info;
+    json_t *answer;
+    if (fstat(fileno(file), &info))
+        return complain(EXIT_USAGE, "cannot read %s: %s", cli->args[2], strerror(errno));
+    if (S_ISDIR(info.st_mode))
+        return complain(EXIT_USAGE, "%s is a directory", cli->args[2]);
+    /* A pipe's length is unknown; it is sent in chunks. */
+    int64_t size = S_ISREG(info.st_mode) ? (int64_t)info.st_size : -1;
+    bool draws = terminal_is(STDERR_FILENO);
+    buf_path(&path, "/v1/datasets/{}/{}", cli->args[0], cli->args[1]);
+    buf_query(&path, "format", cli->options.format ? cli->options.format : "cifar10");
+    struct http_request request = {.method = "PUT", .upload = file, .upload_size = size};
+    request.progress = draws ? draw_upload : NULL;
+    int code = api_call(cli, request, &path, &answer);
+    if (draws)
+        fputs("\r\033[K", stderr);
+    if (!code && answer)
+        print_uploaded(cli, answer, size);
+    json_decref(answer);
+    return code;
+}
+
+int command_upload(struct cli *cli) {
+    const char *split = cli->args[1], *name = cli->args[2];
+    if (strcmp(split, "train") && strcmp(split, "test"))
+        return complain(EXIT_USAGE, "SPLIT is train or test, got %s", split);
+    FILE *file = strcmp(name, "-") ? fopen(name, "re") : stdin;
+    if (!file)
+        return complain(EXIT_USAGE, "cannot open %s: %s", name, strerror(errno));
+    int code = send_file(cli, file);
+    if (file != stdin)
+        fclose(file);
+    return code;
+}
+
+int command_datasets(struct cli *cli) {
+    static const struct column columns[] = {{"data set", false, true},
+                                            {"train", true, false},
+                                            {"test", true, false},
+                                            {"features", true, false},
+                                            {"classes", true, false}};
+    struct table table = {.columns = columns, .n_columns = sizeof columns / sizeof *columns};
+    struct buf path = {0};
+    json_t *answer;
+    buf_path(&path, "/v1/datasets");
+    int code = api_get(cli, &path, &answer);
+    const json_t *sets = value_at(answer, "datasets"), *set;
+    if (!code && answer && !json_is_array(sets))
+        code = api_complain_nonsense(cli);
+    if (!code && answer) {
+        size_t i;
+        char figure[FIGURE_ROOM];
+        json_array_foreach(sets, i, set) {
+            table_cell(&table, "%s", value_string(set, "name"));
+            table_cell(&table, "%s", text_count(figure, value_number(set, "splits.train.samples")));
+            table_cell(&table, "%s", text_count(figure, value_number(set, "splits.test.samples")));
+            table_cell(&table, "%s",
+                       text_count(figure, value_number(set, "splits.train.features")));
+            table_cell(&table, "%s", text_count(figure, value_number(set, "splits.train.classes")));
+        }
+        code = table_print(&table) ? api_complain_memory() : EXIT_OK;
+    }
+    json_decref(answer);
+    return code;
+}
+
+int command_version(struct cli *cli) {
+    struct buf path = {0};
+    json_t *answer;
+    const char *name;
+    const json_t *value;
+    char figure[FIGURE_ROOM];
+    if (!cli->options.json) {
+        printf("ovrctl %s\n", OVRD_VERSION);
+        fflush(stdout);
+    }
+    buf_path(&path, "/version");
+    int code = api_get(cli, &path, &answer);
+    if (!code && answer)
+        printf("server %s\n", http_url(cli->http));
+    json_object_foreach(answer, name, value) {
+        if (json_is_string(value))
+            printf("  %-12s %s\n", name, json_string_value(value));
+        else if (json_is_number(value))
+            printf("  %-12s %s\n", name, text_figure(figure, json_number_value(value)));
+        else if (json_is_boolean(value))
+            printf("  %-12s %s\n", name, json_is_true(value) ? "yes" : "no");
+    }
+    json_decref(answer);
+    return code;
+}

@@ -1,0 +1,308 @@
+/* The command line: one table of options, one table of commands; dispatch and help both come from
+ * them. */
+#include "clients/cli/cli.h"
+#include "clients/cli/http.h"
+#include "clients/cli/text.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <locale.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_HOST "http://127.0.0.1:8080"
+
+enum option_bit {
+    OPTION_HOST = 1 << 0,
+    OPTION_JSON = 1 << 1,
+    OPTION_WATCH = 1 << 2,
+    OPTION_DRY_RUN = 1 << 3,
+    OPTION_STATE = 1 << 4,
+    OPTION_TAG = 1 << 5,
+    OPTION_NAME = 1 << 6,
+    OPTION_LIMIT = 1 << 7,
+    OPTION_EPOCH = 1 << 8,
+    OPTION_FORMAT = 1 << 9,
+    OPTION_ROWS = 1 << 10,
+    OPTION_OUTPUT = 1 << 11,
+    OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
+};
+
+static bool is_number(const char *text) {
+    size_t n = strspn(text, "0123456789");
+    return n > 0 && n <= 9 && !text[n];
+}
+
+static bool is_limit(const char *text) {
+    return is_number(text) && atoi(text) >= 1 && atoi(text) <= 500;
+}
+
+static bool is_row_range(const char *text) {
+    size_t n = strspn(text, "0123456789");
+    return n > 0 && text[n] == ':' && is_number(text + n + 1);
+}
+
+static bool is_not_empty(const char *text) {
+    return *text != '\0';
+}
+
+/* An option fills one member of struct options: a flag where it has no argument, else a text. */
+static const struct option_row {
+    unsigned bit;
+    const char *name;      /* with its dashes */
+    const char *shorthand; /* another spelling, or NULL */
+    const char *argument;  /* NULL: a flag */
+    size_t offset;
+    bool (*accepts)(const char *text);
+    const char *wants; /* what `accepts` accepts */
+    const char *help;
+} option_rows[] = {
+    {OPTION_HOST, "--host", NULL, "URL", offsetof(struct options, host), is_not_empty, "a URL",
+     "the daemon (default: $OVRD_URL, else " DEFAULT_HOST ")"},
+    {OPTION_JSON, "--json", NULL, NULL, offsetof(struct options, json), NULL, NULL,
+     "print the server's JSON as it is; errors go to stderr; watch prints the end only"},
+    {OPTION_WATCH, "--watch", NULL, NULL, offsetof(struct options, watch), NULL, NULL,
+     "stay and watch it to its end"},
+    {OPTION_DRY_RUN, "--dry-run", NULL, NULL, offsetof(struct options, dry_run), NULL, NULL,
+     "check the spec and estimate its cost; store nothing"},
+    {OPTION_STATE, "--state", NULL, "STATE", offsetof(struct options, state), is_not_empty,
+     "a state", "queued, running, paused, succeeded, failed or cancelled"},
+    {OPTION_TAG, "--tag", NULL, "TAG", offsetof(struct options, tag), is_not_empty, "a tag",
+     "only with this tag"},
+    {OPTION_NAME, "--name", NULL, "PREFIX", offsetof(struct options, name), is_not_empty,
+     "the start of a name", "only names that start like this"},
+    {OPTION_LIMIT, "--limit", NULL, "N", offsetof(struct options, limit), is_limit,
+     "a number from 1 to 500", "at most so many (default 50, at most 500)"},
+    {OPTION_EPOCH, "--epoch", NULL, "N", offsetof(struct options, epoch), is_number, "a number",
+     "after this epoch (default: the best one)"},
+    {OPTION_FORMAT, "--format", NULL, "FORMAT", offsetof(struct options, format), is_not_empty,
+     "a format",
+     "of a tensor: json or npy (default: npy where FILE ends in .npy, else json);\n"
+     "of an upload: cifar10 (the default)"},
+    {OPTION_ROWS, "--rows", NULL, "A:B", offsetof(struct options, rows), is_row_range,
+     "two numbers like 0:64", "rows A to B-1 of the tensor only"},
+    {OPTION_OUTPUT, "--output", "-o", "FILE", offsetof(struct options, output), is_not_empty,
+     "a file name", "write the tensor there, whole or not at all"},
+};
+
+static const struct command {
+    const char *name, *arguments, *help;
+    int min_args, max_args;
+    unsigned options; /* besides those that all have */
+    int (*run)(struct cli *cli);
+} commands[] = {
+    {"submit", "FILE|-", "queue an experiment from its spec; prints the id", 1, 1,
+     OPTION_WATCH | OPTION_DRY_RUN, command_submit},
+    {"list", "", "experiments, newest first", 0, 0,
+     OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_LIMIT, command_list},
+    {"show", "ID", "one experiment", 1, 1, 0, command_show},
+    {"watch", "ID", "its progress, live, until it ends", 1, 1, 0, command_watch},
+    {"metrics", "ID", "its figures, epoch by epoch", 1, 1, 0, command_metrics},
+    {"histogram", "ID", "its activations as a histogram", 1, 1, OPTION_EPOCH, command_histogram},
+    {"weights", "ID [TENSOR]", "its tensors, or the values of one", 1, 2,
+     OPTION_FORMAT | OPTION_ROWS | OPTION_OUTPUT, command_weights},
+    {"cancel", "ID", "stop it at its next step", 1, 1, 0, command_cancel},
+    {"upload", "NAME SPLIT FILE|-", "send a data set's split, train or test", 3, 3, OPTION_FORMAT,
+     command_upload},
+    {"datasets", "", "the data sets on the server", 0, 0, 0, command_datasets},
+    {"version", "", "of ovrctl and of the server", 0, 0, 0, command_version},
+};
+
+enum {
+    N_OPTIONS = sizeof option_rows / sizeof *option_rows,
+    N_COMMANDS = sizeof commands / sizeof *commands,
+};
+
+int complain(int code, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("ovrctl: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return code;
+}
+
+/* The help of an option may go over several lines; the later ones are set below the first. */
+static void print_option(const struct option_row *row) {
+    char left[40];
+    snprintf(left, sizeof left, "%s%s%s%s%s", row->shorthand ? row->shorthand : "",
+             row->shorthand ? ", " : "", row->name, row->argument ? " " : "",
+             row->argument ? row->argument : "");
+    const char *line = row->help;
+    for (;;) {
+        int n = (int)strcspn(line, "\n");
+        printf("  %-19s %.*s\n", left, n, line);
+        if (!line[n])
+            return;
+        line += n + 1;
+        left[0] = '\0';
+    }
+}
+
+static void print_command_usage(const struct command *command) {
+    printf("  ovrctl %s%s%s", command->name, *command->arguments ? " " : "", command->arguments);
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const struct option_row *row = &option_rows[i];
+        if (command->options & row->bit)
+            printf(" [%s%s%s]", row->shorthand ? row->shorthand : row->name,
+                   row->argument ? " " : "", row->argument ? row->argument : "");
+    }
+    printf("\n      %s\n", command->help);
+}
+
+/* The whole help, or one command's with the options it takes. */
+static void print_help(const struct command *only) {
+    printf("usage: ovrctl COMMAND [ARGUMENTS] [OPTIONS]\n\n");
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (!only || only == &commands[i])
+            print_command_usage(&commands[i]);
+    if (!only)
+        printf("  ovrctl help [COMMAND]\n      this, or what concerns one command\n");
+    printf("\noptions:\n");
+    for (int i = 0; i < N_OPTIONS; i++)
+        if (!only || ((only->options | OPTIONS_EVERYWHERE) & option_rows[i].bit))
+            print_option(&option_rows[i]);
+    printf("\nexit codes:\n"
+           "  0  done\n"
+           "  1  the experiment failed or was cancelled (watch, submit --watch)\n"
+           "  2  bad usage, or a local file could not be read or written\n"
+           "  3  the server refused, or its answer made no sense\n"
+           "  4  the server could not be reached\n");
+}
+
+static const struct command *find_command(const char *name) {
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(commands[i].name, name))
+            return &commands[i];
+    complain(EXIT_USAGE, "there is no command '%s'; 'ovrctl help' lists them", name);
+    return NULL;
+}
+
+static const struct option_row *find_option(const char *text, size_t n) {
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const struct option_row *row = &option_rows[i];
+        if ((strlen(row->name) == n && !strncmp(row->name, text, n)) ||
+            (row->shorthand && strlen(row->shorthand) == n && !strncmp(row->shorthand, text, n)))
+            return row;
+    }
+    return NULL;
+}
+
+/* Takes the option at argv[*at], and its argument: "--limit 3" or "--limit=3". Moves *at to the
+ * last word used. Adds the option's bit to *used. */
+static int take_option(char **argv, int *at, struct options *options, unsigned *used) {
+    const char *text = argv[*at], *value = strchr(text, '=');
+    size_t n = value ? (size_t)(value - text) : strlen(text);
+    const struct option_row *row = find_option(text, n);
+    if (!row)
+        return complain(EXIT_USAGE, "there is no option '%.*s'; 'ovrctl help' lists them", (int)n,
+                        text);
+    char *member = (char *)options + row->offset;
+    *used |= row->bit;
+    if (!row->argument) {
+        if (value)
+            return complain(EXIT_USAGE, "%s takes no argument", row->name);
+        *(bool *)member = true;
+        return EXIT_OK;
+    }
+    value = value ? value + 1 : argv[++*at];
+    if (!value || !row->accepts(value))
+        return complain(EXIT_USAGE, "%s wants %s%s%s", row->name, row->wants, value ? ", got " : "",
+                        value ? value : "");
+    *(const char **)member = value;
+    return EXIT_OK;
+}
+
+/* Sorts the words of the command line into options and the rest, which it moves to the front of
+ * `argv`. After "--" everything is rest; "-" alone is a file. */
+static int sort_words(char **argv, struct options *options, unsigned *used, int *n_rest) {
+    bool options_over = false;
+    *n_rest = 0;
+    for (int i = 0; argv[i]; i++) {
+        if (!options_over && !strcmp(argv[i], "--")) {
+            options_over = true;
+        } else if (!options_over && (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help"))) {
+            static char help[] = "help";
+            argv[0] = help; /* whatever else there is */
+            *n_rest = 1;
+            break;
+        } else if (!options_over && argv[i][0] == '-' && argv[i][1]) {
+            int code = take_option(argv, &i, options, used);
+            if (code)
+                return code;
+        } else {
+            argv[(*n_rest)++] = argv[i];
+        }
+    }
+    argv[*n_rest] = NULL;
+    return EXIT_OK;
+}
+
+/* Everything about the words after the command that can be wrong without asking the server. */
+static int check_usage(const struct command *command, char **args, int n_args, unsigned used) {
+    unsigned alien = used & ~(command->options | OPTIONS_EVERYWHERE);
+    for (int i = 0; i < N_OPTIONS; i++)
+        if (alien & option_rows[i].bit)
+            return complain(EXIT_USAGE, "'%s' has no option %s; see 'ovrctl help %s'",
+                            command->name, option_rows[i].name, command->name);
+    if (n_args < command->min_args || n_args > command->max_args)
+        return complain(EXIT_USAGE, "usage: ovrctl %s %s; see 'ovrctl help %s'", command->name,
+                        command->arguments, command->name);
+    /* An empty id would turn one experiment's address into the list's. */
+    for (int i = 0; i < n_args; i++)
+        if (!*args[i])
+            return complain(EXIT_USAGE, "argument %d of '%s' is empty", i + 1, command->name);
+    return EXIT_OK;
+}
+
+static int run_command(const struct command *command, struct cli *cli) {
+    const char *trouble;
+    if (http_open(&cli->http, cli->options.host, &trouble))
+        return complain(EXIT_USAGE, "%s: %s", cli->options.host, trouble);
+    int code = command->run(cli);
+    http_close(cli->http);
+    return code;
+}
+
+static int run(char **argv) {
+    struct options options = {.host = getenv("OVRD_URL")};
+    unsigned used = 0;
+    int n_rest;
+    int code = sort_words(argv, &options, &used, &n_rest);
+    if (code)
+        return code;
+    if (!n_rest) {
+        print_help(NULL);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[0], "help")) {
+        const struct command *only = n_rest > 1 ? find_command(argv[1]) : NULL;
+        if (n_rest > 1 && !only)
+            return EXIT_USAGE;
+        print_help(only);
+        return EXIT_OK;
+    }
+    const struct command *command = find_command(argv[0]);
+    if (!command)
+        return EXIT_USAGE;
+    code = check_usage(command, argv + 1, n_rest - 1, used);
+    if (code)
+        return code;
+    if (!options.host || !*options.host)
+        options.host = DEFAULT_HOST;
+    struct cli cli = {.options = options, .args = argv + 1};
+    return run_command(command, &cli);
+}
+
+int main(int argc, char **argv) {
+    /* For the character set of the terminal only: the numbers in JSON need the C locale. */
+    setlocale(LC_CTYPE, "");
+    int code = argc > 0 ? run(argv + 1) : EXIT_USAGE;
+    if ((fflush(stdout) || ferror(stdout)) && !code)
+        return complain(EXIT_USAGE, "cannot write the output: %s", strerror(errno));
+    return code;
+}

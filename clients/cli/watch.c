@@ -1,0 +1,344 @@
+/* Following one experiment to its end: polls it four times a second, at the price of a 304 while
+ * nothing changes. On a terminal one line is drawn over and over; elsewhere every state and every
+ * epoch get a line of their own. A daemon that restarts is waited for. */
+#include "clients/cli/api.h"
+#include "clients/cli/jobs.h"
+#include "clients/cli/value.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { POLL_MS = 250, RETRY_MS = 500, PATIENCE_S = 30 };
+
+struct watch {
+    struct cli *cli;
+    const char *id;
+    char etag[sizeof((struct http_reply *)0)->etag];
+    json_t *experiment;     /* as last seen; NULL before the first answer */
+    char *text;             /* its JSON as it came */
+    bool changed;           /* by the last poll */
+    bool metrics_behind;    /* epochs of this state have not been fetched yet */
+    double epoch;           /* the last one seen in the metrics */
+    double loss, near_zero; /* of that epoch */
+    double lost_at;         /* when the connection went, seconds; 0 while it is there */
+    bool live;              /* one line on a terminal */
+    char status[96];        /* the last line about the state, so that none is said twice */
+};
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static void pause_ms(int ms) {
+    struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
+    nanosleep(&time, NULL);
+}
+
+static void erase_line(const struct watch *watch) {
+    if (!watch->live)
+        return;
+    fputs("\r\033[K", stdout);
+    fflush(stdout);
+}
+
+/* Called when there was no answer. EXIT_OK means: try again; time has passed already. */
+static int wait_for_daemon(struct watch *watch, int http_code, const struct http_reply *reply) {
+    struct cli *cli = watch->cli;
+    bool refused = http_code == HTTP_OK;
+    /* Before the first answer the address is more likely to be wrong than the daemon restarting. */
+    bool hopeless = http_code == HTTP_TOO_LARGE || http_code == HTTP_LOCAL ||
+                    !(watch->experiment || watch->lost_at > 0);
+    if (watch->lost_at > 0 && now() - watch->lost_at > PATIENCE_S)
+        hopeless = true;
+    if (hopeless) {
+        erase_line(watch);
+        return refused ? api_complain_refusal(cli, reply) : api_complain_transport(cli, http_code);
+    }
+    if (!(watch->lost_at > 0)) {
+        watch->lost_at = now();
+        erase_line(watch);
+        if (refused)
+            complain(0, "%s is busy (HTTP %d); trying again for %d s", http_url(cli->http),
+                     reply->status, PATIENCE_S);
+        else
+            complain(0, "lost %s (%s); trying again for %d s", http_url(cli->http),
+                     http_trouble(cli->http), PATIENCE_S);
+    }
+    pause_ms(RETRY_MS);
+    return EXIT_OK;
+}
+
+static void found_daemon(struct watch *watch) {
+    if (watch->lost_at > 0)
+        complain(0, "connected again after %.0f s", now() - watch->lost_at);
+    watch->lost_at = 0;
+}
+
+/* Takes over the reply's body as the experiment's present form. */
+static int take_experiment(struct watch *watch, struct http_reply *reply) {
+    json_t *experiment = value_parse(reply->body, reply->body_size);
+    if (!*value_string(experiment, "state")) {
+        json_decref(experiment);
+        return api_complain_nonsense(watch->cli);
+    }
+    json_decref(watch->experiment);
+    free(watch->text);
+    watch->experiment = experiment;
+    watch->text = reply->body;
+    reply->body = NULL;
+    snprintf(watch->etag, sizeof watch->etag, "%s", reply->etag);
+    watch->changed = watch->metrics_behind = true;
+    return EXIT_OK;
+}
+
+/* Statuses of a daemon, or of a proxy before it, that is going down, coming up, or overrun. */
+static bool is_passing(int status) {
+    return status == 429 || (status >= 502 && status <= 504);
+}
+
+static int poll_experiment(struct watch *watch) {
+    struct buf path = {0};
+    struct http_reply reply = {0};
+    watch->changed = false;
+    buf_path(&path, "/v1/experiments/{}", watch->id);
+    if (path.failed)
+        return api_complain_memory();
+    struct http_request request = {.path = path.data, .if_none_match = watch->etag};
+    int http_code = http_send(watch->cli->http, &request, &reply), code = EXIT_OK;
+    if (http_code || is_passing(reply.status)) {
+        code = wait_for_daemon(watch, http_code, &reply);
+    } else {
+        found_daemon(watch);
+        if (reply.status == 200)
+            code = take_experiment(watch, &reply);
+        else if (reply.status != 304) {
+            erase_line(watch);
+            code = api_complain_refusal(watch->cli, &reply);
+        }
+    }
+    http_reply_release(&reply);
+    buf_release(&path);
+    return code;
+}
+
+static void print_epoch(const struct watch *watch, const json_t *point) {
+    const json_t *progress = value_at(watch->experiment, "progress");
+    const char *split = value_at(point, "validation.loss") ? "validation.loss" : "test.loss";
+    double speed = value_number(progress, "samples_per_second");
+    double eta = value_number(progress, "eta_seconds");
+    char figure[FIGURE_ROOM];
+    printf("epoch %3.0f/%.0f", watch->epoch, value_number(progress, "epochs"));
+    printf("  loss %-9s", text_figure(figure, watch->loss));
+    printf("  %.*s loss %-9s", (int)strcspn(split, "."), split,
+           text_figure(figure, value_number(point, split)));
+    printf("  near_zero %s", text_fixed(figure, watch->near_zero, 3));
+    if (!isnan(speed))
+        printf("  %s samples/s", text_count(figure, speed));
+    if (!isnan(eta))
+        printf("  ETA %s", text_clock(figure, eta));
+    putchar('\n');
+}
+
+static void take_points(struct watch *watch, const json_t *series) {
+    size_t i;
+    const json_t *point;
+    json_array_foreach(series, i, point) {
+        double epoch = value_number(point, "epoch");
+        if (!(epoch > watch->epoch))
+            continue;
+        watch->epoch = epoch;
+        watch->loss = value_number(point, "train.loss");
+        watch->near_zero = value_number(point, "sparsity.near_zero");
+        if (!watch->live && !watch->cli->options.json)
+            print_epoch(watch, point);
+    }
+}
+
+/* Fetches the epochs not seen yet. What fails here is left to the next poll: it meets the same
+ * trouble and has the words for it. */
+static int fetch_metrics(struct watch *watch) {
+    struct buf path = {0};
+    struct http_reply reply = {0};
+    char from[FIGURE_ROOM];
+    snprintf(from, sizeof from, "%.0f", watch->epoch + 1);
+    buf_path(&path, "/v1/experiments/{}/metrics", watch->id);
+    buf_query(&path, "from_epoch", from);
+    if (path.failed)
+        return api_complain_memory();
+    struct http_request request = {.path = path.data};
+    int http_code = http_send(watch->cli->http, &request, &reply);
+    if (!http_code && !is_passing(reply.status)) {
+        json_t *answer = reply.status == 200 ? value_parse(reply.body, reply.body_size) : NULL;
+        take_points(watch, value_at(answer, "series"));
+        json_decref(answer);
+        watch->metrics_behind = false;
+    }
+    http_reply_release(&reply);
+    buf_release(&path);
+    return EXIT_OK;
+}
+
+/* What it does just now: its phase while it runs, its state otherwise. */
+static const char *present_status(const json_t *experiment) {
+    const char *state = value_string(experiment, "state");
+    const char *phase = value_string(experiment, "progress.phase");
+    return !strcmp(state, "running") && *phase ? phase : state;
+}
+
+static double done_share(const json_t *progress) {
+    double step = value_number(progress, "step"), steps = value_number(progress, "steps");
+    return steps > 0 ? step / steps : 0;
+}
+
+/* "training 12/30" while it runs, "queued: why" else. */
+static void add_head(struct buf *head, const json_t *experiment) {
+    double epochs = value_number(experiment, "progress.epochs");
+    const char *reason = experiment_reason(experiment);
+    buf_add(head, present_status(experiment));
+    bool counts = strcmp(value_string(experiment, "progress.phase"), "preparing") != 0;
+    if (strcmp(value_string(experiment, "state"), "running"))
+        buf_addf(head, "%s%s", *reason ? ": " : "", reason);
+    else if (!isnan(epochs) && counts)
+        buf_addf(head, " %.0f/%.0f", value_number(experiment, "progress.epoch"), epochs);
+}
+
+/* The figures to the right of the bar. */
+static void add_figures(struct buf *tail, const struct watch *watch, bool wide) {
+    const json_t *progress = value_at(watch->experiment, "progress");
+    char figure[FIGURE_ROOM];
+    double speed = value_number(progress, "samples_per_second");
+    double eta = value_number(progress, "eta_seconds");
+    if (!isnan(watch->loss))
+        buf_addf(tail, "  loss %s", text_figure(figure, watch->loss));
+    if (!isnan(watch->near_zero))
+        buf_addf(tail, "  near_zero %s", text_fixed(figure, watch->near_zero, 3));
+    if (!isnan(speed))
+        buf_addf(tail, "  %s%s", text_count(figure, speed), wide ? " samples/s" : "/s");
+    if (!isnan(eta))
+        buf_addf(tail, "  ETA %s", text_clock(figure, eta));
+}
+
+/* Joins name, head, bar and figures in `width` columns. The name gives way first, then the bar. */
+static void compose_line(struct buf *line, const struct watch *watch, const char *head,
+                         const char *tail, size_t width) {
+    enum { NAME_MAX = 24, NAME_MIN = 6, BAR_MAX = 30, BAR_MIN = 6, GAP = 2 };
+    const char *name = value_string(watch->experiment, "name");
+    bool running = !strcmp(value_string(watch->experiment, "state"), "running");
+    size_t fixed = text_columns(head) + text_columns(tail), cut = text_columns(name);
+    size_t spare = width > fixed ? width - fixed : 0, bar = running ? GAP + BAR_MIN : 0;
+    if (cut > NAME_MAX)
+        cut = NAME_MAX;
+    if (spare < cut + GAP + bar)
+        cut = spare > NAME_MIN + GAP + bar ? spare - GAP - bar : NAME_MIN;
+    if (spare >= cut + GAP) {
+        buf_addf(line, "%.*s  ", (int)text_cut(name, cut), name);
+        spare -= cut + GAP;
+    }
+    buf_add(line, head);
+    if (running && spare >= bar) {
+        buf_add(line, "  ");
+        buf_bar(line, done_share(value_at(watch->experiment, "progress")),
+                spare - GAP < BAR_MAX ? spare - GAP : BAR_MAX, terminal_utf8() ? "░" : ".");
+    }
+    buf_add(line, tail);
+}
+
+/* name  training 12/30  [bar]  loss 0.2421  near_zero 0.590  9,120 samples/s  ETA 2:51
+ * It never wraps, since \r could not undo that. */
+static int draw_line(const struct watch *watch) {
+    enum { WIDE = 110 };
+    size_t width = terminal_columns(STDOUT_FILENO) - 1;
+    struct buf head = {0}, tail = {0}, line = {0};
+    add_head(&head, watch->experiment);
+    buf_add(&tail, "");
+    if (!strcmp(value_string(watch->experiment, "state"), "running"))
+        add_figures(&tail, watch, width >= WIDE);
+    if (!head.failed && !tail.failed)
+        compose_line(&line, watch, head.data, tail.data, width);
+    bool failed = line.failed || !line.data;
+    if (!failed)
+        printf("\r%.*s\033[K", (int)text_cut(line.data, width), line.data);
+    fflush(stdout);
+    buf_release(&head);
+    buf_release(&tail);
+    buf_release(&line);
+    return failed ? api_complain_memory() : EXIT_OK;
+}
+
+/* Without a terminal: a line for every change of state or phase. */
+static void print_status(struct watch *watch) {
+    const char *status = present_status(watch->experiment);
+    const char *reason = experiment_reason(watch->experiment);
+    char line[sizeof watch->status];
+    if (state_is_final(status)) /* the summary says it */
+        return;
+    bool queued = !strcmp(status, "queued") && *reason;
+    snprintf(line, sizeof line, "%s%s%s", status, queued ? ": " : "", queued ? reason : "");
+    if (!strcmp(line, watch->status))
+        return;
+    memcpy(watch->status, line, sizeof line);
+    printf("%s\n", line);
+}
+
+static int show(struct watch *watch) {
+    if (watch->cli->options.json)
+        return EXIT_OK;
+    if (watch->live)
+        return draw_line(watch);
+    print_status(watch);
+    fflush(stdout);
+    return EXIT_OK;
+}
+
+static int conclude(struct watch *watch) {
+    const char *state = value_string(watch->experiment, "state");
+    if (watch->cli->options.json) {
+        printf("%s\n", watch->text);
+    } else {
+        double took = text_time(value_string(watch->experiment, "finished_at")) -
+                      text_time(value_string(watch->experiment, "started_at"));
+        char duration[FIGURE_ROOM];
+        erase_line(watch);
+        printf("%s %s", value_string(watch->experiment, "name"), state);
+        if (took >= 0)
+            printf(" after %s", text_duration(duration, took));
+        putchar('\n');
+        print_outcome(watch->experiment);
+    }
+    return strcmp(state, "succeeded") ? EXIT_FAILED : EXIT_OK;
+}
+
+int watch_experiment(struct cli *cli, const char *id) {
+    struct watch watch = {.cli = cli, .id = id, .loss = NAN, .near_zero = NAN};
+    watch.live = terminal_is(STDOUT_FILENO) && !cli->options.json;
+    int code = EXIT_OK;
+    for (;;) {
+        code = poll_experiment(&watch);
+        /* The state goes before its epochs, so that "training" stands above the first of them. */
+        if (!code && watch.changed && !watch.live)
+            code = show(&watch);
+        if (!code && watch.metrics_behind && !(watch.lost_at > 0))
+            code = fetch_metrics(&watch);
+        if (!code && watch.changed && watch.live)
+            code = show(&watch);
+        if (code)
+            break;
+        if (!watch.metrics_behind && state_is_final(value_string(watch.experiment, "state"))) {
+            code = conclude(&watch);
+            break;
+        }
+        pause_ms(POLL_MS);
+    }
+    json_decref(watch.experiment);
+    free(watch.text);
+    return code;
+}
+
+int command_watch(struct cli *cli) {
+    return watch_experiment(cli, cli->args[0]);
+}

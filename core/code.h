@@ -1,0 +1,47 @@
+/* The sparse code of a whole split: what a probe trains on.
+ *
+ * Only non-zero activations are stored, five bytes each, sample by sample and within a sample shard
+ * by shard, so that a member reads its part of a sample's code in one run. `struct code_block`
+ * holds the codes of up to CODE_BLOCK consecutive samples.
+ */
+#ifndef OVR_CODE_H
+#define OVR_CODE_H
+
+#include "core/net.h"
+
+enum { CODE_BLOCK = 128 };
+
+struct code_block {
+    uint32_t
+        *start;    /* [sample·(n_shards + 1) + shard]: where a shard's run begins; last: the end */
+    uint8_t *unit; /* unit within its shard */
+    real *value;
+};
+
+struct code {
+    size_t n, n_units, n_shards;
+    struct code_block *blocks;
+    const uint16_t *labels; /* n; borrowed */
+};
+
+int code_new(struct code **code, size_t n, size_t n_units, const uint16_t *labels,
+             struct ovr_err *err);
+void code_free(struct code *code);
+size_t code_bytes(const struct code *code); /* what it takes in memory */
+
+/* By every member, after net_forward() of samples first .. first + n − 1, a whole block. Returns
+ * OVR_NOMEM for all members alike. */
+int code_add(struct member *member, struct code *code, const struct net *net, size_t first,
+             size_t n);
+
+/* The non-zero values of one sample in one shard: their number, units and values. */
+static inline size_t code_run(const struct code *code, size_t sample, size_t shard,
+                              const uint8_t **unit, const real **value) {
+    const struct code_block *block = &code->blocks[sample / CODE_BLOCK];
+    const uint32_t *start = block->start + sample % CODE_BLOCK * (code->n_shards + 1) + shard;
+    *unit = block->unit + start[0];
+    *value = block->value + start[0];
+    return start[1] - start[0];
+}
+
+#endif

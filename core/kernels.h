@@ -1,0 +1,62 @@
+/* The hot loops: one source, compiled once per instruction set, chosen at start.
+ *
+ * Each works on one shard's block: `rows` samples by `cols` units, row-major and without gaps. The
+ * order of every sum is fixed by the source and the instruction set, never by threads, so that a
+ * level's bits repeat. Arguments named row_* and col_* have one element a row or a column.
+ */
+#ifndef OVR_KERNELS_H
+#define OVR_KERNELS_H
+
+#include "core/cpu.h"
+#include "core/real.h"
+
+/* One step of an optimiser, with what depends on the step number worked out beforehand. */
+struct update {
+    enum { UPDATE_SGD, UPDATE_ADAM } rule;
+    real rate;            /* Adam: learning_rate / (1 - beta1^t) */
+    real beta1, beta2;    /* Adam */
+    real root_correction; /* Adam: 1 / sqrt(1 - beta2^t) */
+    real epsilon;         /* Adam */
+    real momentum;        /* SGD */
+    int nesterov;         /* SGD */
+};
+
+struct kernels {
+    enum isa isa;
+
+    /* h = relu(h + bias) in place; row_squares = Σ_k h², *sum = Σ h over the block. */
+    void (*relu)(real *h, const real *col_bias, size_t rows, size_t cols, double *row_squares,
+                 double *sum);
+
+    /* col_sums = Σ_i row_weight_i · h_i */
+    void (*weighted_sum)(const real *h, const real *row_weight, size_t rows, size_t cols,
+                         real *col_sums);
+
+    /* row_dots = h_i · col_v */
+    void (*dot_rows)(const real *h, const real *col_v, size_t rows, size_t cols, double *row_dots);
+
+    /* Gradient at the pre-activations, through the relu:
+     *   g = [h > 0] (g + row_pull_i·col_s − row_back_i·h + constant),  col_sums = Σ_i g_i
+     * g comes in as the gradient from the layers above, or with `fresh` counts as zero. */
+    void (*relu_backward)(const real *h, real *g, int fresh, const real *row_pull,
+                          const real *row_back, const real *col_s, real constant, size_t rows,
+                          size_t cols, real *col_sums);
+
+    /* One fused pass over n weights, their gradient and their moments (m, v; SGD: m alone). */
+    void (*update)(const struct update *update, size_t n, real *weight, const real *gradient,
+                   real *m, real *v);
+
+    /* Read-out of a sparse code, one sample: out += Σ_j value_j · w[unit_j], rows of w and `out`
+     * `width` long, a multiple of 8. */
+    void (*sparse_read)(const uint8_t *unit, const real *value, size_t n, const real *w,
+                        size_t width, real *out);
+
+    /* Its gradient: g[unit_j] += value_j · delta. */
+    void (*sparse_write)(const uint8_t *unit, const real *value, size_t n, const real *delta,
+                         size_t width, real *g);
+};
+
+/* The variant for this level, ISA_AUTO for the best. NULL if this processor cannot run it. */
+const struct kernels *kernels_get(enum isa isa);
+
+#endif

@@ -1,0 +1,152 @@
+#include "core/linalg.h"
+
+#include "core/cpu.h"
+
+#include <cblas.h>
+#include <lapacke.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#ifdef OVR_FLOAT64
+#define GEMM cblas_dgemm
+#else
+#define GEMM cblas_sgemm
+#endif
+
+static void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, size_t m, size_t n, size_t k,
+                 const real *a, size_t lda, const real *b, size_t ldb, real beta, real *c,
+                 size_t ldc) {
+    GEMM(CblasRowMajor, ta, tb, (blasint)m, (blasint)n, (blasint)k, 1, a, (blasint)lda, b,
+         (blasint)ldb, beta, c, (blasint)ldc);
+}
+
+void linalg_gemm(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *b, size_t ldb,
+                 real beta, real *c, size_t ldc) {
+    gemm(CblasNoTrans, CblasNoTrans, m, n, k, a, lda, b, ldb, beta, c, ldc);
+}
+
+void linalg_gemm_nt(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *b,
+                    size_t ldb, real beta, real *c, size_t ldc) {
+    gemm(CblasNoTrans, CblasTrans, m, n, k, a, lda, b, ldb, beta, c, ldc);
+}
+
+void linalg_gemm_tn(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *b,
+                    size_t ldb, real beta, real *c, size_t ldc) {
+    gemm(CblasTrans, CblasNoTrans, m, n, k, a, lda, b, ldb, beta, c, ldc);
+}
+
+int linalg_eigh(size_t n, size_t k, double *a, double *values, double *vectors,
+                struct ovr_err *err) {
+    double *w = ovr_malloc(n, sizeof *w);
+    lapack_int *support = ovr_malloc(2 * n, sizeof *support), found = 0, order = (lapack_int)n;
+    int rc = w && support ? 0 : ovr_nomem(err, "the eigenvectors of a covariance matrix");
+    if (rc)
+        goto out;
+    /* Column-major LAPACK sees our lower triangle as its upper one; its eigenvectors, one a column,
+     * come out one a row for us, in rising order. */
+    lapack_int info =
+        LAPACKE_dsyevr(LAPACK_COL_MAJOR, 'V', 'I', 'U', order, a, order, 0, 0,
+                       order - (lapack_int)k + 1, order, 0, &found, w, vectors, order, support);
+    if (info == LAPACK_WORK_MEMORY_ERROR || info == LAPACK_TRANSPOSE_MEMORY_ERROR) {
+        rc = ovr_nomem(err, "the eigenvectors of a covariance matrix");
+        goto out;
+    }
+    if (info || found != (lapack_int)k) {
+        rc = ovr_fail(err, OVR_INTERNAL, NULL, "LAPACK's dsyevr failed with info %d", (int)info);
+        goto out;
+    }
+    for (size_t i = 0; i < k; i++)
+        values[i] = w[k - 1 - i];
+    for (size_t i = 0; i < k / 2; i++)
+        for (size_t j = 0; j < n; j++) {
+            double *upper = vectors + i * n + j, *lower = vectors + (k - 1 - i) * n + j;
+            double swap = *upper;
+            *upper = *lower;
+            *lower = swap;
+        }
+out:
+    free(w);
+    free(support);
+    return rc;
+}
+
+const char *linalg_wanted_kernel(void) {
+    switch (isa_best()) {
+    case ISA_AVX512:
+        return "SkylakeX";
+    case ISA_AVX2:
+        return "Haswell";
+    default:
+        return "Prescott"; /* SSE3: every x86-64 processor that OpenBLAS supports */
+    }
+}
+
+/* Odd sizes, so that the edges of the kernel's tiles are checked too. */
+static int product_is_right(void) {
+    enum { M = 67, N = 131, K = 203 };
+    real *a = ovr_malloc(M * K, sizeof *a), *b = ovr_malloc(N * K, sizeof *b);
+    real *c = ovr_calloc(M * N, sizeof *c);
+    int right = a && b && c;
+    for (int i = 0; right && i < M * K; i++)
+        a[i] = (real)((i * 37 % 101) - 50) / 64;
+    for (int i = 0; right && i < N * K; i++)
+        b[i] = (real)((i * 53 % 97) - 48) / 64;
+    if (right)
+        linalg_gemm_nt(M, N, K, a, K, b, K, 0, c, N);
+    for (int i = 0; right && i < M; i++)
+        for (int j = 0; right && j < N; j++) {
+            double sum = 0;
+            for (int l = 0; l < K; l++)
+                sum += (double)a[i * K + l] * b[j * K + l];
+            right = fabs(sum - c[i * N + j]) <= 1e-3;
+        }
+    free(a);
+    free(b);
+    free(c);
+    return right;
+}
+
+static char library[32] = "OpenBLAS"; /* "OpenBLAS 0.3.21" once linalg_init() has asked */
+
+int linalg_init(struct ovr_err *err) {
+    openblas_set_num_threads(1);
+    char name[16], version[16];
+    if (sscanf(openblas_get_config(), "%15s %15s", name, version) == 2)
+        snprintf(library, sizeof library, "%s %s", name, version);
+    if (!product_is_right())
+        return ovr_fail(err, OVR_INTERNAL, "blas",
+                        "OpenBLAS's kernel %s computes a wrong product on this machine",
+                        linalg_kernel());
+    return 0;
+}
+
+double linalg_speed(void) {
+    enum { M = 128, N = 512, K = 512, TIMES = 4 };
+    real *a = ovr_calloc(M * K, sizeof *a), *b = ovr_calloc(N * K, sizeof *b);
+    real *c = ovr_calloc(M * N, sizeof *c);
+    double best = 1e9; /* a slow machine, should there be no memory */
+    for (int i = 0; a && b && c && i < TIMES; i++) {
+        struct timespec from, to;
+        clock_gettime(CLOCK_MONOTONIC, &from);
+        linalg_gemm_nt(M, N, K, a, K, b, K, 0, c, N);
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        double seconds =
+            (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+        best = fmax(best, 2.0 * M * N * K / fmax(seconds, 1e-9));
+    }
+    free(a);
+    free(b);
+    free(c);
+    return best;
+}
+
+const char *linalg_library(void) {
+    return library;
+}
+
+const char *linalg_kernel(void) {
+    return openblas_get_corename();
+}

@@ -1,0 +1,46 @@
+/* Dense linear algebra: the only door to BLAS and LAPACK.
+ *
+ * Matrices are row-major with a leading dimension (`ld`, elements from one row to the next). BLAS
+ * is always called with one thread, from inside a shard; parallelism is the team's. At a fixed
+ * kernel and shape the results repeat bit for bit.
+ *
+ * OpenBLAS chooses its kernel when the library is loaded and falls back to a very slow one on
+ * processors that are newer than itself. A program therefore asks linalg_wanted_kernel() first
+ * thing in main(), and when the environment names no kernel, sets OPENBLAS_CORETYPE and starts
+ * itself again.
+ */
+#ifndef OVR_LINALG_H
+#define OVR_LINALG_H
+
+#include "core/err.h"
+#include "core/real.h"
+
+/* c (m×n) = a (m×k) · b (k×n) + beta·c, `_nt`: b is stored n×k, `_tn`: a is stored k×m. */
+void linalg_gemm(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *b, size_t ldb,
+                 real beta, real *c, size_t ldc);
+void linalg_gemm_nt(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *b,
+                    size_t ldb, real beta, real *c, size_t ldc);
+void linalg_gemm_tn(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *b,
+                    size_t ldb, real beta, real *c, size_t ldc);
+
+/* The `k` largest eigenvalues of the symmetric n×n matrix `a` (lower triangle; spoilt), in falling
+ * order, into `values` (k), with unit eigenvectors in the rows of `vectors` (k×n). float64. Cannot
+ * be interrupted: about 7 s for n = 3072. */
+int linalg_eigh(size_t n, size_t k, double *a, double *values, double *vectors,
+                struct ovr_err *err);
+
+/* Name for OPENBLAS_CORETYPE that suits this processor. */
+const char *linalg_wanted_kernel(void);
+
+/* Call once at start: one BLAS thread, and a product checked against a naive one. Fails with
+ * OVR_INTERNAL when this kernel computes wrong on this machine. */
+int linalg_init(struct ovr_err *err);
+
+/* Floating-point operations a second of one thread's matrix products, measured for a few
+ * milliseconds. */
+double linalg_speed(void);
+
+const char *linalg_library(void); /* "OpenBLAS 0.3.21" */
+const char *linalg_kernel(void);  /* "Haswell" */
+
+#endif

@@ -1,0 +1,180 @@
+#include "core/measure.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* 0.1·2^(j/4): four literals an octave, doubled exactly from there. */
+#define OCTAVE(x)                                                                                  \
+    0.1 * (x), 0.11892071150027210667 * (x), 0.14142135623730950488 * (x),                         \
+        0.16817928305074290861 * (x)
+const double histogram_edges[HISTOGRAM_BINS] = {
+    0,           OCTAVE(0.0625), OCTAVE(0.125), OCTAVE(0.25), OCTAVE(0.5), OCTAVE(1),
+    OCTAVE(2),   OCTAVE(4),      OCTAVE(8),     OCTAVE(16),   OCTAVE(32),  OCTAVE(64),
+    OCTAVE(128), OCTAVE(256),    OCTAVE(512),   102.4,
+};
+enum { NEAR_ZERO_BINS = 17 }; /* bins below 0.1 */
+
+/* Sums of one member; cells of the table below are as wide as 1/8 of an octave, narrower than any
+ * bin. */
+struct member_sums {
+    uint64_t counts[HISTOGRAM_BINS];
+    uint64_t zero_count, total, zero_codes;
+    real maximum;
+    char pad[OVR_ALIGN];
+};
+
+enum { CELL_SHIFT = 20, CELLS = 1 << (31 - CELL_SHIFT) };
+
+struct measure {
+    size_t n_shards, n_units;
+    real edges[HISTOGRAM_BINS + 1]; /* with a NaN at the end, which even +∞ does not reach */
+    uint8_t first_bin[CELLS];       /* by the upper bits of a positive float: where to look first */
+    real *unit_max;                 /* K */
+    double *direction;              /* K: Σ_i ĥ_ik */
+    double *parts;                  /* for each shard: [‖ŝ‖² | dead units] */
+    struct member_sums *members;
+    int n_members;
+};
+
+size_t measure_memory(size_t n_units, int members) {
+    return sizeof(struct measure) + n_units * (sizeof(real) + sizeof(double)) +
+           net_n_shards(n_units) * 2 * sizeof(double) +
+           (size_t)members * sizeof(struct member_sums);
+}
+
+static void fill_first_bins(struct measure *measure) {
+    for (size_t bin = 0; bin < HISTOGRAM_BINS; bin++)
+        measure->edges[bin] = (real)(float)histogram_edges[bin];
+    measure->edges[HISTOGRAM_BINS] = (real)NAN;
+    size_t bin = 0;
+    for (uint32_t cell = 0; cell < CELLS; cell++) {
+        uint32_t bits = cell << CELL_SHIFT;
+        float low;
+        memcpy(&low, &bits, sizeof low);
+        while (bin + 1 < HISTOGRAM_BINS && low >= measure->edges[bin + 1])
+            bin++;
+        measure->first_bin[cell] = (uint8_t)bin;
+    }
+}
+
+int measure_new(struct measure **out, const struct net *net, int members, struct ovr_err *err) {
+    struct measure *m = ovr_calloc(1, sizeof *m);
+    *out = NULL;
+    if (!m)
+        return ovr_nomem(err, "the measures of a code");
+    m->n_shards = net->n_shards;
+    m->n_units = net->config.n_units;
+    m->n_members = members;
+    m->unit_max = ovr_calloc(m->n_units, sizeof *m->unit_max);
+    m->direction = ovr_calloc(m->n_units, sizeof *m->direction);
+    m->parts = ovr_calloc(m->n_shards * 2, sizeof *m->parts);
+    m->members = ovr_calloc((size_t)members, sizeof *m->members);
+    if (!m->unit_max || !m->direction || !m->parts || !m->members) {
+        measure_free(m);
+        return ovr_nomem(err, "the measures of a code");
+    }
+    fill_first_bins(m);
+    *out = m;
+    return 0;
+}
+
+void measure_free(struct measure *m) {
+    if (!m)
+        return;
+    free(m->unit_max);
+    free(m->direction);
+    free(m->parts);
+    free(m->members);
+    free(m);
+}
+
+void measure_reset(struct member *member, struct measure *m) {
+    size_t first, end;
+    team_share(member, m->n_shards, &first, &end);
+    size_t unit = first * SHARD_UNITS, units = min_size(end * SHARD_UNITS, m->n_units) - unit;
+    memset(m->unit_max + unit, 0, units * sizeof *m->unit_max);
+    memset(m->direction + unit, 0, units * sizeof *m->direction);
+    memset(&m->members[member->rank], 0, sizeof *m->members);
+}
+
+static size_t find_bin(const struct measure *m, real value) {
+    float narrow = (float)value;
+    uint32_t bits;
+    memcpy(&bits, &narrow, sizeof bits);
+    /* Without the sign, which a NaN may have: a net that diverges is measured before that is
+     * noticed. */
+    size_t bin = m->first_bin[(bits & INT32_MAX) >> CELL_SHIFT];
+    return bin + (value >= m->edges[bin + 1]);
+}
+
+static void add_shard(struct measure *m, struct member_sums *sums, const struct shard *shard,
+                      const real *h, size_t n, const double *squares) {
+    real *unit_max = m->unit_max + shard->first;
+    double *direction = m->direction + shard->first;
+    for (size_t i = 0; i < n; i++, h += shard->units) {
+        double norm = sqrt(squares[i]), scale = norm <= 1e-12 ? 0 : 1 / norm;
+        for (size_t k = 0; k < shard->units; k++) {
+            unit_max[k] = h[k] > unit_max[k] ? h[k] : unit_max[k];
+            direction[k] += scale * h[k];
+        }
+        for (size_t k = 0; k < shard->units; k++) {
+            if (h[k] == 0)
+                sums->zero_count++;
+            else
+                sums->counts[find_bin(m, h[k])]++;
+        }
+    }
+    sums->total += n * shard->units;
+}
+
+void measure_add(struct member *member, struct measure *m, const struct net *net, size_t n) {
+    size_t first, end;
+    struct member_sums *sums = &m->members[member->rank];
+    team_share(member, m->n_shards, &first, &end);
+    for (size_t i = first; i < end; i++) {
+        struct shard shard = net_shard(net, i);
+        add_shard(m, sums, &shard, net_activations(net, &shard), n, net_squares(net));
+    }
+    for (size_t i = 0; member->rank == 0 && i < n; i++)
+        sums->zero_codes += sqrt(net_squares(net)[i]) <= 1e-12;
+}
+
+static void add_histogram(struct histogram *to, const struct member_sums *from) {
+    to->zero_count += from->zero_count;
+    to->total += from->total;
+    for (size_t bin = 0; bin < HISTOGRAM_BINS; bin++)
+        to->counts[bin] += from->counts[bin];
+    to->maximum = fmax(to->maximum, from->maximum);
+}
+
+void measure_finish(struct member *member, struct measure *m, struct measures *out) {
+    size_t first, end;
+    struct member_sums *sums = &m->members[member->rank];
+    team_share(member, m->n_shards, &first, &end);
+    for (size_t i = first; i < end; i++) {
+        double *part = m->parts + 2 * i;
+        part[0] = part[1] = 0;
+        for (size_t k = i * SHARD_UNITS; k < min_size((i + 1) * SHARD_UNITS, m->n_units); k++) {
+            part[0] += m->direction[k] * m->direction[k];
+            part[1] += m->unit_max[k] == 0;
+            sums->maximum = m->unit_max[k] > sums->maximum ? m->unit_max[k] : sums->maximum;
+        }
+    }
+    team_sum(member, m->parts, m->n_shards, 2);
+
+    *out = (struct measures){.dead_units = (size_t)m->parts[1]};
+    struct histogram *histogram = &out->histogram;
+    for (int rank = 0; rank < m->n_members; rank++)
+        add_histogram(histogram, &m->members[rank]);
+    out->zero_codes = m->members[0].zero_codes;
+    uint64_t near = histogram->zero_count;
+    for (size_t bin = 0; bin < NEAR_ZERO_BINS; bin++)
+        near += histogram->counts[bin];
+    double total = (double)histogram->total;
+    out->near_zero = (double)near / total;
+    out->zero = (double)histogram->zero_count / total;
+    double codes = total / (double)m->n_units - (double)out->zero_codes;
+    out->overlap = codes < 2 ? NAN : (m->parts[0] - codes) / (codes * (codes - 1));
+    team_barrier(member); /* all have read the sums before anyone starts the next split */
+}

@@ -1,0 +1,396 @@
+#include "core/net.h"
+
+#include "core/linalg.h"
+#include "core/rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+size_t net_n_shards(size_t n_units) {
+    return (n_units + SHARD_UNITS - 1) / SHARD_UNITS;
+}
+
+struct shard net_shard(const struct net *net, size_t index) {
+    size_t first = index * SHARD_UNITS;
+    return (struct shard){index, first, min_size(SHARD_UNITS, net->config.n_units - first)};
+}
+
+/* Offsets into the flat buffer. */
+static size_t at_bias(const struct net *net) {
+    return net->config.n_units * net->config.n_inputs;
+}
+
+static size_t at_head_weight(const struct net *net) {
+    return at_bias(net) + net->config.n_units;
+}
+
+static size_t at_head_bias(const struct net *net) {
+    return at_head_weight(net) + net->config.n_units * net->width;
+}
+
+real *net_weight(const struct net *net) {
+    return net->params;
+}
+
+real *net_bias(const struct net *net) {
+    return net->params + at_bias(net);
+}
+
+real *net_head_weight(const struct net *net) {
+    return net->params + at_head_weight(net);
+}
+
+real *net_head_bias(const struct net *net) {
+    return net->params + at_head_bias(net);
+}
+
+static real *shard_h(const struct net *net, const struct shard *shard) {
+    return net->h + net->max_rows * shard->first;
+}
+
+const real *net_activations(const struct net *net, const struct shard *shard) {
+    return shard_h(net, shard);
+}
+
+const double *net_squares(const struct net *net) {
+    return net->parts;
+}
+
+/* What one shard adds to the first sum: [‖h_i‖² | ΣH | ‖s‖² | logits], the middle two for each
+ * group. */
+static size_t part_length(size_t n, size_t n_groups, size_t n_classes) {
+    return n + 2 * n_groups + n * n_classes;
+}
+
+static size_t count_groups(const struct batch *batch) {
+    return (batch->n + batch->group - 1) / batch->group;
+}
+
+/* One member's workspace for the shard in hand. */
+struct workspace {
+    real *dw; /* units×D */
+    real *g;  /* n×units: gradient at the pre-activations */
+    real *dv; /* units×width */
+    real *z;  /* n×width: this shard's part of the logits */
+    real *db; /* units */
+    real *dc; /* width */
+};
+
+static size_t workspace_size(const struct net_config *config, size_t width, size_t max_rows) {
+    size_t units = SHARD_UNITS;
+    return units * config->n_inputs + max_rows * units + units * width + max_rows * width + units +
+           width;
+}
+
+static struct workspace workspace(const struct net *net, int rank) {
+    size_t units = SHARD_UNITS;
+    struct workspace w;
+    w.dw = net->gradient + (size_t)rank * net->scratch_size;
+    w.g = w.dw + units * net->config.n_inputs;
+    w.dv = w.g + net->max_rows * units;
+    w.z = w.dv + units * net->width;
+    w.db = w.z + net->max_rows * net->width;
+    w.dc = w.db + units;
+    return w;
+}
+
+static size_t head_width(const struct net_config *config) {
+    return (config->n_classes + 7) / 8 * 8;
+}
+
+static size_t count_params(const struct net_config *config) {
+    size_t width = head_width(config);
+    return config->n_units * (config->n_inputs + 1 + width) + width;
+}
+
+/* The scratch arrays and their sizes in bytes, in one table for allocating, freeing and counting.
+ */
+struct scratch_size {
+    size_t offset, bytes;
+};
+
+enum { N_SCRATCH = 9 };
+
+static void scratch_sizes(const struct net_config *config, size_t max_rows, size_t members,
+                          struct scratch_size *sizes) {
+    size_t n_shards = net_n_shards(config->n_units), width = head_width(config);
+    size_t workspace = (workspace_size(config, width, max_rows) + 15) / 16 * 16;
+    const struct scratch_size all[N_SCRATCH] = {
+        {offsetof(struct net, h), max_rows * config->n_units * sizeof(real)},
+        {offsetof(struct net, s), config->n_units * sizeof(real)},
+        {offsetof(struct net, parts),
+         n_shards * part_length(max_rows, max_rows, config->n_classes) * sizeof(double)},
+        {offsetof(struct net, overlap_parts), n_shards * max_rows * sizeof(double)},
+        {offsetof(struct net, row_scale), members * max_rows * sizeof(real)},
+        {offsetof(struct net, pull), members * max_rows * sizeof(real)},
+        {offsetof(struct net, back), members * max_rows * sizeof(real)},
+        {offsetof(struct net, delta), members * max_rows * width * sizeof(real)},
+        {offsetof(struct net, gradient), members * workspace * sizeof(real)},
+    };
+    memcpy(sizes, all, sizeof all);
+}
+
+size_t net_memory(const struct net_config *config, size_t moments, size_t max_rows, int members) {
+    struct scratch_size sizes[N_SCRATCH];
+    scratch_sizes(config, max_rows, (size_t)members, sizes);
+    size_t bytes = (1 + moments) * count_params(config) * sizeof(real);
+    for (int i = 0; i < N_SCRATCH; i++)
+        bytes += sizes[i].bytes;
+    return bytes;
+}
+
+static void **scratch_at(struct net *net, size_t offset) {
+    return (void **)(void *)((char *)net + offset);
+}
+
+int net_new(struct net **out, const struct net_config *config, const struct kernels *kernels,
+            size_t moments, size_t max_rows, int members, struct ovr_err *err) {
+    *out = NULL;
+    struct net *net = calloc(1, sizeof *net);
+    if (!net)
+        return ovr_nomem(err, "the network");
+    net->config = *config;
+    net->kernels = kernels;
+    net->max_rows = max_rows;
+    net->width = head_width(config);
+    net->n_shards = net_n_shards(config->n_units);
+    net->n_params = count_params(config);
+    net->scratch_size = (workspace_size(config, net->width, max_rows) + 15) / 16 * 16;
+    net->params = ovr_calloc(net->n_params, sizeof(real));
+    int complete = net->params != NULL;
+    for (size_t i = 0; i < moments; i++)
+        complete &= (net->moment[i] = ovr_calloc(net->n_params, sizeof(real))) != NULL;
+    struct scratch_size sizes[N_SCRATCH];
+    scratch_sizes(config, max_rows, (size_t)members, sizes);
+    for (int i = 0; i < N_SCRATCH; i++)
+        complete &= (*scratch_at(net, sizes[i].offset) = ovr_calloc(1, sizes[i].bytes)) != NULL;
+    if (!complete) {
+        net_free(net);
+        return ovr_nomem(err, "the network's weights and activations");
+    }
+    *out = net;
+    return 0;
+}
+
+void net_free(struct net *net) {
+    if (!net)
+        return;
+    struct scratch_size sizes[N_SCRATCH];
+    scratch_sizes(&net->config, net->max_rows, 1, sizes);
+    for (int i = 0; i < N_SCRATCH; i++)
+        free(*scratch_at(net, sizes[i].offset));
+    free(net->moment[0]);
+    free(net->moment[1]);
+    free(net->params);
+    free(net);
+}
+
+static double draw_weight(struct rng *rng, const struct net_config *config, size_t in, size_t out) {
+    switch (config->init) {
+    case INIT_GLOROT:
+        return (2 * rng_uniform(rng) - 1) * sqrt(6.0 / (double)(in + out));
+    case INIT_HE:
+        return rng_normal(rng) * sqrt(2.0 / (double)in);
+    default:
+        return rng_normal(rng) * config->init_scale;
+    }
+}
+
+void net_init_weights(struct member *member, struct net *net) {
+    const struct net_config *config = &net->config;
+    size_t first, end, d = config->n_inputs, c = config->n_classes, k = config->n_units;
+    team_share(member, k, &first, &end);
+    for (size_t unit = first; unit < end; unit++) {
+        struct rng rng;
+        rng_init(&rng, config->seed, RNG_INIT, 0, (uint32_t)unit);
+        for (size_t j = 0; j < d; j++)
+            net_weight(net)[unit * d + j] = (real)draw_weight(&rng, config, d, k);
+        rng_init(&rng, config->seed, RNG_HEAD_INIT, 0, (uint32_t)unit);
+        for (size_t j = 0; j < c; j++)
+            net_head_weight(net)[unit * net->width + j] = (real)draw_weight(&rng, config, k, c);
+    }
+    team_barrier(member);
+}
+
+/* This shard's part of the logits, with the bias in shard 0's part. */
+static void read_out(const struct net *net, const struct workspace *work, const struct shard *shard,
+                     size_t n, const real *h, double *logits) {
+    size_t classes = net->config.n_classes, width = net->width;
+    linalg_gemm(n, width, shard->units, h, shard->units,
+                net_head_weight(net) + shard->first * width, width, 0, work->z, width);
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < classes; c++)
+            logits[i * classes + c] =
+                work->z[i * width + c] + (shard->index ? 0 : net_head_bias(net)[c]);
+}
+
+static void forward_shard(struct net *net, const struct workspace *work, const struct shard *shard,
+                          const struct batch *batch, const real *ones) {
+    size_t d = net->config.n_inputs, units = shard->units, n_groups = count_groups(batch);
+    size_t length = part_length(batch->n, n_groups, net->config.n_classes);
+    double *squares = net->parts + shard->index * length, *sums = squares + batch->n;
+    double *overlaps = sums + n_groups, *logits = overlaps + n_groups;
+    real *h = shard_h(net, shard);
+    linalg_gemm_nt(batch->n, units, d, batch->x, d, net_weight(net) + shard->first * d, d, 0, h,
+                   units);
+    for (size_t g = 0; g < n_groups; g++) {
+        size_t row = g * batch->group, rows = min_size(batch->group, batch->n - row);
+        real *s = net->s + shard->first;
+        net->kernels->relu(h + row * units, net_bias(net) + shard->first, rows, units,
+                           squares + row, sums + g);
+        overlaps[g] = 0;
+        if (net->config.ovr.form == OVR_COSINE || net->config.ovr.lambda == 0)
+            continue;
+        net->kernels->weighted_sum(h + row * units, ones, rows, units, s);
+        for (size_t k = 0; k < units; k++)
+            overlaps[g] += (double)s[k] * s[k];
+    }
+    if (net->config.n_classes)
+        read_out(net, work, shard, batch->n, h, logits);
+}
+
+/* Cosine form, after the norms are known: ŝ of the shard's units and its part of ŝ·h_i. */
+static void overlap_shard(struct net *net, const struct shard *shard, const struct batch *batch,
+                          const real *row_scale) {
+    const real *h = shard_h(net, shard);
+    double *dots = net->overlap_parts + shard->index * batch->n;
+    real *s = net->s + shard->first;
+    for (size_t row = 0; row < batch->n; row += batch->group) {
+        size_t rows = min_size(batch->group, batch->n - row);
+        const real *block = h + row * shard->units;
+        net->kernels->weighted_sum(block, row_scale + row, rows, shard->units, s);
+        net->kernels->dot_rows(block, s, rows, shard->units, dots + row);
+    }
+}
+
+/* J of one group of the batch: rows row .. row + n - 1. `sums` and `overlaps` are the group's own.
+ */
+static struct terms group_terms(struct net *net, size_t row, size_t n, const real *row_scale,
+                                double sum, double overlap) {
+    const struct net_config *config = &net->config;
+    const double *squares = net->parts + row;
+    struct terms terms = {.samples = (double)n};
+    for (size_t i = 0; i < n; i++)
+        terms.zero_codes += sqrt(squares[i]) <= 1e-12;
+    double lambda = ovr_lambda(&config->ovr, n), slope;
+    if (lambda != 0) {
+        if (config->ovr.form == OVR_COSINE)
+            for (size_t i = 0; i < n; i++)
+                overlap += row_scale[row + i] * net->overlap_parts[row + i];
+        terms.ovr = lambda * ovr_value(config->ovr.form, n, squares, overlap, terms.zero_codes);
+    }
+    if (config->activity)
+        terms.activity = activity_value(config->activity_target, sum, n, config->n_units, &slope);
+    terms.ovr *= (double)n;
+    terms.activity *= (double)n;
+    return terms;
+}
+
+struct terms net_forward(struct member *member, struct net *net, const struct batch *batch) {
+    const struct net_config *config = &net->config;
+    size_t first, end, n = batch->n, n_groups = count_groups(batch);
+    real *row_scale = net->row_scale + (size_t)member->rank * net->max_rows;
+    struct workspace work = workspace(net, member->rank);
+    team_share(member, net->n_shards, &first, &end);
+
+    team_barrier(member); /* nobody still reads the last batch's sums */
+    for (size_t i = 0; i < n; i++)
+        row_scale[i] = 1;
+    for (size_t i = first; i < end; i++) {
+        struct shard shard = net_shard(net, i);
+        forward_shard(net, &work, &shard, batch, row_scale);
+    }
+    team_sum(member, net->parts, net->n_shards, part_length(n, n_groups, config->n_classes));
+
+    ovr_row_scale(config->ovr.form, n, net->parts, row_scale);
+    if (config->ovr.form == OVR_COSINE && config->ovr.lambda != 0) {
+        for (size_t i = first; i < end; i++) {
+            struct shard shard = net_shard(net, i);
+            overlap_shard(net, &shard, batch, row_scale);
+        }
+        team_sum(member, net->overlap_parts, net->n_shards, n);
+    }
+
+    struct terms terms = {0};
+    const double *sums = net->parts + n, *overlaps = sums + n_groups;
+    for (size_t g = 0; g < n_groups; g++) {
+        size_t row = g * batch->group, rows = min_size(batch->group, n - row);
+        struct terms group = group_terms(net, row, rows, row_scale, sums[g], overlaps[g]);
+        terms_add(&terms, &group);
+    }
+    if (config->n_classes) {
+        real *delta = net->delta + (size_t)member->rank * net->max_rows * net->width;
+        terms.cross_entropy =
+            (double)n * softmax_cross_entropy(n, config->n_classes, net->width, overlaps + n_groups,
+                                              batch->labels, delta, &terms.correct);
+    }
+    terms.loss = terms.ovr + terms.activity + terms.cross_entropy;
+    return terms;
+}
+
+void terms_add(struct terms *to, const struct terms *from) {
+    to->samples += from->samples;
+    to->loss += from->loss;
+    to->ovr += from->ovr;
+    to->activity += from->activity;
+    to->cross_entropy += from->cross_entropy;
+    to->correct += from->correct;
+    to->zero_codes += from->zero_codes;
+}
+
+static void update_slice(struct net *net, const struct update *update, size_t offset, size_t n,
+                         const real *gradient) {
+    net->kernels->update(update, n, net->params + offset, gradient,
+                         net->moment[0] ? net->moment[0] + offset : NULL,
+                         net->moment[1] ? net->moment[1] + offset : NULL);
+}
+
+/* The classifier's part: g becomes its gradient at H, and its weights of this shard are updated. */
+static void head_backward(struct net *net, const struct workspace *work, const struct shard *shard,
+                          const struct batch *batch, const real *delta,
+                          const struct update *update) {
+    size_t width = net->width, units = shard->units;
+    size_t at = at_head_weight(net) + shard->first * width;
+    linalg_gemm_nt(batch->n, units, width, delta, width, net->params + at, width, 0, work->g,
+                   units);
+    linalg_gemm_tn(units, width, batch->n, shard_h(net, shard), units, delta, width, 0, work->dv,
+                   width);
+    update_slice(net, update, at, units * width, work->dv);
+    if (shard->index)
+        return;
+    memset(work->dc, 0, width * sizeof *work->dc);
+    for (size_t i = 0; i < batch->n; i++)
+        for (size_t c = 0; c < width; c++)
+            work->dc[c] += delta[i * width + c];
+    update_slice(net, update, at_head_bias(net), width, work->dc);
+}
+
+void net_backward(struct member *member, struct net *net, const struct batch *batch,
+                  const struct update *update) {
+    const struct net_config *config = &net->config;
+    size_t rank = (size_t)member->rank, first, end, n = batch->n, d = config->n_inputs;
+    struct workspace work = workspace(net, member->rank);
+    real *row_scale = net->row_scale + rank * net->max_rows;
+    real *pull = net->pull + rank * net->max_rows, *back = net->back + rank * net->max_rows;
+    const real *delta = net->delta + rank * net->max_rows * net->width;
+    double slope = 0;
+
+    ovr_gradient(config->ovr.form, ovr_lambda(&config->ovr, n), n, row_scale, net->overlap_parts,
+                 pull, back);
+    if (config->activity)
+        activity_value(config->activity_target, net->parts[n], n, config->n_units, &slope);
+
+    team_share(member, net->n_shards, &first, &end);
+    for (size_t i = first; i < end; i++) {
+        struct shard shard = net_shard(net, i);
+        const real *h = shard_h(net, &shard);
+        if (config->n_classes)
+            head_backward(net, &work, &shard, batch, delta, update);
+        net->kernels->relu_backward(h, work.g, !config->n_classes, pull, back, net->s + shard.first,
+                                    (real)slope, n, shard.units, work.db);
+        linalg_gemm_tn(shard.units, d, n, work.g, shard.units, batch->x, d, 0, work.dw, d);
+        update_slice(net, update, shard.first * d, shard.units * d, work.dw);
+        update_slice(net, update, at_bias(net) + shard.first, shard.units, work.db);
+    }
+}

@@ -1,0 +1,116 @@
+/* The network: one hidden layer of relu units, with or without a classifier on top.
+ *
+ *   H = relu(X Wᵀ + b)                     X is N×D, W is K×D, b is K
+ *   logits = H V + c                       V is K×C, c is C (no classifier: C = 0)
+ *   J = [C > 0] CE(logits, labels) + λ·OVR(H) + [activity] |mean H − a|
+ *
+ * Without a classifier this is the OVR-Encoder, with one the multi-layer perceptron of one hidden
+ * layer with OVR as its regulariser.
+ *
+ * The layer is cut into shards of SHARD_UNITS units. A step is written so that each member of a
+ * team works through its own shards and meets the others only in sums of short vectors:
+ *
+ *   forward     a shard's activations; sums: ‖h_i‖² (N), ΣH (1), ‖s‖² (1), logits (N·C)
+ *   overlap     cosine form only; sum: s·h_i (N)
+ *   backward    a shard's gradient and the optimiser's update of its weights, in cache; no sum
+ *
+ * All parameters are in one flat buffer, and so are each of the optimiser's moments:
+ *   W (K·D) | b (K) | V (K·width) | c (width)     width = C rounded up to 8 (0 without a
+ * classifier) A shard's slices are contiguous in each part. c belongs to shard 0.
+ */
+#ifndef OVR_NET_H
+#define OVR_NET_H
+
+#include "core/kernels.h"
+#include "core/optimizer.h"
+#include "core/ovr.h"
+#include "core/team.h"
+
+enum { SHARD_UNITS = 128 }; /* at most 256, see struct code in core/code.h */
+
+enum init { INIT_NORMAL, INIT_GLOROT, INIT_HE };
+
+struct net_config {
+    size_t n_inputs;  /* D */
+    size_t n_units;   /* K */
+    size_t n_classes; /* C, 0 without a classifier */
+    enum init
+        init; /* normal(0, init_scale) · glorot: uniform ±√(6/(in+out)) · he: normal(0, √(2/in)) */
+    double init_scale;
+    uint64_t seed;
+    struct ovr_config ovr;
+    int activity; /* 1: L is part of J */
+    double activity_target;
+};
+
+/* Samples that go through the layer at once. OVR and L are defined on a mini-batch: with n > group
+ * (evaluation only) each run of `group` rows counts as one. */
+struct batch {
+    const real *x;          /* n×D */
+    const uint16_t *labels; /* n; NULL without a classifier */
+    size_t n, group;
+};
+
+/* J and its terms as they enter J, each the sum over the batch's groups of value · samples. */
+struct terms {
+    double samples, loss, ovr, activity, cross_entropy;
+    size_t correct;
+    size_t zero_codes; /* rows with ‖h_i‖ ≤ 1e-12 */
+};
+
+void terms_add(struct terms *to, const struct terms *from);
+
+struct net {
+    struct net_config config;
+    const struct kernels *kernels;
+    size_t n_shards, width, max_rows;
+    size_t n_params;
+    real *params;    /* the flat buffer; owned */
+    real *moment[2]; /* owned; NULL where the optimiser has fewer */
+
+    /* Scratch, sized at net_new() and never allocated afterwards. */
+    real *h; /* shard k0 at h + max_rows·k0: n×(units of the shard) */
+    real *s; /* K */
+    double *parts, *overlap_parts;
+    real *row_scale, *pull, *back; /* max_rows for each member */
+    real *delta;                   /* max_rows×width for each member */
+    real *gradient;                /* for each member: one shard's, scratch_size elements */
+    size_t scratch_size;
+};
+
+struct shard {
+    size_t index, first, units; /* units first .. first + units - 1 */
+};
+
+/* `max_rows`: the largest batch. Weights are zero until net_init_weights(). */
+int net_new(struct net **net, const struct net_config *config, const struct kernels *kernels,
+            size_t moments, size_t max_rows, int members, struct ovr_err *err);
+void net_free(struct net *net);
+
+/* Bytes that net_new() allocates. */
+size_t net_memory(const struct net_config *config, size_t moments, size_t max_rows, int members);
+
+size_t net_n_shards(size_t n_units);
+struct shard net_shard(const struct net *net, size_t index);
+const real *net_activations(const struct net *net, const struct shard *shard); /* n×shard->units */
+
+real *net_weight(const struct net *net); /* W, and the other parts of the flat buffer */
+real *net_bias(const struct net *net);
+real *net_head_weight(const struct net *net);
+real *net_head_bias(const struct net *net);
+
+/* The four below are called by every member of a team with the same arguments. */
+void net_init_weights(struct member *member, struct net *net);
+
+/* Activations, sums and J of a batch. Afterwards net_squares() holds ‖h_i‖² and net_activations() H
+ * of the member's own shards, until its next call. All members get the same terms. batch->x may be
+ * written by all members before the call; it must stay as it is until the call after next. */
+struct terms net_forward(struct member *member, struct net *net, const struct batch *batch);
+
+/* Gradient of J and one optimiser step. After net_forward() of the same batch, one group. */
+void net_backward(struct member *member, struct net *net, const struct batch *batch,
+                  const struct update *update);
+
+const double *net_squares(const struct net *net); /* ‖h_i‖² of the last batch */
+
+#endif

@@ -1,0 +1,58 @@
+#include "core/npy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+size_t npy_item_size(const char *dtype) {
+    return strcmp(dtype, "float64") == 0 ? 8 : 4;
+}
+
+void npy_header(char header[NPY_HEADER], const char *dtype, int dimensions, size_t rows,
+                size_t columns) {
+    char shape[48];
+    if (dimensions == 1)
+        snprintf(shape, sizeof shape, "(%zu,)", rows);
+    else
+        snprintf(shape, sizeof shape, "(%zu, %zu)", rows, columns);
+    memset(header, ' ', NPY_HEADER);
+    memcpy(header, "\x93NUMPY\x01\x00\x76\x00", 10); /* 0x76 = 118 bytes of text follow */
+    int n = snprintf(header + 10, NPY_HEADER - 10,
+                     "{'descr': '<f%zu', 'fortran_order': False, 'shape': %s, }",
+                     npy_item_size(dtype), shape);
+    header[10 + n] = ' ';
+    header[NPY_HEADER - 1] = '\n';
+}
+
+static int write_all(int fd, const char *bytes, size_t n) {
+    while (n) {
+        ssize_t written = write(fd, bytes, n);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return -1;
+        bytes += written;
+        n -= (size_t)written;
+    }
+    return 0;
+}
+
+int npy_write(const char *path, const char *dtype, int dimensions, size_t rows, size_t columns,
+              const void *numbers, struct ovr_err *err) {
+    char header[NPY_HEADER];
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    npy_header(header, dtype, dimensions, rows, columns);
+    int failed = fd < 0 || write_all(fd, header, sizeof header) ||
+                 write_all(fd, numbers, rows * columns * npy_item_size(dtype)) || fsync(fd);
+    int why = errno;
+    if (fd >= 0 && close(fd) && !failed) {
+        failed = 1;
+        why = errno;
+    }
+    if (!failed)
+        return 0;
+    return ovr_fail(err, why == ENOSPC ? OVR_FULL : OVR_IO, NULL, "cannot write %s: %s", path,
+                    strerror(why));
+}

@@ -1,0 +1,377 @@
+#include "core/preprocess.h"
+
+#include "core/linalg.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    BLOCK_ROWS = 512, /* rows transformed at once */
+    SUM_BLOCKS = 64,  /* partial sums of a fit, whatever the number of rows */
+    SLICE_ROWS = 32,  /* rows of a block that one member transforms at once */
+    TILE = 256,       /* columns of the covariance that one member works on at once */
+};
+
+void preprocess_release(struct preprocess *preprocess) {
+    for (size_t i = 0; i < PREPROCESS_MAX; i++) {
+        struct fitted_step *step = &preprocess->steps[i];
+        free(step->mean);
+        free(step->scale);
+        free(step->components);
+        free(step->variance);
+    }
+    *preprocess = (struct preprocess){0};
+}
+
+size_t preprocess_width(const struct preprocess *preprocess) {
+    size_t n = preprocess->n_steps;
+    return n ? preprocess->steps[n - 1].n_out : preprocess->n_in;
+}
+
+/* The widest row on the way through the steps. */
+static size_t widest(const struct preprocess *preprocess) {
+    size_t width = preprocess->n_in;
+    for (size_t i = 0; i < preprocess->n_steps; i++)
+        width = width > preprocess->steps[i].n_out ? width : preprocess->steps[i].n_out;
+    return width;
+}
+
+static void apply_step(const struct fitted_step *step, real *x, size_t n, real *out) {
+    size_t d = step->n_in;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < d; j++)
+            x[i * d + j] -= step->mean[j];
+    if (step->kind == PREPROCESS_PCA) {
+        linalg_gemm_nt(n, step->n_out, d, x, d, step->components, d, 0, out, step->n_out);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < d; j++)
+            out[i * d + j] = x[i * d + j] * step->scale[j];
+}
+
+/* Rows first .. first + n − 1 of the list through all fitted steps. a and b hold n rows of the
+ * widest step; returns whichever of them has the result. */
+static real *transform_rows(const struct preprocess *preprocess, const struct samples *samples,
+                            const uint32_t *rows, size_t first, size_t n, real *a, real *b) {
+    for (size_t i = 0; i < n; i++)
+        samples_row(samples, rows ? rows[first + i] : first + i, a + i * samples->d);
+    for (size_t s = 0; s < preprocess->n_steps; s++) {
+        apply_step(&preprocess->steps[s], a, n, b);
+        real *swap = a;
+        a = b;
+        b = swap;
+    }
+    return a;
+}
+
+struct fit {
+    const struct preprocess *preprocess; /* the steps fitted so far */
+    const struct samples *samples;
+    const uint32_t *rows;
+    size_t n_rows, width;  /* values a row after those steps */
+    const double *mean;    /* sums of (x − mean)² instead of sums of x; may be NULL */
+    double *parts;         /* SUM_BLOCKS×width */
+    real *rows_a, *rows_b; /* for each member: BLOCK_ROWS of the widest step */
+    size_t room;           /* elements of one member's rows_a */
+    real *block;           /* covariance: BLOCK_ROWS centred rows, shared */
+    real *products;        /* covariance: for each member width×TILE */
+    double *covariance;    /* width×width, lower triangle */
+    const _Atomic int *stop;
+    _Atomic int stopped;
+    real *out; /* apply */
+};
+
+static void sum_rows(const struct fit *fit, const real *x, size_t n, double *sums) {
+    size_t width = fit->width;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < width; j++) {
+            double value = x[i * width + j], off = fit->mean ? value - fit->mean[j] : 0;
+            sums[j] += fit->mean ? off * off : value;
+        }
+}
+
+/* Sums over the rows of each feature into parts[0..width-1]. */
+static void sum_features(struct member *member, void *arg) {
+    struct fit *fit = arg;
+    size_t first, end, rank = (size_t)member->rank;
+    team_share(member, SUM_BLOCKS, &first, &end);
+    for (size_t block = first; block < end; block++) {
+        double *sums = fit->parts + block * fit->width;
+        size_t row = fit->n_rows * block / SUM_BLOCKS;
+        size_t last = fit->n_rows * (block + 1) / SUM_BLOCKS, n;
+        memset(sums, 0, fit->width * sizeof *sums);
+        for (; row < last; row += n) {
+            n = min_size(BLOCK_ROWS, last - row);
+            if (fit->stop && atomic_load(fit->stop))
+                fit->stopped = 1;
+            if (fit->stopped)
+                break;
+            sum_rows(fit,
+                     transform_rows(fit->preprocess, fit->samples, fit->rows, row, n,
+                                    fit->rows_a + rank * fit->room, fit->rows_b + rank * fit->room),
+                     n, sums);
+        }
+    }
+    team_sum(member, fit->parts, SUM_BLOCKS, fit->width);
+}
+
+/* Adds this block's part of Xᵀ X to the lower triangle: tile t has columns t·TILE … and the rows
+ * from there on. */
+static void add_tiles(struct member *member, struct fit *fit, size_t n) {
+    size_t width = fit->width;
+    real *product = fit->products + (size_t)member->rank * width * TILE;
+    for (size_t t = (size_t)member->rank; t * TILE < width; t += (size_t)member->size) {
+        size_t column = t * TILE, columns = min_size(TILE, width - column), rows = width - column;
+        linalg_gemm_tn(rows, columns, n, fit->block + column, width, fit->block + column, width, 0,
+                       product, columns);
+        for (size_t i = 0; i < rows; i++)
+            for (size_t j = 0; j < columns; j++)
+                fit->covariance[(column + i) * width + column + j] += product[i * columns + j];
+    }
+}
+
+/* Rows first .. first + n − 1, a slice of the block, transformed and centred. Slices have a fixed
+ * size: what BLAS computes may depend on the shape, which must not depend on the number of threads.
+ */
+static void centre_slice(struct fit *fit, size_t rank, size_t first, size_t n, real *out) {
+    size_t width = fit->width;
+    const real *x = transform_rows(fit->preprocess, fit->samples, fit->rows, first, n,
+                                   fit->rows_a + rank * fit->room, fit->rows_b + rank * fit->room);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < width; j++)
+            out[i * width + j] = (real)(x[i * width + j] - fit->mean[j]);
+}
+
+static void sum_covariance(struct member *member, void *arg) {
+    struct fit *fit = arg;
+    size_t from, to, n;
+    for (size_t row = 0; row < fit->n_rows; row += n) {
+        n = min_size(BLOCK_ROWS, fit->n_rows - row);
+        if (team_agree(member, fit->stop)) {
+            fit->stopped = 1;
+            return;
+        }
+        team_share(member, (n + SLICE_ROWS - 1) / SLICE_ROWS, &from, &to);
+        for (size_t i = from * SLICE_ROWS; i < min_size(to * SLICE_ROWS, n); i += SLICE_ROWS)
+            centre_slice(fit, (size_t)member->rank, row + i, min_size(SLICE_ROWS, n - i),
+                         fit->block + i * fit->width);
+        team_barrier(member);
+        add_tiles(member, fit, n);
+    }
+}
+
+static int stopped(const struct fit *fit, struct ovr_err *err) {
+    return fit->stopped ? ovr_fail(err, OVR_STOPPED, NULL, "stopped while data was prepared") : 0;
+}
+
+static int fit_standardize(struct fit *fit, struct team *team, struct fitted_step *step,
+                           const double *mean, struct ovr_err *err) {
+    fit->mean = mean;
+    team_run(team, sum_features, fit);
+    fit->mean = NULL;
+    step->scale = ovr_malloc(fit->width, sizeof *step->scale);
+    if (!step->scale)
+        return ovr_nomem(err, "standardisation");
+    for (size_t j = 0; j < fit->width; j++) {
+        double deviation = sqrt(fit->parts[j] / (double)fit->n_rows);
+        step->scale[j] = (real)(deviation > 0 ? 1 / deviation : 1);
+    }
+    step->n_out = fit->width;
+    return stopped(fit, err);
+}
+
+/* How many of the falling variances are asked for. */
+static size_t count_components(const struct preprocess_step *step, const double *variances,
+                               size_t n, double total) {
+    if (step->components)
+        return step->components;
+    double sum = 0;
+    for (size_t k = 0; k < n; k++) {
+        sum += variances[k];
+        if (sum >= step->variance * total)
+            return k + 1;
+    }
+    return n;
+}
+
+/* Axes into the step, each with its largest coefficient positive. */
+static void take_axes(struct fitted_step *step, const double *axes, int whiten) {
+    for (size_t k = 0; k < step->n_out; k++) {
+        const double *axis = axes + k * step->n_in;
+        size_t largest = 0;
+        for (size_t j = 1; j < step->n_in; j++)
+            if (fabs(axis[j]) > fabs(axis[largest]))
+                largest = j;
+        double factor = axis[largest] < 0 ? -1 : 1;
+        if (whiten && step->variance[k] > 0)
+            factor /= sqrt(step->variance[k]);
+        for (size_t j = 0; j < step->n_in; j++)
+            step->components[k * step->n_in + j] = (real)(factor * axis[j]);
+    }
+}
+
+static int fit_pca(struct fit *fit, struct team *team, const struct preprocess_step *config,
+                   struct fitted_step *step, const double *mean, struct ovr_err *err) {
+    size_t width = fit->width, most = min_size(width, fit->n_rows);
+    size_t wanted = config->components ? config->components : most;
+    if (wanted > most)
+        return ovr_fail(err, OVR_INVALID, "/preprocess",
+                        "pca asks for %zu components of data with %zu values in %zu training "
+                        "samples; ask for at most %zu",
+                        wanted, width, fit->n_rows, most);
+    double *axes = ovr_malloc(wanted * width, sizeof *axes);
+    step->variance = ovr_malloc(wanted, sizeof *step->variance);
+    fit->covariance = ovr_calloc(width * width, sizeof *fit->covariance);
+    fit->block = ovr_malloc(BLOCK_ROWS * width, sizeof *fit->block);
+    fit->products = ovr_malloc((size_t)team_size(team) * width * TILE, sizeof *fit->products);
+    int rc = 0;
+    if (!axes || !step->variance || !fit->covariance || !fit->block || !fit->products) {
+        rc = ovr_nomem(err, "a covariance matrix");
+        goto out;
+    }
+    fit->mean = mean;
+    team_run(team, sum_covariance, fit);
+    rc = stopped(fit, err);
+    if (rc)
+        goto out;
+    double total = 0, divisor = fit->n_rows > 1 ? (double)(fit->n_rows - 1) : 1;
+    for (size_t i = 0; i < width * width; i++)
+        fit->covariance[i] /= divisor;
+    for (size_t j = 0; j < width; j++)
+        total += fit->covariance[j * width + j];
+    rc = linalg_eigh(width, wanted, fit->covariance, step->variance, axes, err);
+    if (rc)
+        goto out;
+    step->n_out = count_components(config, step->variance, wanted, total);
+    step->components = ovr_malloc(step->n_out * width, sizeof *step->components);
+    if (!step->components)
+        rc = ovr_nomem(err, "principal components");
+    else
+        take_axes(step, axes, config->whiten);
+out:
+    fit->mean = NULL;
+    free(axes);
+    free(fit->covariance);
+    free(fit->block);
+    free(fit->products);
+    fit->covariance = NULL;
+    fit->block = fit->products = NULL;
+    return rc;
+}
+
+static int fit_step(struct fit *fit, struct preprocess *preprocess, struct team *team,
+                    const struct preprocess_step *config, struct ovr_err *err) {
+    struct fitted_step *step = &preprocess->steps[preprocess->n_steps];
+    fit->width = preprocess_width(preprocess);
+    *step = (struct fitted_step){.kind = config->kind, .n_in = fit->width};
+    double *mean = ovr_malloc(fit->width, sizeof *mean);
+    step->mean = ovr_malloc(fit->width, sizeof *step->mean);
+    int rc = 0;
+    if (!mean || !step->mean) {
+        rc = ovr_nomem(err, "the means of the features");
+        goto out;
+    }
+    team_run(team, sum_features, fit);
+    rc = stopped(fit, err);
+    if (rc)
+        goto out;
+    for (size_t j = 0; j < fit->width; j++) {
+        mean[j] = fit->parts[j] / (double)fit->n_rows;
+        step->mean[j] = (real)mean[j];
+    }
+    if (config->kind == PREPROCESS_PCA)
+        rc = fit_pca(fit, team, config, step, mean, err);
+    else
+        rc = fit_standardize(fit, team, step, mean, err);
+    if (!rc)
+        preprocess->n_steps++;
+out:
+    free(mean);
+    return rc;
+}
+
+static int rows_new(struct fit *fit, size_t width, int members, struct ovr_err *err) {
+    fit->room = BLOCK_ROWS * width;
+    fit->rows_a = ovr_malloc((size_t)members * fit->room, sizeof(real));
+    fit->rows_b = ovr_malloc((size_t)members * fit->room, sizeof(real));
+    return fit->rows_a && fit->rows_b ? 0 : ovr_nomem(err, "rows on their way through the steps");
+}
+
+int preprocess_fit(struct preprocess *preprocess, struct team *team, const struct samples *samples,
+                   const uint32_t *rows, size_t n_rows, const struct preprocess_step *steps,
+                   size_t n_steps, const _Atomic int *stop, struct ovr_err *err) {
+    *preprocess = (struct preprocess){.n_in = samples->d};
+    struct fit fit = {
+        .preprocess = preprocess, .samples = samples, .rows = rows, .n_rows = n_rows, .stop = stop};
+    /* No step widens a row. */
+    int rc = rows_new(&fit, samples->d, team_size(team), err);
+    fit.parts = ovr_malloc(SUM_BLOCKS * samples->d, sizeof *fit.parts);
+    if (!rc && !fit.parts)
+        rc = ovr_nomem(err, "the sums of the features");
+    for (size_t i = 0; !rc && i < n_steps; i++)
+        rc = fit_step(&fit, preprocess, team, &steps[i], err);
+    free(fit.rows_a);
+    free(fit.rows_b);
+    free(fit.parts);
+    return rc;
+}
+
+static void apply_blocks(struct member *member, void *arg) {
+    struct fit *fit = arg;
+    size_t rank = (size_t)member->rank, first, end, n;
+    size_t n_blocks = (fit->n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    team_share(member, n_blocks, &first, &end);
+    for (size_t block = first; block < end; block++) {
+        size_t row = block * BLOCK_ROWS;
+        n = min_size(BLOCK_ROWS, fit->n_rows - row);
+        if (fit->stop && atomic_load(fit->stop)) {
+            fit->stopped = 1;
+            return;
+        }
+        const real *x =
+            transform_rows(fit->preprocess, fit->samples, fit->rows, row, n,
+                           fit->rows_a + rank * fit->room, fit->rows_b + rank * fit->room);
+        memcpy(fit->out + row * fit->width, x, n * fit->width * sizeof *x);
+    }
+}
+
+int preprocess_apply(const struct preprocess *preprocess, struct team *team,
+                     const struct samples *samples, const uint32_t *rows, size_t n_rows, real *out,
+                     const _Atomic int *stop, struct ovr_err *err) {
+    struct fit fit = {.preprocess = preprocess,
+                      .samples = samples,
+                      .rows = rows,
+                      .n_rows = n_rows,
+                      .width = preprocess_width(preprocess),
+                      .out = out,
+                      .stop = stop};
+    int rc = rows_new(&fit, widest(preprocess), team_size(team), err);
+    if (!rc) {
+        team_run(team, apply_blocks, &fit);
+        rc = stopped(&fit, err);
+    }
+    free(fit.rows_a);
+    free(fit.rows_b);
+    return rc;
+}
+
+size_t preprocess_memory(size_t d, const struct preprocess_step *steps, size_t n_steps,
+                         int members) {
+    size_t rows = 2 * (size_t)members * BLOCK_ROWS * d * sizeof(real), most = 0, fitted = 0;
+    rows += SUM_BLOCKS * d * sizeof(double);
+    for (size_t i = 0; i < n_steps; i++) {
+        size_t k = steps[i].components ? steps[i].components : d;
+        fitted += 2 * d * sizeof(real);
+        if (steps[i].kind != PREPROCESS_PCA)
+            continue;
+        fitted += k * d * sizeof(real);
+        size_t fit = d * d * sizeof(double) + k * d * sizeof(double) +
+                     (BLOCK_ROWS + (size_t)members * TILE) * d * sizeof(real);
+        most = most > fit ? most : fit;
+        d = k;
+    }
+    return rows + most + fitted;
+}

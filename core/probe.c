@@ -1,0 +1,230 @@
+#include "core/probe.h"
+
+#include "core/rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EVALUATE_ROWS = 256 };
+
+struct probe {
+    const struct kernels *kernels;
+    const struct probe_config *config;
+    const struct code *train, *watch, *test;
+    const struct probe_progress *progress;
+    struct probe_result *result;
+    size_t n_classes, width, n_params, max_rows;
+    real *params, *m, *v, *best; /* n_units×width, then the bias */
+    double *parts;               /* for each shard: rows×classes */
+    real *delta, *gradient;      /* for each member: max_rows×width and SHARD_UNITS×width */
+    uint32_t *order;
+    uint16_t *labels; /* for each member: max_rows */
+    _Atomic int stopped;
+};
+
+static struct shard probe_shard(const struct code *code, size_t index) {
+    size_t first = index * SHARD_UNITS;
+    return (struct shard){index, first, min_size(SHARD_UNITS, code->n_units - first)};
+}
+
+/* Logits of `rows` samples, summed over the shards into probe->parts. Samples are order[0..rows-1],
+ * or with order NULL `first` and those after it. */
+static void read_out(struct member *member, struct probe *p, const struct code *code,
+                     const uint32_t *order, size_t first, size_t rows) {
+    size_t from, end, width = p->width, classes = p->n_classes;
+    const real *bias = p->params + code->n_units * width;
+    uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
+    real z[width];
+    team_share(member, code->n_shards, &from, &end);
+    team_barrier(member); /* nobody still reads the last batch's logits */
+    for (size_t i = 0; i < rows; i++) {
+        size_t sample = order ? order[i] : first + i;
+        labels[i] = code->labels[sample];
+        for (size_t s = from; s < end; s++) {
+            const uint8_t *unit;
+            const real *value;
+            size_t n = code_run(code, sample, s, &unit, &value);
+            for (size_t c = 0; c < width; c++)
+                z[c] = s ? 0 : bias[c];
+            p->kernels->sparse_read(unit, value, n, p->params + s * SHARD_UNITS * width, width, z);
+            for (size_t c = 0; c < classes; c++)
+                p->parts[(s * rows + i) * classes + c] = z[c];
+        }
+    }
+    team_sum(member, p->parts, code->n_shards, rows * classes);
+}
+
+static void step(struct member *member, struct probe *p, const uint32_t *order, size_t rows,
+                 const struct update *update) {
+    const struct code *code = p->train;
+    size_t rank = (size_t)member->rank, from, end, width = p->width, correct;
+    real *delta = p->delta + rank * p->max_rows * width;
+    real *g = p->gradient + rank * SHARD_UNITS * width;
+    read_out(member, p, code, order, 0, rows);
+    softmax_cross_entropy(rows, p->n_classes, width, p->parts, p->labels + rank * p->max_rows,
+                          delta, &correct);
+    team_share(member, code->n_shards, &from, &end);
+    for (size_t s = from; s < end; s++) {
+        struct shard shard = probe_shard(code, s);
+        size_t at = shard.first * width;
+        memset(g, 0, shard.units * width * sizeof *g);
+        for (size_t i = 0; i < rows; i++) {
+            const uint8_t *unit;
+            const real *value;
+            size_t n = code_run(code, order[i], s, &unit, &value);
+            p->kernels->sparse_write(unit, value, n, delta + i * width, width, g);
+        }
+        p->kernels->update(update, shard.units * width, p->params + at, g, p->m + at, p->v + at);
+    }
+    if (from == 0 && end > 0) { /* the bias belongs to shard 0 */
+        size_t at = code->n_units * width;
+        memset(g, 0, width * sizeof *g);
+        for (size_t i = 0; i < rows; i++)
+            for (size_t c = 0; c < width; c++)
+                g[c] += delta[i * width + c];
+        p->kernels->update(update, width, p->params + at, g, p->m + at, p->v + at);
+    }
+}
+
+static double evaluate(struct member *member, struct probe *p, const struct code *code,
+                       double *accuracy) {
+    double loss = 0;
+    size_t right = 0;
+    const uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
+    for (size_t first = 0; first < code->n; first += EVALUATE_ROWS) {
+        size_t rows = min_size(EVALUATE_ROWS, code->n - first), correct;
+        read_out(member, p, code, NULL, first, rows);
+        loss += (double)rows * softmax_cross_entropy(rows, p->n_classes, p->width, p->parts, labels,
+                                                     NULL, &correct);
+        right += correct;
+    }
+    *accuracy = (double)right / (double)code->n;
+    return loss / (double)code->n;
+}
+
+enum { STEPS_BETWEEN_STOPS = 64 };
+
+/* Returns 0 or, for all members alike, 1 when the owner asked to stop. */
+static int train_epoch(struct member *member, struct probe *p, uint32_t epoch, double rate,
+                       uint64_t *t) {
+    size_t n = p->train->n, batch = p->config->batch_size;
+    if (member->rank == 0) {
+        struct rng rng;
+        rng_init(&rng, p->config->seed, RNG_PROBE_SHUFFLE, epoch, 0);
+        rng_permutation(&rng, p->order, (uint32_t)n);
+    }
+    team_barrier(member);
+    for (size_t first = 0; first < n; first += batch) {
+        if (*t % STEPS_BETWEEN_STOPS == 0 && team_agree(member, p->progress->stop))
+            return 1;
+        struct update update = optimizer_update(&p->config->optimizer, rate, ++*t);
+        step(member, p, p->order + first, min_size(batch, n - first), &update);
+    }
+    return 0;
+}
+
+static void work(struct member *member, void *arg) {
+    struct probe *p = arg;
+    struct probe_result *result = p->result;
+    struct schedule_state schedule;
+    double best_loss = INFINITY;
+    uint64_t t = 0;
+    schedule_start(&schedule, p->config->optimizer.learning_rate);
+    for (int epoch = 1; epoch <= p->config->epochs; epoch++) {
+        if (train_epoch(member, p, (uint32_t)epoch, schedule.learning_rate, &t)) {
+            p->stopped = 1;
+            return;
+        }
+        double accuracy, loss = evaluate(member, p, p->watch, &accuracy);
+        schedule_step(&p->config->schedule, &schedule, loss);
+        if (member->rank == 0) {
+            result->accuracy_last = accuracy;
+            result->accuracy_best = fmax(result->accuracy_best, accuracy);
+            if (loss < best_loss) {
+                result->loss_best = loss;
+                result->epoch_best = epoch;
+                memcpy(p->best, p->params, p->n_params * sizeof *p->best);
+            }
+            if (p->progress->epoch)
+                p->progress->epoch(p->progress->context, epoch);
+        }
+        best_loss = fmin(best_loss, loss);
+    }
+    team_barrier(member);
+    if (!p->test)
+        return;
+    if (member->rank == 0)
+        memcpy(p->params, p->best, p->n_params * sizeof *p->best);
+    team_barrier(member);
+    double accuracy;
+    evaluate(member, p, p->test, &accuracy);
+    if (member->rank == 0)
+        result->accuracy_test = accuracy;
+}
+
+size_t probe_memory(size_t n_units, size_t n_classes, size_t batch_size, int members) {
+    size_t width = (n_classes + 7) / 8 * 8;
+    size_t rows = batch_size > EVALUATE_ROWS ? batch_size : EVALUATE_ROWS;
+    return 4 * (n_units + 1) * width * sizeof(real) +
+           net_n_shards(n_units) * rows * n_classes * sizeof(double) +
+           (size_t)members * (rows + SHARD_UNITS) * width * sizeof(real);
+}
+
+int probe_run(struct team *team, const struct kernels *kernels, const struct probe_config *config,
+              size_t n_classes, const struct code *train, const struct code *watch,
+              const struct code *test, const struct probe_progress *progress,
+              struct probe_result *result, struct ovr_err *err) {
+    size_t members = (size_t)team_size(team), width = (n_classes + 7) / 8 * 8;
+    size_t rows = config->batch_size > EVALUATE_ROWS ? config->batch_size : EVALUATE_ROWS;
+    *result = (struct probe_result){.accuracy_test = NAN, .width = width};
+    struct probe p = {
+        .kernels = kernels,
+        .config = config,
+        .train = train,
+        .watch = watch,
+        .test = test,
+        .progress = progress,
+        .result = result,
+        .n_classes = n_classes,
+        .width = width,
+        .n_params = (train->n_units + 1) * width,
+        .max_rows = rows,
+        .params = ovr_calloc((train->n_units + 1) * width, sizeof(real)),
+        .m = ovr_calloc((train->n_units + 1) * width, sizeof(real)),
+        .v = ovr_calloc((train->n_units + 1) * width, sizeof(real)),
+        .best = ovr_calloc((train->n_units + 1) * width, sizeof(real)),
+        .parts = ovr_calloc(train->n_shards * rows * n_classes, sizeof(double)),
+        .delta = ovr_calloc(members * rows * width, sizeof(real)),
+        .gradient = ovr_calloc(members * SHARD_UNITS * width, sizeof(real)),
+        .order = ovr_calloc(train->n, sizeof(uint32_t)),
+        .labels = ovr_calloc(members * rows, sizeof(uint16_t)),
+    };
+    int rc = 0;
+    if (!p.params || !p.m || !p.v || !p.best || !p.parts || !p.delta || !p.gradient || !p.order ||
+        !p.labels) {
+        rc = ovr_nomem(err, "the probe");
+        goto out;
+    }
+    team_run(team, work, &p);
+    if (p.stopped)
+        rc = ovr_fail(err, OVR_STOPPED, NULL, "stopped while the probe was trained");
+    else if (!isfinite(result->loss_best) || !result->epoch_best)
+        rc = ovr_fail(err, OVR_DIVERGED, "/probe/learning_rate",
+                      "the probe's loss is not finite; lower its learning rate");
+    if (!rc) {
+        result->weights = p.best;
+        p.best = NULL;
+    }
+out:
+    free(p.params);
+    free(p.m);
+    free(p.v);
+    free(p.best);
+    free(p.parts);
+    free(p.delta);
+    free(p.gradient);
+    free(p.order);
+    free(p.labels);
+    return rc;
+}

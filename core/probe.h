@@ -1,0 +1,48 @@
+/* The probe: multinomial logistic regression on a frozen code. Its accuracy says what the code is
+ * worth.
+ *
+ * Weights start at zero. The published settings are Adam 5e-5 (epsilon 1e-7), batch 32, 100 epochs,
+ * plateau schedule on the loss of the watched split.
+ */
+#ifndef OVR_PROBE_H
+#define OVR_PROBE_H
+
+#include "core/code.h"
+
+#include <stdatomic.h>
+
+struct probe_config {
+    int epochs;
+    size_t batch_size;
+    struct optimizer_config optimizer;
+    struct schedule_config schedule;
+    uint64_t seed;
+};
+
+struct probe_result {
+    double accuracy_best; /* of the watched split, over all epochs */
+    double accuracy_last;
+    double loss_best;     /* lowest loss of the watched split */
+    int epoch_best;       /* the epoch of loss_best, from 1 */
+    double accuracy_test; /* of `test` with the weights of epoch_best; NaN without it */
+    size_t width;         /* n_classes rounded up to 8 */
+    real *weights;        /* of epoch_best: n_units×width, then the bias (width). Caller frees. */
+};
+
+struct probe_progress {
+    void *context;
+    /* Called by member 0 after each epoch; may be NULL. */
+    void (*epoch)(void *context, int epoch);
+    const _Atomic int *stop; /* asks for OVR_STOPPED at the next step when not 0; may be NULL */
+};
+
+/* Trains on `train`, watches `watch` after every epoch, and reads `test` (may be NULL) once at the
+ * end. `progress` is not NULL, its members may be. */
+int probe_run(struct team *team, const struct kernels *kernels, const struct probe_config *config,
+              size_t n_classes, const struct code *train, const struct code *watch,
+              const struct code *test, const struct probe_progress *progress,
+              struct probe_result *result, struct ovr_err *err);
+
+size_t probe_memory(size_t n_units, size_t n_classes, size_t batch_size, int members);
+
+#endif

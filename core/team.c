@@ -1,0 +1,194 @@
+#include "core/team.h"
+
+#include "core/real.h"
+
+#include <immintrin.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Waiting rule: a waiter spins for about as long as a step's members are usually apart, then gives
+ * its core away a few times, then sleeps in the kernel. So a barrier costs a microsecond on a free
+ * machine, and no core is burnt when the machine is shared and a member has lost its core. How long
+ * spinning pays is learnt: spins that were in vain halve the next ones, others lengthen them again.
+ * (Four members on two cores: 15 µs a barrier, 145 with the spins always at their most; on one core
+ * 8 and 367.) */
+enum { MOST_SPINS = 4000, FEWEST_SPINS = 16, MORE_SPINS = 250, YIELDS = 20 };
+
+struct team {
+    _Atomic int size;
+    pthread_t *threads;
+    void (*work)(struct member *, void *);
+    void *arg;
+    _Alignas(OVR_ALIGN) _Atomic int arrived;    /* members at the current barrier */
+    _Alignas(OVR_ALIGN) _Atomic unsigned phase; /* counts barriers passed; the futex word */
+    _Alignas(OVR_ALIGN) _Atomic int sleepers;
+    _Atomic int spins; /* how many to try; grows and shrinks with success */
+    int agreed;        /* written by member 0 between two barriers */
+};
+
+static int has_changed(const struct team *team, unsigned phase) {
+    return atomic_load_explicit(&team->phase, memory_order_acquire) != phase;
+}
+
+static void wait_for_change(struct team *team, unsigned phase) {
+    int spins = atomic_load_explicit(&team->spins, memory_order_relaxed);
+    for (int i = 0; i < spins; i++) {
+        if (has_changed(team, phase)) {
+            if (spins < MOST_SPINS)
+                atomic_store_explicit(&team->spins, spins + MORE_SPINS, memory_order_relaxed);
+            return;
+        }
+        _mm_pause();
+    }
+    if (spins > FEWEST_SPINS)
+        atomic_store_explicit(&team->spins, spins / 2, memory_order_relaxed);
+    for (int i = 0; i < YIELDS; i++) {
+        if (has_changed(team, phase))
+            return;
+        sched_yield();
+    }
+    atomic_fetch_add(&team->sleepers, 1);
+    while (atomic_load(&team->phase) == phase)
+        syscall(SYS_futex, &team->phase, FUTEX_WAIT_PRIVATE, phase, NULL, NULL, 0);
+    atomic_fetch_sub(&team->sleepers, 1);
+}
+
+void team_barrier(struct member *member) {
+    struct team *team = member->team;
+    if (team->size == 1)
+        return;
+    unsigned phase = atomic_load(&team->phase);
+    if (atomic_fetch_add(&team->arrived, 1) + 1 < team->size) {
+        wait_for_change(team, phase);
+        return;
+    }
+    atomic_store(&team->arrived, 0);
+    atomic_fetch_add(&team->phase, 1);
+    if (atomic_load(&team->sleepers) > 0)
+        syscall(SYS_futex, &team->phase, FUTEX_WAKE_PRIVATE, team->size, NULL, NULL, 0);
+}
+
+void team_share(const struct member *member, size_t n, size_t *first, size_t *end) {
+    size_t rank = (size_t)member->rank, size = (size_t)member->size;
+    *first = n * rank / size;
+    *end = n * (rank + 1) / size;
+}
+
+int team_agree(struct member *member, const _Atomic int *flag) {
+    if (member->rank == 0)
+        member->team->agreed = flag && atomic_load_explicit(flag, memory_order_relaxed);
+    team_barrier(member);
+    int agreed = member->team->agreed;
+    team_barrier(member);
+    return agreed;
+}
+
+static void fold(double *parts, size_t n_parts, size_t length, size_t first, size_t end) {
+    for (size_t stride = 1; stride < n_parts; stride *= 2)
+        for (size_t j = 0; j + stride < n_parts; j += 2 * stride) {
+            double *to = parts + j * length;
+            const double *from = parts + (j + stride) * length;
+            for (size_t i = first; i < end; i++)
+                to[i] += from[i];
+        }
+}
+
+void team_sum(struct member *member, double *parts, size_t n_parts, size_t length) {
+    const size_t line = OVR_ALIGN / sizeof(double);
+    size_t first, end;
+    team_barrier(member);
+    team_share(member, (length + line - 1) / line, &first, &end);
+    fold(parts, n_parts, length, first * line, min_size(end * line, length));
+    team_barrier(member);
+}
+
+static void flush_denormals(void) {
+    _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
+    _mm_setcsr(_mm_getcsr() | 0x0040); /* DAZ: denormal operands count as zero too */
+}
+
+struct start {
+    struct team *team;
+    int rank;
+};
+
+/* A team's thread between runs waits at a barrier that member 0 enters in team_run(). */
+static void *member_main(void *arg) {
+    struct start start = *(struct start *)arg;
+    struct member member = {start.team, start.rank, start.team->size};
+    free(arg);
+    flush_denormals();
+    for (;;) {
+        team_barrier(&member);
+        if (!member.team->work)
+            return NULL;
+        member.team->work(&member, member.team->arg);
+        team_barrier(&member);
+    }
+}
+
+int team_new(struct team **out, int size, struct ovr_err *err) {
+    *out = NULL;
+    if (size < 1 || size > TEAM_MAX)
+        return ovr_fail(err, OVR_INVALID, "threads", "must be 1..%d, got %d", TEAM_MAX, size);
+    struct team *team = ovr_calloc(1, sizeof *team);
+    if (!team)
+        return ovr_nomem(err, "a team of threads");
+    team->size = 1;
+    team->threads = calloc((size_t)size, sizeof *team->threads);
+    if (!team->threads)
+        goto nomem;
+    /* The threads read the size only after their first barrier, which needs all of them: a team
+     * that could not be completed is told to go home with the size it got to. */
+    team->size = size;
+    for (int rank = 1; rank < size; rank++) {
+        struct start *start = malloc(sizeof *start);
+        if (start)
+            *start = (struct start){team, rank};
+        if (!start || pthread_create(&team->threads[rank], NULL, member_main, start)) {
+            free(start);
+            team->size = rank;
+            team_free(team);
+            return ovr_fail(err, OVR_NOMEM, "threads", "could not start %d threads", size);
+        }
+    }
+    *out = team;
+    return 0;
+nomem:
+    free(team);
+    return ovr_nomem(err, "a team of threads");
+}
+
+void team_free(struct team *team) {
+    if (!team)
+        return;
+    team->work = NULL;
+    struct member first = {team, 0, team->size};
+    team_barrier(&first);
+    for (int rank = 1; rank < team->size; rank++)
+        pthread_join(team->threads[rank], NULL);
+    free(team->threads);
+    free(team);
+}
+
+int team_size(const struct team *team) {
+    return team->size;
+}
+
+void team_run(struct team *team, void (*work)(struct member *, void *), void *arg) {
+    struct member first = {team, 0, team->size};
+    unsigned saved = _mm_getcsr();
+    flush_denormals();
+    team->work = work;
+    team->arg = arg;
+    team->spins = MOST_SPINS; /* whatever was learnt by waiting for this run */
+    team_barrier(&first);
+    work(&first, arg);
+    team_barrier(&first);
+    _mm_setcsr(saved); /* the caller's thread gets its own arithmetic back */
+}

@@ -1,0 +1,64 @@
+#!/bin/sh
+# Holds the rules of the tree: which folder may include which, which file owns which library, formatting.
+# Prints every breach and ends with status 1 if there is one.
+set -u
+breaches=$(mktemp) || exit 1
+trap 'rm -f "$breaches"' EXIT
+
+# forbid PATTERN FILES… -- why: no line of these files may match.
+forbid() {
+    pattern=$1
+    shift
+    files=
+    while [ "$1" != -- ]; do
+        files="$files $1"
+        shift
+    done
+    # shellcheck disable=SC2086
+    grep -nE "$pattern" $files /dev/null | sed "s|\$|    <- $2|" >>"$breaches"
+}
+
+# Files of a folder except some.
+except() {
+    folder=$1
+    shift
+    for file in "$folder"/*.[ch]; do
+        case " $* " in *" $file "*) ;; *) echo "$file" ;; esac
+    done
+}
+
+# Data flows HTTP -> api -> server -> core, never back; server/main.c puts them together.
+forbid '#include "(server|api|clients)/' core/*.[ch] -- 'core knows nothing above it'
+forbid '#include "(api|clients)/' $(except server server/main.c) -- 'server does not know the api'
+forbid '#include "clients/' api/*.[ch] server/*.[ch] -- 'nobody includes clients'
+forbid '#include "(core|server|api)/' clients/*/*.[ch] -- 'clients know nothing of ours'
+
+# One library, one owner.
+forbid '<microhttpd' $(except api api/http.c) core/*.[ch] server/*.[ch] -- 'libmicrohttpd belongs to api/http.c'
+forbid '<sqlite3' $(except server server/store.c) core/*.[ch] api/*.[ch] -- 'sqlite3 belongs to server/store.c'
+forbid '<(cblas|lapacke)' $(except core core/linalg.c) server/*.[ch] api/*.[ch] -- 'BLAS and LAPACK belong to core/linalg.c'
+forbid '<jansson' core/*.[ch] $(except server server/spec.h server/spec.c) -- 'jansson belongs to api/ and server/spec.c'
+forbid '<nettle' $(except server server/digest.h server/digest.c) core/*.[ch] api/*.[ch] -- 'nettle belongs to server/digest.c'
+forbid '<pthread' $(except core core/team.c) -- 'core has no threads but its team'
+forbid '<curl' core/*.[ch] server/*.[ch] api/*.[ch] -- 'libcurl belongs to the clients and tests'
+forbid '<stdio.h>' core/train.[ch] core/net.[ch] core/probe.[ch] -- 'core does not print'
+
+# Things we don't do.
+forbid '(^|[^_[:alnum:]])(system|popen|gets|strcpy|strcat|tmpnam)[(]' core/*.[ch] server/*.[ch] api/*.[ch] clients/*/*.[ch] -- 'no shell, no unbounded copies'
+forbid 'TODO|FIXME|XXX[^X]' Makefile README.md core/*.[ch] server/*.[ch] api/*.[ch] clients/*/*.[ch] scripts/*demo* scripts/*deps* -- 'finish it or write an issue'
+
+if command -v clang-format >/dev/null; then
+    for file in */*.[ch] clients/*/*.[ch] tests/*/*.[ch]; do
+        [ -e "$file" ] || continue
+        clang-format --dry-run -Werror "$file" >/dev/null 2>&1 ||
+            echo "$file: not formatted; run make format" >>"$breaches"
+    done
+else
+    echo "clang-format is missing (make check installs it): formatting not checked"
+fi
+
+if [ -s "$breaches" ]; then
+    cat "$breaches"
+    exit 1
+fi
+echo "source rules hold"

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Runs every test program below BUILD/tests and ends with one line "N passed, N failed".
+#
+# usage: run-tests.sh BUILD
+#
+# A program speaks TAP (cmocka does when asked); one that crashes, hangs or says nothing counts as one failure.
+set -u
+build=$1
+passed=0 failed=0
+output=$(mktemp) || exit 1
+trap 'rm -f "$output"' EXIT
+export CMOCKA_MESSAGE_OUTPUT=TAP
+export OVRD_TEST_BUILD="$build"
+for program in $(find "$build"/tests -name 'test_*' -type f -perm -u+x | LC_ALL=C sort); do
+    started=$(date +%s)
+    timeout 300 "$program" >"$output" 2>&1
+    status=$?
+    ok=$(grep -c '^ok ' "$output")
+    not_ok=$(grep -c '^not ok ' "$output")
+    if [ "$status" -ne 0 ] && [ "$not_ok" -eq 0 ] || [ $((ok + not_ok)) -eq 0 ]; then
+        not_ok=$((not_ok + 1))
+        echo "$program ended with status $status" >>"$output"
+    fi
+    passed=$((passed + ok)) failed=$((failed + not_ok))
+    printf '%-44s %3d passed %3d failed %4d s\n' "${program#"$build"/tests/}" "$ok" "$not_ok" \
+        $(($(date +%s) - started))
+    grep -i '# skip' "$output" | sed 's/^/    /'
+    [ "$not_ok" -eq 0 ] || sed 's/^/    /' "$output"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,0 +1,119 @@
+#include "server/admission.h"
+
+#include <stdio.h>
+
+/* Shape of the data that a spec names. */
+struct shape {
+    size_t n_train, n_test, width, classes;
+};
+
+static int find_split(const struct admission *a, const struct spec *spec, const char *split,
+                      char sha256[65], struct dataset_split *found, json_t *faults,
+                      struct ovr_err *err) {
+    struct ovr_err why = {0};
+    int rc = store_get_split(a->store, spec->dataset, split, sha256, found, &why);
+    if (rc == OVR_NOT_FOUND) {
+        spec_fault(faults, *sha256 ? "/dataset/version" : "/dataset/name",
+                   "%s; upload it with PUT /v1/datasets/%s/%s?format=cifar10, or see GET "
+                   "/v1/datasets",
+                   why.text, spec->dataset, split);
+        return 0;
+    }
+    if (rc)
+        return ovr_fail(err, rc, why.field, "%s", why.text);
+    snprintf(sha256, 65, "%s", found->sha256);
+    return 0;
+}
+
+static size_t limited(int64_t samples, int64_t limit, const char *pointer, json_t *faults) {
+    if (limit > samples)
+        spec_fault(faults, pointer, "is %lld, but the split has only %lld samples",
+                   (long long)limit, (long long)samples);
+    return (size_t)(limit && limit < samples ? limit : samples);
+}
+
+static int find_data(const struct admission *a, struct spec *spec, json_t *document,
+                     struct shape *shape, json_t *faults, struct ovr_err *err) {
+    if (spec->generated) {
+        *shape = (struct shape){spec->sphere.samples, spec->sphere.test_samples, 3,
+                                spec->sphere.classes};
+        return 0;
+    }
+    struct dataset_split train = {0}, test = {0};
+    int rc = find_split(a, spec, "train", spec->train_sha256, &train, faults, err);
+    if (!rc)
+        rc = find_split(a, spec, "test", spec->test_sha256, &test, faults, err);
+    if (rc || !train.samples || !test.samples)
+        return rc;
+    *shape =
+        (struct shape){limited(train.samples, spec->train_limit, "/dataset/train_limit", faults),
+                       limited(test.samples, spec->test_limit, "/dataset/test_limit", faults),
+                       (size_t)train.width, (size_t)train.classes};
+    return spec_pin_version(document, spec, err);
+}
+
+static void check_shape(const struct spec *spec, const struct shape *shape, json_t *faults) {
+    const struct train_config *train = &spec->train;
+    size_t held_out = train_held_out(train, shape->n_train), width = shape->width;
+    size_t n = shape->n_train - held_out;
+    if (held_out >= shape->n_train) {
+        spec_fault(faults, "/training/validation",
+                   "holds out %zu of %zu training samples, so none is left to train on", held_out,
+                   shape->n_train);
+        return;
+    }
+    for (size_t i = 0; i < train->n_preprocess; i++) {
+        const struct preprocess_step *step = &train->preprocess[i];
+        size_t most = min_size(width, n);
+        char pointer[64];
+        snprintf(pointer, sizeof pointer, "/preprocess/%zu/pca/components", i);
+        if (step->kind != PREPROCESS_PCA)
+            continue;
+        if (step->components > most)
+            spec_fault(faults, pointer,
+                       "must be 1..%zu (%zu values a sample, %zu samples to fit on), got %zu", most,
+                       width, n, step->components);
+        width = step->components ? step->components : width;
+    }
+}
+
+/* science: L's slope is bounded, so above this λ the raw form pulls every activation to zero. */
+static void warn_collapse(const struct spec *spec, json_t *warnings) {
+    const struct train_config *train = &spec->train;
+    double n = (double)train->batch_size, k = (double)train->hidden, a = train->activity_target;
+    double lambda = ovr_lambda(&train->ovr, train->batch_size);
+    double bound = 1 / (2 * a * n * (n - 1) * k);
+    if (train->kind == MODEL_OVR_ENCODER && train->activity && train->ovr.form == OVR_RAW &&
+        n > 1 && lambda > bound)
+        spec_fault(warnings, "/loss/ovr/lambda",
+                   "in raw form the code collapses to zero above about %.2g at this batch size "
+                   "and width; published values belong to the cosine form",
+                   bound);
+}
+
+int admit(const struct admission *a, struct spec *spec, json_t *document, json_t *faults,
+          json_t *warnings, struct cost *cost, struct ovr_err *err) {
+    struct shape shape = {0};
+    int rc = find_data(a, spec, document, &shape, faults, err);
+    if (rc)
+        return rc;
+    if (shape.n_train)
+        check_shape(spec, &shape, faults);
+    if (spec_has_faults(faults))
+        return ovr_fail(err, OVR_INVALID, "", "the spec does not fit the data");
+    int members = spec->threads ? spec->threads : a->cores;
+    cost->train = train_estimate(&spec->train, shape.n_train, shape.n_test, shape.width,
+                                 shape.classes, members);
+    cost->seconds = cost->train.flops_total / (a->flops_per_second * a->cores);
+    if (cost->train.memory_bytes > (uint64_t)a->memory_bytes) {
+        spec_fault(
+            faults, "",
+            "needs about %.2f GiB of memory, this daemon may use %.2f GiB; lower "
+            "/model/hidden, /training/batch_size or /dataset/train_limit, or start ovrd with "
+            "a larger --memory",
+            (double)cost->train.memory_bytes / (1 << 30), (double)a->memory_bytes / (1 << 30));
+        return ovr_fail(err, OVR_INVALID, "", "the experiment cannot fit into memory");
+    }
+    warn_collapse(spec, warnings);
+    return 0;
+}

@@ -1,0 +1,275 @@
+#include "server/job.h"
+
+#include "core/linalg.h"
+#include "server/digest.h"
+#include "server/log.h"
+#include "server/weights.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_FIGURES = 48 };
+
+/* Figures on their way to the store. Names and texts are literals or outlive the list. */
+struct figures {
+    struct figure list[MAX_FIGURES];
+    size_t n;
+};
+
+static struct figure *add(struct figures *figures, const char *name) {
+    struct figure *figure = &figures->list[figures->n++];
+    *figure = (struct figure){.name = name};
+    return figure;
+}
+
+static void add_real(struct figures *figures, const char *name, double value) {
+    add(figures, name)->real = value;
+}
+
+static void add_count(struct figures *figures, const char *name, uint64_t value) {
+    struct figure *figure = add(figures, name);
+    figure->kind = FIGURE_COUNT;
+    figure->count = (int64_t)value;
+}
+
+static void add_text(struct figures *figures, const char *name, const char *text) {
+    struct figure *figure = add(figures, name);
+    figure->kind = FIGURE_TEXT;
+    figure->text = text;
+}
+
+/* Names of the terms of J under one heading. */
+struct term_names {
+    const char *loss, *ovr, *activity, *cross_entropy, *accuracy;
+};
+
+#define TERM_NAMES(split)                                                                          \
+    { split ".loss", split ".ovr", split ".activity", split ".cross_entropy", split ".accuracy" }
+static const struct term_names train_names = TERM_NAMES("train");
+static const struct term_names validation_names = TERM_NAMES("validation");
+static const struct term_names test_names = TERM_NAMES("test");
+
+static void add_terms(struct figures *figures, const struct term_names *names,
+                      const struct terms *terms, const struct train_config *config) {
+    add_real(figures, names->loss, terms->loss);
+    add_real(figures, names->ovr, terms->ovr);
+    add_real(figures, names->activity, terms->activity);
+    if (config->kind != MODEL_MLP)
+        return;
+    add_real(figures, names->cross_entropy, terms->cross_entropy);
+    add_real(figures, names->accuracy, (double)terms->correct / terms->samples);
+}
+
+static void add_measures(struct figures *figures, const struct measures *m) {
+    add_real(figures, "sparsity.near_zero", m->near_zero);
+    add_real(figures, "sparsity.zero", m->zero);
+    add_real(figures, "sparsity.overlap", m->overlap);
+    add_count(figures, "sparsity.dead_units", m->dead_units);
+    add_count(figures, "sparsity.zero_codes", m->zero_codes);
+}
+
+/* A job while it runs. */
+struct running {
+    const struct workplace *workplace;
+    struct job *job;
+    int64_t started_ms;
+};
+
+static int save_epoch(void *context, const struct epoch_report *report, struct ovr_err *err) {
+    struct running *running = context;
+    const struct train_config *config = &running->job->spec.train;
+    int clean = config->protocol == PROTOCOL_CLEAN;
+    char digest[DIGEST_SIZE];
+    struct figures figures = {.n = 0};
+    digest_of(report->net->params, report->net->n_params * sizeof(real), digest);
+    add_terms(&figures, &train_names, &report->train, config);
+    add_terms(&figures, clean ? &validation_names : &test_names, &report->watched, config);
+    add_measures(&figures, &report->measures);
+    add_real(&figures, "learning_rate", report->learning_rate);
+    add_real(&figures, "seconds", report->seconds);
+    add_text(&figures, "digest", digest);
+    struct epoch_histogram histogram = {report->epoch, clean ? "validation" : "test",
+                                        &report->measures.histogram};
+    return store_add_epoch(running->workplace->store, running->job->experiment.seq, report->epoch,
+                           figures.list, figures.n, &histogram, err);
+}
+
+static void add_result(struct figures *figures, const struct running *running,
+                       const struct train_result *r) {
+    const struct train_config *config = &running->job->spec.train;
+    double pairs = (double)config->batch_size * (double)(config->batch_size - 1);
+    if (!isnan(r->accuracy))
+        add_real(figures, "accuracy", r->accuracy);
+    if (!isnan(r->accuracy_last))
+        add_real(figures, "accuracy_last", r->accuracy_last);
+    add_text(figures, "protocol", config->protocol == PROTOCOL_CLEAN ? "clean" : "published");
+    add_measures(figures, &r->measures);
+    add_count(figures, "best_epoch", (uint64_t)r->best_epoch);
+    add_count(figures, "epochs", (uint64_t)r->epochs);
+    add_terms(figures, &test_names, &r->terms, config);
+    if (r->probed) {
+        add_count(figures, "probe.best_epoch", (uint64_t)r->probe.epoch_best);
+        add_real(figures, "probe.loss", r->probe.loss_best);
+        add_real(figures, "probe.accuracy",
+                 config->protocol == PROTOCOL_CLEAN ? r->probe.accuracy_test
+                                                    : r->probe.accuracy_best);
+    }
+    add_real(figures, "lambda_per_pair",
+             config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
+    add_real(figures, "seconds", (double)(now_ms() - running->started_ms) / 1000);
+}
+
+/* Texts that provenance points to. */
+struct provenance {
+    char spec[DIGEST_SIZE], best[DIGEST_SIZE], last[DIGEST_SIZE], cpu[128];
+};
+
+static void add_provenance(struct figures *figures, struct provenance *texts,
+                           const struct running *running, const struct train_result *r) {
+    const struct job *job = running->job;
+    size_t n_params = r->n_units * (r->n_inputs + 1 + r->width) + r->width;
+    digest_of(job->experiment.spec, strlen(job->experiment.spec), texts->spec);
+    digest_of(r->best, n_params * sizeof(real), texts->best);
+    digest_of(r->last, n_params * sizeof(real), texts->last);
+    cpu_model(texts->cpu, sizeof texts->cpu);
+    add_text(figures, "spec_sha256", texts->spec);
+    if (!job->spec.generated) {
+        add_text(figures, "data.train_sha256", job->spec.train_sha256);
+        add_text(figures, "data.test_sha256", job->spec.test_sha256);
+    }
+    add_count(figures, "seed", job->spec.train.seed);
+    add_text(figures, "program", "ovrd " OVRD_VERSION);
+    add_text(figures, "blas.library", linalg_library());
+    add_text(figures, "blas.kernel", linalg_kernel());
+    add_text(figures, "isa", isa_name(running->workplace->kernels->isa));
+    add_text(figures, "cpu", texts->cpu);
+    add_count(figures, "threads", (uint64_t)job->threads);
+    add_text(figures, "weights.best_sha256", texts->best);
+    add_text(figures, "weights.last_sha256", texts->last);
+}
+
+static int save_result(const struct running *running, const struct train_result *result,
+                       struct ovr_err *err) {
+    const struct workplace *workplace = running->workplace;
+    const struct job *job = running->job;
+    struct tensor tensors[MAX_TENSORS];
+    struct figures figures = {.n = 0}, facts = {.n = 0};
+    struct provenance texts;
+    struct epoch_histogram histogram = {0, "test", &result->measures.histogram};
+    struct outcome outcome = {
+        .state = STATE_SUCCEEDED, .tensors = tensors, .histogram = &histogram};
+    int rc = weights_save(workplace->data_dir, job->experiment.id, job->spec.train.kind, result,
+                          tensors, &outcome.n_tensors, err);
+    if (rc)
+        return rc;
+    add_result(&figures, running, result);
+    add_provenance(&facts, &texts, running, result);
+    outcome.result = figures.list;
+    outcome.n_result = figures.n;
+    outcome.provenance = facts.list;
+    outcome.n_provenance = facts.n;
+    return store_finish(workplace->store, job->experiment.seq, &outcome, err);
+}
+
+/* The team's size is settled only here, so that a job that was refused memory for threads fails as
+ * itself. */
+static int train(struct running *running, struct train_result *result, struct ovr_err *err) {
+    struct job *job = running->job;
+    struct samples training = {0}, testing = {0};
+    struct team *team = NULL;
+    struct train_hooks hooks = {
+        .context = running, .stop = &job->stop, .progress = &job->progress, .epoch = save_epoch};
+    int rc =
+        catalog_open_samples(running->workplace->catalog, &job->spec, &training, &testing, err);
+    if (!rc)
+        rc = team_new(&team, job->threads, err);
+    if (!rc)
+        rc = train_run(&job->spec.train, &training, &testing, team, running->workplace->kernels,
+                       &hooks, result, err);
+    team_free(team);
+    samples_release(&training);
+    samples_release(&testing);
+    return rc;
+}
+
+/* The slug of a failed job's problem; api/problem.c has a title for each. */
+static const char *problem_kind(int code) {
+    switch (code) {
+    case OVR_DIVERGED:
+        return "diverged";
+    case OVR_NOMEM:
+        return "out-of-memory";
+    case OVR_INVALID:
+        return "invalid-spec";
+    case OVR_IO:
+    case OVR_FULL:
+        return "storage";
+    case OVR_STOPPED:
+        return "time-limit";
+    default:
+        return "internal";
+    }
+}
+
+static void fail(const struct running *running, const struct ovr_err *why) {
+    const struct job *job = running->job;
+    struct outcome outcome = {
+        .state = STATE_FAILED,
+        .problem_kind = problem_kind(why->code),
+        .problem_pointer = why->field[0] == '/' ? why->field : NULL,
+        .problem_detail = why->text,
+    };
+    struct ovr_err err = {0};
+    log_line(LOG_WARN, "experiment=%s failed: %s", job->experiment.id, why->text);
+    if (store_finish(running->workplace->store, job->experiment.seq, &outcome, &err))
+        log_line(LOG_ERROR, "experiment=%s its failure could not be stored: %s", job->experiment.id,
+                 err.text);
+}
+
+static void end_stopped(const struct running *running, struct ovr_err *why) {
+    const struct job *job = running->job;
+    struct ovr_err err = {0};
+    switch (job->stop) {
+    case STOP_SHUTDOWN:
+        if (store_requeue(running->workplace->store, job->experiment.seq,
+                          "the daemon was shut down while it ran; it starts again", &err))
+            log_line(LOG_ERROR, "experiment=%s could not be put back into the queue: %s",
+                     job->experiment.id, err.text);
+        else
+            log_line(LOG_INFO, "experiment=%s back in the queue for shutdown", job->experiment.id);
+        break;
+    case STOP_TIME_LIMIT:
+        snprintf(why->field, sizeof why->field, "/training/time_limit_seconds");
+        snprintf(why->text, sizeof why->text,
+                 "the time limit of %g s is over; raise /training/time_limit_seconds or train for "
+                 "fewer epochs",
+                 job->spec.time_limit_seconds);
+        fail(running, why);
+        break;
+    default: /* the store has it as cancelled already */
+        log_line(LOG_INFO, "experiment=%s cancelled", job->experiment.id);
+    }
+}
+
+void job_run(const struct workplace *workplace, struct job *job) {
+    struct running running = {workplace, job, now_ms()};
+    struct train_result result = {0};
+    struct ovr_err err = {0};
+    log_line(LOG_INFO, "experiment=%s started, %d thread%s, attempt %d", job->experiment.id,
+             job->threads, job->threads == 1 ? "" : "s", job->experiment.attempts);
+    int rc = train(&running, &result, &err);
+    if (!rc)
+        rc = save_result(&running, &result, &err);
+    if (!rc)
+        log_line(LOG_INFO, "experiment=%s succeeded after %.1f s", job->experiment.id,
+                 (double)(now_ms() - running.started_ms) / 1000);
+    else if (job->stop && (rc == OVR_STOPPED || rc == OVR_CONFLICT))
+        end_stopped(&running, &err);
+    else if (rc == OVR_CONFLICT)
+        log_line(LOG_INFO, "experiment=%s cancelled", job->experiment.id);
+    else
+        fail(&running, &err);
+    train_result_release(&result);
+}

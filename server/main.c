@@ -1,0 +1,240 @@
+/* ovrd: puts the parts together and waits for signals. The one file that sees everything. */
+#include "api/api.h"
+#include "core/linalg.h"
+#include "server/log.h"
+#include "server/settings.h"
+#include "server/weights.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DRAIN_SECONDS = 8 }; /* of the 10 s within which SIGTERM ends the process */
+
+/* OpenBLAS reads its kernel's name when it is loaded, which is before main(): the environment is
+ * set and the program starts itself again. OVRD_BLAS_TRIED says which kernel the last start asked
+ * for, so that this ends. A kernel that the user names himself is never changed. */
+static void restart_with(const char *kernel, char **argv) {
+    setenv("OPENBLAS_CORETYPE", kernel, 1);
+    setenv("OVRD_BLAS_TRIED", kernel, 1);
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    setenv("OMP_NUM_THREADS", "1", 1);
+    execv("/proc/self/exe", argv);
+    log_line(LOG_WARN, "could not start again to choose OpenBLAS's kernel: %s", strerror(errno));
+}
+
+static int choose_blas(const struct settings *settings, char **argv, struct ovr_err *err) {
+    const char *tried = getenv("OVRD_BLAS_TRIED"), *named = getenv("OPENBLAS_CORETYPE");
+    int automatic = strcmp(settings->blas_kernel, "auto") == 0;
+    if (!tried && (!automatic || !named))
+        restart_with(automatic ? linalg_wanted_kernel() : settings->blas_kernel, argv);
+    int rc = linalg_init(err);
+    if (rc && automatic && tried && strcmp(tried, "Prescott")) {
+        log_line(LOG_WARN, "%s; falling back to Prescott", err->text);
+        restart_with("Prescott", argv);
+    }
+    return rc;
+}
+
+/* Memory of the machine, or of its container where that is less. */
+static int64_t memory_budget(const struct settings *settings) {
+    if (settings->memory_bytes)
+        return settings->memory_bytes;
+    int64_t bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    FILE *file = fopen("/sys/fs/cgroup/memory.max", "re");
+    long long limit;
+    if (file && fscanf(file, "%lld", &limit) == 1 && limit > 0 && limit < bytes)
+        bytes = limit;
+    if (file)
+        fclose(file);
+    return bytes / 10 * 8;
+}
+
+/* The data directory, made if missing, and held: two daemons on one directory would run every job
+ * twice. */
+static int take_data_dir(const char *path, int *lock, struct ovr_err *err) {
+    char name[1024];
+    if (mkdir(path, 0755) && errno != EEXIST)
+        return ovr_fail(err, OVR_IO, "--data-dir", "cannot make the data directory %s: %s", path,
+                        strerror(errno));
+    if (snprintf(name, sizeof name, "%s/lock", path) >= 480)
+        return ovr_fail(err, OVR_INVALID, "--data-dir", "the path is longer than 470 characters");
+    *lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (*lock < 0)
+        return ovr_fail(err, OVR_IO, "--data-dir", "cannot write into %s: %s", path,
+                        strerror(errno));
+    if (flock(*lock, LOCK_EX | LOCK_NB))
+        return ovr_fail(err, OVR_CONFLICT, "--data-dir",
+                        "another ovrd works on %s; stop it or choose another --data-dir", path);
+    return 0;
+}
+
+struct daemon {
+    int lock;
+    struct store *store;
+    struct catalog catalog;
+    struct api api;
+    struct http *http;
+};
+
+static int open_data(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
+    char path[512];
+    int requeued = 0;
+    int rc = take_data_dir(settings->data_dir, &d->lock, err);
+    if (rc)
+        return rc;
+    snprintf(path, sizeof path, "%s/ovrd.sqlite3", settings->data_dir);
+    rc = store_open(&d->store, path, (int)settings->http_threads + 1, err);
+    if (!rc)
+        rc = catalog_init(&d->catalog, settings->data_dir, d->store, err);
+    if (!rc)
+        rc = weights_init(settings->data_dir, err);
+    if (!rc)
+        rc = store_recover(d->store, (int)settings->max_attempts, &requeued, err);
+    if (!rc && requeued)
+        log_line(LOG_INFO, "%d experiment%s ran when the daemon ended and %s back in the queue",
+                 requeued, requeued == 1 ? "" : "s", requeued == 1 ? "is" : "are");
+    return rc;
+}
+
+static void log_request(void *context, const char *line) {
+    (void)context;
+    log_line(LOG_DEBUG, "%s", line);
+}
+
+static int start(struct daemon *d, const struct settings *settings, const char **url,
+                 struct ovr_err *err) {
+    enum isa isa = ISA_AUTO;
+    for (enum isa level = ISA_BASELINE; level <= ISA_AVX512; level++)
+        if (strcmp(settings->isa, isa_name(level)) == 0)
+            isa = level;
+    const struct kernels *kernels = kernels_get(isa);
+    if (!kernels)
+        return ovr_fail(err, OVR_INVALID, "--isa", "this processor does not run %s; use --isa auto",
+                        settings->isa);
+    int cores = cpu_count(), workers = settings->workers ? (int)settings->workers : cores;
+    int rc = open_data(d, settings, err);
+    if (rc)
+        return rc;
+    d->api = (struct api){
+        .store = d->store,
+        .catalog = &d->catalog,
+        .admission = {d->store, memory_budget(settings), cores, linalg_speed()},
+        .data_dir = settings->data_dir,
+        .kernels = kernels,
+    };
+    struct pool_config pool = {
+        .workplace = {d->store, &d->catalog, kernels, settings->data_dir},
+        .workers = workers,
+        .cores = cores,
+        .memory_bytes = d->api.admission.memory_bytes,
+    };
+    rc = pool_start(&d->api.pool, &pool, err);
+    if (rc)
+        return rc;
+    struct http_config http = {
+        .listen = settings->listen,
+        .threads = (int)settings->http_threads,
+        .max_connections = (int)settings->max_connections,
+        .idle_timeout_s = (int)settings->idle_timeout_s,
+        .max_body_bytes = (size_t)settings->max_body_bytes,
+        .max_upload_bytes = (uint64_t)settings->max_upload_bytes,
+        .routes = api_routes,
+        .context = &d->api,
+        .log = log_request,
+    };
+    log_line(LOG_INFO, "ovrd %s, %s kernel %s, isa %s, %d cores, %d workers, %.1f GiB for jobs",
+             OVRD_VERSION, linalg_library(), linalg_kernel(), isa_name(kernels->isa), cores,
+             workers, (double)pool.memory_bytes / (1 << 30));
+    return http_start(&d->http, &http, url, err);
+}
+
+/* Until SIGTERM or SIGINT. */
+static void serve(struct daemon *d, const sigset_t *signals) {
+    const struct timespec tick = {.tv_nsec = 100 * 1000 * 1000};
+    for (;;) {
+        int signal = sigtimedwait(signals, NULL, &tick);
+        pool_tick(d->api.pool);
+        if (signal == SIGTERM || signal == SIGINT) {
+            log_line(LOG_INFO, "%s: draining", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+            return;
+        }
+    }
+}
+
+static void stop(struct daemon *d) {
+    http_stop(d->http);
+    if (d->api.pool && pool_stop(d->api.pool, DRAIN_SECONDS)) {
+        /* A worker sits in a computation that can't be interrupted. Its experiment is still running
+         * in the store and goes back to the queue at the next start. */
+        log_line(LOG_WARN, "a job did not stop in time; it starts again with the daemon");
+        fflush(NULL);
+        _exit(0);
+    }
+    store_close(d->store);
+    if (d->lock > 0)
+        close(d->lock);
+}
+
+static int print_version(const struct settings *settings) {
+    char cpu[128];
+    (void)settings;
+    cpu_model(cpu, sizeof cpu);
+    printf("ovrd %s\n%s, kernel %s\n%s, %d cores, %s\n", OVRD_VERSION, linalg_library(),
+           linalg_kernel(), cpu, cpu_count(), isa_name(isa_best()));
+    return fflush(stdout) ? 1 : 0;
+}
+
+static int complain(const struct ovr_err *err) {
+    fprintf(stderr, "ovrd: %s\n", err->text);
+    return err->code == OVR_INVALID ? 2 : 1;
+}
+
+int main(int argc, char **argv) {
+    struct settings settings = {0};
+    enum settings_action action;
+    struct ovr_err err = {0};
+    if (settings_read(&settings, &action, argc, argv, &err))
+        return complain(&err);
+    if (action == SETTINGS_HELP) {
+        settings_help(stdout);
+        return fflush(stdout) ? 1 : 0;
+    }
+    static const char *const levels[] = {"debug", "info", "warn", "error"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(settings.log_level, levels[i]) == 0)
+            log_set_level((enum log_level)i);
+    if (choose_blas(&settings, argv, &err))
+        return complain(&err);
+    if (action == SETTINGS_VERSION)
+        return print_version(&settings);
+
+    /* Every thread inherits the mask, so that only serve() sees the signals. */
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    json_object_seed(0);
+
+    struct daemon daemon = {0};
+    const char *url;
+    int rc = start(&daemon, &settings, &url, &err);
+    if (!rc) {
+        printf("listening on %s\n", url);
+        fflush(stdout);
+        serve(&daemon, &signals);
+    }
+    stop(&daemon);
+    if (rc)
+        return complain(&err);
+    log_line(LOG_INFO, "stopped");
+    return 0;
+}

@@ -1,0 +1,12 @@
+#include "server/migrations.h"
+
+#include <stddef.h>
+
+/* A file's bytes and a final NUL in read-only memory; paths are relative to the project's root. */
+#define EMBED(symbol, path)                                                                        \
+    __asm__(".section .rodata\n" #symbol ":\n.incbin \"" path "\"\n.byte 0\n.previous\n");         \
+    extern const char symbol[]
+
+EMBED(migration_0001, "migrations/0001_initial.sql");
+
+const char *const migrations[] = {migration_0001, NULL};

@@ -1,0 +1,153 @@
+#include "server/settings.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct setting {
+    const char *name; /* without the dashes */
+    const char *unit; /* "TEXT", or for numbers what they count */
+    size_t offset;
+    int is_number;
+    int64_t min, max;
+    const char *standard;
+    const char *choices; /* for texts: the words allowed, separated by spaces; NULL: any */
+    const char *help;
+};
+
+#define TEXT(member) offsetof(struct settings, member), 0, 0, 0
+#define NUMBER(member, min, max) offsetof(struct settings, member), 1, min, max
+#define TIB (1ll << 40)
+
+/* clang-format off */
+static const struct setting table[] = {
+    {"data-dir", "DIR", TEXT(data_dir), "ovrd-data", NULL, "database, data sets and weights; made if missing"},
+    {"listen", "HOST:PORT", TEXT(listen), "127.0.0.1:8080", NULL, "loopback address; port 0 takes any free one"},
+    {"workers", "JOBS", NUMBER(workers, 0, 256), "0", NULL, "experiments that run at once; 0: as many as cores"},
+    {"memory", "BYTES", NUMBER(memory_bytes, 0, 1024 * TIB), "0", NULL, "for all running experiments together; 0: 80 % of the machine's"},
+    {"isa", "LEVEL", TEXT(isa), "auto", "auto baseline avx2 avx512", "instruction set of the hot loops: auto, baseline, avx2 or avx512"},
+    {"blas-kernel", "NAME", TEXT(blas_kernel), "auto", NULL, "OpenBLAS kernel, such as Haswell; auto: what suits the processor"},
+    {"http-threads", "N", NUMBER(http_threads, 1, 64), "2", NULL, "threads that answer requests"},
+    {"max-connections", "N", NUMBER(max_connections, 8, 100000), "1000", NULL, "open connections; more get 503"},
+    {"idle-timeout", "SECONDS", NUMBER(idle_timeout_s, 1, 3600), "30", NULL, "a connection without traffic is closed"},
+    {"max-body", "BYTES", NUMBER(max_body_bytes, 1024, 1 << 30), "1M", NULL, "largest JSON body"},
+    {"max-upload", "BYTES", NUMBER(max_upload_bytes, 1024, 1024 * TIB), "16G", NULL, "largest upload of a data set's split"},
+    {"max-attempts", "N", NUMBER(max_attempts, 1, 1000), "10", NULL, "starts of one experiment before it fails as crashing the daemon"},
+    {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
+};
+/* clang-format on */
+
+enum { N_SETTINGS = sizeof table / sizeof *table };
+
+static void environment_name(const struct setting *s, char name[64]) {
+    snprintf(name, 64, "OVRD_%s", s->name);
+    for (char *c = name; *c; c++)
+        *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
+}
+
+/* "64M" → 67108864. Returns −1 when it is no number. */
+static int64_t parse_number(const char *text) {
+    static const char suffixes[] = "KMGT";
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || errno || value < 0)
+        return -1;
+    const char *suffix = *end ? strchr(suffixes, toupper((unsigned char)*end)) : NULL;
+    if (*end && (!suffix || end[1]))
+        return -1;
+    int shift = suffix ? (int)(suffix - suffixes + 1) * 10 : 0;
+    return value > INT64_MAX >> shift ? -1 : (int64_t)(value << shift);
+}
+
+static int is_choice(const char *choices, const char *word) {
+    size_t n = strlen(word);
+    for (const char *at = choices; (at = strstr(at, word)) && n; at += n)
+        if ((at == choices || at[-1] == ' ') && (at[n] == ' ' || !at[n]))
+            return 1;
+    return 0;
+}
+
+static int set(struct settings *settings, const struct setting *s, const char *text,
+               const char *where, struct ovr_err *err) {
+    void *to = (char *)settings + s->offset;
+    if (!s->is_number) {
+        if (!*text || (s->choices && !is_choice(s->choices, text)))
+            return ovr_fail(err, OVR_INVALID, where, "%s must be %s%s, got \"%.60s\"", where,
+                            s->choices ? "one of " : "a text that is not empty",
+                            s->choices ? s->choices : "", text);
+        *(const char **)to = text;
+        return 0;
+    }
+    int64_t value = parse_number(text);
+    if (value < s->min || value > s->max)
+        return ovr_fail(err, OVR_INVALID, where,
+                        "%s must be a number %lld..%lld (K, M, G, T may follow), got \"%.60s\"",
+                        where, (long long)s->min, (long long)s->max, text);
+    *(int64_t *)to = value;
+    return 0;
+}
+
+static const struct setting *find(const char *name, size_t n) {
+    for (int i = 0; i < N_SETTINGS; i++)
+        if (strlen(table[i].name) == n && strncmp(table[i].name, name, n) == 0)
+            return &table[i];
+    return NULL;
+}
+
+/* One flag, "--name value" or "--name=value"; *i moves to the last word used. */
+static int read_flag(struct settings *settings, int argc, char **argv, int *i,
+                     struct ovr_err *err) {
+    const char *flag = argv[*i];
+    size_t n = strncmp(flag, "--", 2) == 0 ? strcspn(flag + 2, "=") : 0;
+    const struct setting *s = n ? find(flag + 2, n) : NULL;
+    if (!s)
+        return ovr_fail(err, OVR_INVALID, flag, "there is no option %.60s; see ovrd --help", flag);
+    const char *value = flag[2 + n] == '=' ? flag + 3 + n : NULL;
+    if (!value && *i + 1 < argc)
+        value = argv[++*i];
+    char name[64];
+    snprintf(name, sizeof name, "--%s", s->name);
+    if (!value)
+        return ovr_fail(err, OVR_INVALID, name, "%s needs a value (%s)", name, s->unit);
+    return set(settings, s, value, name, err);
+}
+
+int settings_read(struct settings *settings, enum settings_action *action, int argc, char **argv,
+                  struct ovr_err *err) {
+    *action = SETTINGS_RUN;
+    for (int i = 0; i < N_SETTINGS; i++) {
+        char name[64];
+        environment_name(&table[i], name);
+        const char *text = getenv(name);
+        int rc = set(settings, &table[i], text ? text : table[i].standard, name, err);
+        if (rc)
+            return rc;
+    }
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            *action = SETTINGS_HELP;
+        else if (strcmp(argv[i], "--version") == 0)
+            *action = SETTINGS_VERSION;
+        else if (read_flag(settings, argc, argv, &i, err))
+            return err ? err->code : OVR_INVALID;
+    }
+    return 0;
+}
+
+void settings_help(FILE *out) {
+    fprintf(out,
+            "ovrd %s: network training service for sparse representation learning\n\n"
+            "usage: ovrd [--option value]...\n\n",
+            OVRD_VERSION);
+    for (int i = 0; i < N_SETTINGS; i++) {
+        char flag[48], name[64];
+        snprintf(flag, sizeof flag, "--%s %s", table[i].name, table[i].unit);
+        environment_name(&table[i], name);
+        fprintf(out, "  %-26s %s\n  %-26s default %s, environment %s\n", flag, table[i].help, "",
+                table[i].standard, name);
+    }
+    fprintf(out, "  %-26s this text\n  %-26s program, BLAS and processor\n", "--help", "--version");
+}

@@ -1,0 +1,27 @@
+/* Settings: one table gives each its flag, environment variable, default, range, unit and help.
+ *
+ * A flag wins over the environment, the environment over the default. `--data-dir` is OVRD_DATA_DIR
+ * in the environment, and so on.
+ */
+#ifndef SERVER_SETTINGS_H
+#define SERVER_SETTINGS_H
+
+#include "core/err.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+struct settings {
+    const char *data_dir, *listen, *isa, *blas_kernel, *log_level;
+    int64_t workers, memory_bytes, http_threads, max_connections, idle_timeout_s, max_body_bytes,
+        max_upload_bytes, max_attempts;
+};
+
+enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_VERSION };
+
+/* Texts point into argv, the environment or the table. */
+int settings_read(struct settings *settings, enum settings_action *action, int argc, char **argv,
+                  struct ovr_err *err);
+void settings_help(FILE *out);
+
+#endif

@@ -1,0 +1,665 @@
+#include "server/spec.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum type {
+    T_SECTION, /* object; the rows below its path are its members. int: is it there? */
+    T_VARIANT, /* one of the choices, as a name or as an object with that one member. int */
+    T_STEPS,   /* array of objects, each a variant "<path>/" + index */
+    T_TEXT,    /* string of at most max bytes. char[] */
+    T_SHA256,  /* 64 hexadecimal digits. char[65] */
+    T_CHOICE,  /* one of the choices. int */
+    T_FLAG,    /* true or false. int */
+    T_INT,     /* integer. int */
+    T_COUNT,   /* integer. 64 bits */
+    T_REAL,    /* number. double */
+    T_AUTO,    /* "auto" (0) or an integer. int */
+    T_TAGS,    /* array of strings. char[], each between newlines */
+    T_HIDDEN,  /* array of one integer. size_t */
+};
+
+enum { ENCODER = 1 << MODEL_OVR_ENCODER, MLP = 1 << MODEL_MLP };
+enum { STORED = 1, GENERATED = 2 };
+enum { ADAM = 1 << OPT_ADAM, SGD = 1 << OPT_SGD };
+
+enum {
+    REQUIRED = 1,
+    NULLABLE = 2, /* null: not there, or 0 */
+    ABOVE = 4,    /* min itself is not allowed */
+    NOWHERE = 8,  /* not kept in the struct */
+    LIBERAL = 16, /* where it is not used it is dropped instead of refused */
+};
+
+struct field {
+    const char *path;
+    enum type type;
+    int flags;
+    size_t offset; /* in struct spec; below "/preprocess/" + index in struct preprocess_step */
+    double min, max;
+    const char *standard;     /* default as JSON; NULL: none */
+    const char *standard_mlp; /* where it differs for the mlp */
+    const char *const *choices;
+    int kinds, data, optimizers; /* who uses it; 0: everybody */
+    const char *instead_of;      /* a member beside it that must not be there too */
+    const char *help;
+};
+
+#define AT(member) offsetof(struct spec, member)
+#define STEP(member) offsetof(struct preprocess_step, member)
+
+static const char *const kinds[] = {[MODEL_OVR_ENCODER] = "ovr_encoder", [MODEL_MLP] = "mlp", NULL};
+static const char *const generators[] = {"sphere", NULL};
+static const char *const activations[] = {"relu", NULL};
+static const char *const inits[] = {
+    [INIT_NORMAL] = "normal", [INIT_GLOROT] = "glorot", [INIT_HE] = "he", NULL};
+static const char *const forms[] = {[OVR_COSINE] = "cosine", [OVR_RAW] = "raw", NULL};
+static const char *const optimizers[] = {[OPT_ADAM] = "adam", [OPT_SGD] = "sgd", NULL};
+static const char *const schedules[] = {
+    [SCHEDULE_CONSTANT] = "constant", [SCHEDULE_PLATEAU] = "plateau", NULL};
+static const char *const protocols[] = {
+    [PROTOCOL_CLEAN] = "clean", [PROTOCOL_PUBLISHED] = "published", NULL};
+static const char *const steps[] = {
+    [PREPROCESS_STANDARDIZE] = "standardize", [PREPROCESS_PCA] = "pca", NULL};
+static const char *const probes[] = {"logistic_regression", NULL};
+
+#define SCHEDULE train.schedule
+#define MOST 1e30
+
+/* clang-format off */
+static const struct field fields[] = {
+    {"/name", T_TEXT, 0, AT(name), 0, 200, "\"untitled\"", .help = "for people"},
+    {"/tags", T_TAGS, 0, AT(tags), 0, 16, "[]", .help = "up to 16 words to filter by"},
+    {"/priority", T_INT, 0, AT(priority), -100, 100, "0", .help = "higher runs earlier"},
+    {"/notes", T_TEXT, NOWHERE, 0, 0, 10000, "\"\"", .help = "free text"},
+
+    {"/dataset", T_SECTION, REQUIRED | NOWHERE, .help = "a stored data set by name, or a generator"},
+    {"/dataset/name", T_TEXT, REQUIRED, AT(dataset), 1, 64, .data = STORED, .help = "as uploaded"},
+    {"/dataset/version", T_SECTION, NULLABLE | NOWHERE, .standard = "null", .data = STORED,
+     .help = "SHA-256 of each split; the current one by default"},
+    {"/dataset/version/train", T_SHA256, REQUIRED, AT(train_sha256), .data = STORED},
+    {"/dataset/version/test", T_SHA256, REQUIRED, AT(test_sha256), .data = STORED},
+    {"/dataset/train_limit", T_COUNT, NULLABLE, AT(train_limit), 1, 4e9, "null", .data = STORED, .help = "use the first samples only"},
+    {"/dataset/test_limit", T_COUNT, NULLABLE, AT(test_limit), 1, 4e9, "null", .data = STORED, .help = "use the first samples only"},
+    {"/dataset/generator", T_CHOICE, REQUIRED | NOWHERE, .choices = generators, .data = GENERATED},
+    {"/dataset/samples", T_COUNT, 0, AT(sphere.samples), 1, 1e7, "5000", .data = GENERATED, .help = "training points"},
+    {"/dataset/test_samples", T_COUNT, NULLABLE, AT(sphere.test_samples), 1, 1e7, "null", .data = GENERATED, .help = "test points; samples/5 by default"},
+    {"/dataset/latitudes", T_COUNT, 0, AT(sphere.latitudes), 0, 1000, "4", .data = GENERATED, .help = "parallels; one more band than these"},
+    {"/dataset/sectors", T_COUNT, 0, AT(sphere.sectors), 1, 1000, "5", .data = GENERATED, .help = "sectors between meridians"},
+    {"/dataset/classes", T_COUNT, 0, AT(sphere.classes), 2, 1000, "10", .data = GENERATED, .help = "classes given to the cells at random"},
+    {"/dataset/seed", T_COUNT, 0, AT(sphere.seed), 0, 9007199254740991, "1", .data = GENERATED},
+
+    {"/preprocess", T_STEPS, 0, AT(train.preprocess), 0, PREPROCESS_MAX, "[]", .help = "in this order, fitted on the training samples"},
+    {"/preprocess/*", T_VARIANT, 0, STEP(kind), .choices = steps},
+    {"/preprocess/*/standardize", T_FLAG, NOWHERE, 0, 1, 1},
+    {"/preprocess/*/pca", T_SECTION, NOWHERE},
+    {"/preprocess/*/pca/components", T_COUNT, 0, STEP(components), 1, 65536, .instead_of = "variance"},
+    {"/preprocess/*/pca/variance", T_REAL, ABOVE, STEP(variance), 0, 1, .instead_of = "components", .help = "share of the variance to keep"},
+    {"/preprocess/*/pca/whiten", T_FLAG, 0, STEP(whiten), 0, 1, "false"},
+
+    {"/model", T_SECTION, REQUIRED | NOWHERE},
+    {"/model/kind", T_CHOICE, REQUIRED, AT(train.kind), .choices = kinds},
+    {"/model/hidden", T_HIDDEN, REQUIRED, AT(train.hidden), 1, 65536, .help = "units of the hidden layer"},
+    {"/model/activation", T_CHOICE, NOWHERE, .standard = "\"relu\"", .choices = activations},
+    {"/model/init", T_VARIANT, 0, AT(train.init), .standard = "{\"normal\": 0.05}", .standard_mlp = "\"glorot\"", .choices = inits},
+    {"/model/init/normal", T_REAL, ABOVE, AT(train.init_scale), 0, 1e6, .help = "standard deviation"},
+
+    {"/loss", T_SECTION, NOWHERE, .standard = "{}"},
+    {"/loss/ovr", T_SECTION, NULLABLE | NOWHERE, .standard = "{}", .standard_mlp = "null"},
+    {"/loss/ovr/lambda", T_REAL, 0, AT(train.ovr.lambda), 0, MOST, "5e-5", .instead_of = "lambda_per_pair", .help = "weight of OVR for each batch"},
+    {"/loss/ovr/lambda_per_pair", T_REAL, 0, AT(train.ovr.lambda), 0, MOST, .instead_of = "lambda", .help = "weight times n(n-1) pairs of a batch"},
+    {"/loss/ovr/form", T_CHOICE, 0, AT(train.ovr.form), .standard = "\"cosine\"", .choices = forms},
+    {"/loss/activity", T_SECTION, NULLABLE, AT(train.activity), .standard = "{}", .standard_mlp = "null", .help = "|mean activation - target|"},
+    {"/loss/activity/target", T_REAL, 0, AT(train.activity_target), 0, MOST, "0.5"},
+
+    {"/optimizer", T_SECTION, NOWHERE, .standard = "{}"},
+    {"/optimizer/name", T_CHOICE, 0, AT(train.optimizer.name), .standard = "\"adam\"", .choices = optimizers},
+    {"/optimizer/learning_rate", T_REAL, ABOVE, AT(train.optimizer.learning_rate), 0, MOST, "0.001"},
+    {"/optimizer/beta1", T_REAL, LIBERAL, AT(train.optimizer.beta1), 0, 0.999999, "0.9", .optimizers = ADAM},
+    {"/optimizer/beta2", T_REAL, LIBERAL, AT(train.optimizer.beta2), 0, 0.9999999, "0.999", .optimizers = ADAM},
+    {"/optimizer/epsilon", T_REAL, ABOVE | LIBERAL, AT(train.optimizer.epsilon), 0, 1, "1e-7", .optimizers = ADAM},
+    {"/optimizer/momentum", T_REAL, LIBERAL, AT(train.optimizer.momentum), 0, 0.999999, "0", .optimizers = SGD},
+    {"/optimizer/nesterov", T_FLAG, LIBERAL, AT(train.optimizer.nesterov), 0, 1, "false", .optimizers = SGD},
+
+    {"/training", T_SECTION, NOWHERE, .standard = "{}"},
+    {"/training/epochs", T_INT, 0, AT(train.epochs), 1, 100000, "35"},
+    {"/training/batch_size", T_COUNT, 0, AT(train.batch_size), 1, 65536, "128"},
+    {"/training/seed", T_COUNT, 0, AT(train.seed), 0, 9007199254740991, "1"},
+    {"/training/schedule", T_VARIANT, 0, AT(SCHEDULE.name), .standard = "\"plateau\"", .choices = schedules},
+    {"/training/schedule/plateau", T_SECTION, NOWHERE},
+    {"/training/schedule/plateau/factor", T_REAL, ABOVE, AT(SCHEDULE.factor), 0, 1, "0.1"},
+    {"/training/schedule/plateau/patience", T_INT, 0, AT(SCHEDULE.patience), 1, 100000, "5", .help = "epochs"},
+    {"/training/schedule/plateau/min", T_REAL, 0, AT(SCHEDULE.min), 0, MOST, "1e-6", .help = "lowest learning rate"},
+    {"/training/schedule/plateau/min_delta", T_REAL, 0, AT(SCHEDULE.min_delta), 0, MOST, "1e-4"},
+    {"/training/early_stopping", T_SECTION, NULLABLE | NOWHERE, .standard = "null"},
+    {"/training/early_stopping/patience", T_INT, 0, AT(train.patience), 1, 100000, "10", .help = "epochs"},
+    {"/training/early_stopping/min_delta", T_REAL, 0, AT(train.patience_delta), 0, MOST, "1e-4"},
+    {"/training/protocol", T_CHOICE, 0, AT(train.protocol), .standard = "\"clean\"", .choices = protocols},
+    {"/training/validation", T_REAL, ABOVE, AT(train.validation), 0, 0.9, "0.1", .help = "share held out by the clean protocol"},
+    {"/training/threads", T_AUTO, 0, AT(threads), 1, TEAM_MAX, "\"auto\"", .help = "changes speed, never results"},
+    {"/training/time_limit_seconds", T_REAL, NULLABLE | ABOVE, AT(time_limit_seconds), 0, 1e9, "null"},
+
+    {"/probe", T_SECTION, NULLABLE, AT(train.probe), .standard = "{}", .standard_mlp = "null", .help = "what the frozen code is worth"},
+    {"/probe/kind", T_CHOICE, NOWHERE, .standard = "\"logistic_regression\"", .choices = probes},
+    {"/probe/epochs", T_INT, 0, AT(train.probe_config.epochs), 1, 10000, "100"},
+    {"/probe/batch_size", T_COUNT, 0, AT(train.probe_config.batch_size), 1, 65536, "32"},
+    {"/probe/learning_rate", T_REAL, ABOVE, AT(train.probe_config.optimizer.learning_rate), 0, MOST, "5e-5"},
+};
+/* clang-format on */
+
+enum { N_FIELDS = sizeof fields / sizeof *fields };
+
+/* What the document says about who uses which field; all bits where it says nothing sensible. */
+struct reading {
+    json_t *faults;
+    int kind, data, optimizer; /* bits */
+    int out_of_memory;
+};
+
+/* Where a value belongs: the table's path (with * for an index), the document's pointer, the
+ * struct. */
+struct place {
+    const char *path, *pointer;
+    char *base;
+};
+
+enum { POINTER_SIZE = 256 };
+
+void spec_fault(json_t *faults, const char *pointer, const char *format, ...) {
+    char detail[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(detail, sizeof detail, format, args);
+    va_end(args);
+    json_array_append_new(faults, json_pack("{s:s, s:s}", "pointer", pointer, "detail", detail));
+}
+
+static const char *type_name(const json_t *value) {
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return "a number";
+    case JSON_NULL:
+        return "null";
+    default:
+        return "true or false";
+    }
+}
+
+/* A scalar as the sender wrote it, shortened. */
+static void quote(const json_t *value, char text[64]) {
+    if (json_is_string(value)) {
+        snprintf(text, 60, "\"%s\"", json_string_value(value));
+        while (*text && (text[strlen(text) - 1] & 0xc0) == 0x80) /* no half a character */
+            text[strlen(text) - 1] = '\0';
+    } else if (json_is_integer(value)) {
+        snprintf(text, 64, "%lld", (long long)json_integer_value(value));
+    } else if (json_is_real(value)) {
+        snprintf(text, 64, "%g", json_real_value(value));
+    } else {
+        snprintf(text, 64, "%s", type_name(value));
+    }
+}
+
+static const struct field *find_field(const char *parent, const char *name) {
+    size_t n = strlen(parent);
+    for (int i = 0; i < N_FIELDS; i++)
+        if (strncmp(fields[i].path, parent, n) == 0 && fields[i].path[n] == '/' &&
+            strcmp(fields[i].path + n + 1, name) == 0)
+            return &fields[i];
+    return NULL;
+}
+
+static int is_child(const struct field *field, const char *parent) {
+    size_t n = strlen(parent);
+    return strncmp(field->path, parent, n) == 0 && field->path[n] == '/' &&
+           !strchr(field->path + n + 1, '/') && field->path[n + 1] != '*';
+}
+
+static const char *last_name(const struct field *field) {
+    return strrchr(field->path, '/') + 1;
+}
+
+/* RFC 6901: "~" is ~0, "/" is ~1. */
+static void extend_pointer(char out[POINTER_SIZE], const char *pointer, const char *name) {
+    size_t n = (size_t)snprintf(out, POINTER_SIZE, "%.180s/", pointer);
+    for (; *name && n + 3 < POINTER_SIZE; name++) {
+        if (*name == '~' || *name == '/') {
+            out[n++] = '~';
+            out[n++] = *name == '~' ? '0' : '1';
+        } else {
+            out[n++] = *name;
+        }
+    }
+    while (*name && n && (out[n - 1] & 0xc0) == 0x80)
+        n--; /* a name that was cut keeps whole characters */
+    out[n] = '\0';
+}
+
+static void fault_range(struct reading *r, const struct field *f, const char *pointer,
+                        const json_t *value) {
+    char got[64];
+    quote(value, got);
+    const char *whole = f->type == T_REAL ? "a number " : "an integer ";
+    if (f->flags & ABOVE)
+        spec_fault(r->faults, pointer, "must be %sabove %g and at most %g, got %s", whole, f->min,
+                   f->max, got);
+    else
+        spec_fault(r->faults, pointer, "must be %s%.16g..%.16g, got %s", whole, f->min, f->max,
+                   got);
+}
+
+static void list_choices(const char *const *choices, char text[160]) {
+    size_t n = 0;
+    text[0] = '\0';
+    for (int i = 0; choices[i]; i++)
+        n += (size_t)snprintf(text + n, 160 - n, "%s\"%s\"", i ? ", " : "", choices[i]);
+}
+
+static int find_choice(const char *const *choices, const char *name) {
+    for (int i = 0; choices[i]; i++)
+        if (strcmp(choices[i], name) == 0)
+            return i;
+    return -1;
+}
+
+/* Each reader returns the value as it is to be stored (a new reference), or NULL after a fault. */
+static json_t *read_value(struct reading *r, const struct field *f, json_t *value,
+                          const struct place *at);
+static json_t *read_section(struct reading *r, json_t *object, const struct place *at);
+
+static json_t *read_number(struct reading *r, const struct field *f, json_t *value,
+                           const struct place *at) {
+    int whole = f->type != T_REAL;
+    double number = json_number_value(value);
+    if (!json_is_number(value) || (whole && number != floor(number)) || number > f->max ||
+        number < f->min || (f->flags & ABOVE && number <= f->min)) {
+        fault_range(r, f, at->pointer, value);
+        return NULL;
+    }
+    void *to = at->base + f->offset;
+    if (f->flags & NOWHERE)
+        return json_incref(value);
+    if (f->type == T_REAL)
+        *(double *)to = number;
+    else if (f->type == T_COUNT)
+        *(int64_t *)to = (int64_t)number;
+    else
+        *(int *)to = (int)number;
+    return whole && json_is_real(value) ? json_integer((json_int_t)number) : json_incref(value);
+}
+
+static json_t *read_choice(struct reading *r, const struct field *f, json_t *value,
+                           const struct place *at) {
+    int found = json_is_string(value) ? find_choice(f->choices, json_string_value(value)) : -1;
+    if (found < 0) {
+        char got[64], known[160];
+        quote(value, got);
+        list_choices(f->choices, known);
+        spec_fault(r->faults, at->pointer, "must be one of %s, got %s", known, got);
+        return NULL;
+    }
+    if (!(f->flags & NOWHERE))
+        *(int *)(void *)(at->base + f->offset) = found;
+    return json_incref(value);
+}
+
+/* `inner` is what stands beside the chosen name, NULL for a bare name. */
+static json_t *read_chosen(struct reading *r, const struct field *f, int chosen, json_t *inner,
+                           const struct place *at) {
+    const char *name = f->choices[chosen];
+    const struct field *below = find_field(f->path, name);
+    char pointer[POINTER_SIZE];
+    extend_pointer(pointer, at->pointer, name);
+    *(int *)(void *)(at->base + f->offset) = chosen;
+    if (!below) {
+        if (!inner || json_is_true(inner) || (json_is_object(inner) && !json_object_size(inner)))
+            return json_string(name);
+        spec_fault(r->faults, pointer, "takes no settings; write \"%s\" alone", name);
+        return NULL;
+    }
+    json_t *made = NULL;
+    if (!inner && below->type == T_SECTION)
+        inner = made = json_object();
+    if (!inner && below->type == T_FLAG)
+        inner = made = json_true();
+    if (!inner) {
+        spec_fault(r->faults, at->pointer, "\"%s\" needs a value; write {\"%s\": …}", name, name);
+        return NULL;
+    }
+    struct place deeper = {below->path, pointer, at->base};
+    json_t *read = read_value(r, below, inner, &deeper);
+    json_decref(made);
+    return read ? json_pack("{s:o}", name, read) : NULL;
+}
+
+static json_t *read_variant(struct reading *r, const struct field *f, json_t *value,
+                            const struct place *at) {
+    const char *name = json_string_value(value);
+    json_t *inner = NULL;
+    if (json_is_object(value) && json_object_size(value) == 1) {
+        name = json_object_iter_key(json_object_iter(value));
+        inner = json_object_get(value, name);
+    }
+    int chosen = name ? find_choice(f->choices, name) : -1;
+    if (chosen >= 0)
+        return read_chosen(r, f, chosen, inner, at);
+    char known[160];
+    list_choices(f->choices, known);
+    spec_fault(r->faults, at->pointer,
+               "must name one of %s, as a string or as an object with that one member", known);
+    return NULL;
+}
+
+static json_t *read_steps(struct reading *r, const struct field *f, json_t *value,
+                          const struct place *at) {
+    struct spec *spec = (struct spec *)(void *)at->base;
+    char path[64], pointer[POINTER_SIZE], index[24];
+    if (!json_is_array(value) || json_array_size(value) > (size_t)f->max) {
+        spec_fault(r->faults, at->pointer, "must be an array of at most %g steps", f->max);
+        return NULL;
+    }
+    snprintf(path, sizeof path, "%s/*", f->path);
+    json_t *list = json_array();
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        snprintf(index, sizeof index, "%zu", i);
+        extend_pointer(pointer, at->pointer, index);
+        struct place deeper = {path, pointer, (char *)&spec->train.preprocess[i]};
+        json_t *step = read_variant(r, find_field(f->path, "*"), json_array_get(value, i), &deeper);
+        if (step)
+            json_array_append_new(list, step);
+        const struct preprocess_step *read = &spec->train.preprocess[i];
+        if (step && read->kind == PREPROCESS_PCA && !read->components && !(read->variance > 0))
+            spec_fault(r->faults, pointer, "pca needs components or variance");
+    }
+    spec->train.n_preprocess = json_array_size(value);
+    return list;
+}
+
+static json_t *read_text(struct reading *r, const struct field *f, json_t *value,
+                         const struct place *at) {
+    size_t n = json_string_length(value);
+    const char *text = json_string_value(value);
+    if (f->type == T_SHA256) {
+        if (!text || n != 64 || strspn(text, "0123456789abcdef") != 64) {
+            spec_fault(r->faults, at->pointer, "must be a SHA-256 in 64 lower-case hex digits");
+            return NULL;
+        }
+    } else if (!text || (double)n > f->max || (double)n < f->min || strlen(text) != n) {
+        spec_fault(r->faults, at->pointer, "must be a string of %g..%g bytes without NUL, got %s",
+                   f->min, f->max, text ? "another length" : type_name(value));
+        return NULL;
+    }
+    if (!(f->flags & NOWHERE))
+        memcpy(at->base + f->offset, text, n + 1);
+    return json_incref(value);
+}
+
+static json_t *read_tags(struct reading *r, const struct field *f, json_t *value,
+                         const struct place *at) {
+    char *out = at->base + f->offset;
+    size_t i, n = 0, bad = !json_is_array(value) || json_array_size(value) > (size_t)f->max;
+    json_t *tag;
+    *out = '\0';
+    json_array_foreach(value, i, tag) {
+        const char *text = json_string_value(tag);
+        bad |= bad || !text || !*text || json_string_length(tag) > 64 ||
+               strlen(text) != json_string_length(tag) || strchr(text, '\n');
+        if (!bad)
+            n += (size_t)sprintf(out + n, "%s%s\n", n ? "" : "\n", text);
+    }
+    if (!bad)
+        return json_incref(value);
+    spec_fault(r->faults, at->pointer, "must be an array of at most %g strings of 1..64 bytes",
+               f->max);
+    return NULL;
+}
+
+static json_t *read_hidden(struct reading *r, const struct field *f, json_t *value,
+                           const struct place *at) {
+    if (!json_is_array(value) || json_array_size(value) != 1) {
+        spec_fault(r->faults, at->pointer,
+                   "must be an array with the size of the one hidden layer, such as [1000]");
+        return NULL;
+    }
+    struct field one = *f;
+    char pointer[POINTER_SIZE];
+    one.type = T_COUNT;
+    extend_pointer(pointer, at->pointer, "0");
+    struct place deeper = {f->path, pointer, at->base};
+    json_t *size = read_number(r, &one, json_array_get(value, 0), &deeper);
+    return size ? json_pack("[o]", size) : NULL;
+}
+
+static json_t *read_flag(struct reading *r, const struct field *f, json_t *value,
+                         const struct place *at) {
+    int wrong = !json_is_boolean(value) || (f->min > 0 && !json_is_true(value));
+    if (wrong) {
+        spec_fault(r->faults, at->pointer, "must be %s, got %s",
+                   f->min > 0 ? "true" : "true or false",
+                   json_is_false(value) ? "false" : type_name(value));
+        return NULL;
+    }
+    if (!(f->flags & NOWHERE))
+        *(int *)(void *)(at->base + f->offset) = json_is_true(value);
+    return json_incref(value);
+}
+
+static json_t *read_auto(struct reading *r, const struct field *f, json_t *value,
+                         const struct place *at) {
+    if (json_is_string(value) && strcmp(json_string_value(value), "auto") == 0)
+        return json_incref(value); /* the struct starts as 0 */
+    if (json_is_string(value)) {
+        char got[64];
+        quote(value, got);
+        spec_fault(r->faults, at->pointer, "must be \"auto\" or an integer %g..%g, got %s", f->min,
+                   f->max, got);
+        return NULL;
+    }
+    return read_number(r, f, value, at);
+}
+
+static json_t *read_value(struct reading *r, const struct field *f, json_t *value,
+                          const struct place *at) {
+    if (json_is_null(value) && f->flags & NULLABLE)
+        return json_incref(value);
+    switch (f->type) {
+    case T_SECTION:
+        if (!json_is_object(value)) {
+            spec_fault(r->faults, at->pointer, "must be an object%s, got %s",
+                       f->flags & NULLABLE ? " or null" : "", type_name(value));
+            return NULL;
+        }
+        if (!(f->flags & NOWHERE))
+            *(int *)(void *)(at->base + f->offset) = 1;
+        return read_section(r, value, at);
+    case T_VARIANT:
+        return read_variant(r, f, value, at);
+    case T_STEPS:
+        return read_steps(r, f, value, at);
+    case T_TEXT:
+    case T_SHA256:
+        return read_text(r, f, value, at);
+    case T_CHOICE:
+        return read_choice(r, f, value, at);
+    case T_FLAG:
+        return read_flag(r, f, value, at);
+    case T_AUTO:
+        return read_auto(r, f, value, at);
+    case T_TAGS:
+        return read_tags(r, f, value, at);
+    case T_HIDDEN:
+        return read_hidden(r, f, value, at);
+    default:
+        return read_number(r, f, value, at);
+    }
+}
+
+static int is_used(const struct reading *r, const struct field *f) {
+    return (!f->kinds || f->kinds & r->kind) && (!f->data || f->data & r->data) &&
+           (!f->optimizers || f->optimizers & r->optimizer);
+}
+
+static void fault_unknown(struct reading *r, const char *path, const char *pointer) {
+    char known[300];
+    size_t n = 0;
+    known[0] = '\0';
+    for (int i = 0; i < N_FIELDS; i++)
+        if (is_child(&fields[i], path) && is_used(r, &fields[i]) && n < sizeof known)
+            n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "",
+                                  last_name(&fields[i]));
+    spec_fault(r->faults, pointer, "is not a member of this section; it knows %s", known);
+}
+
+/* Members that do not belong here. */
+static void check_members(struct reading *r, json_t *object, const struct place *at) {
+    const char *name;
+    json_t *value;
+    json_object_foreach(object, name, value) {
+        char pointer[POINTER_SIZE];
+        const struct field *f =
+            strchr(name, '/') || *name == '*' ? NULL : find_field(at->path, name);
+        extend_pointer(pointer, at->pointer, name);
+        if (!f)
+            fault_unknown(r, at->path, pointer);
+        else if (!is_used(r, f) && !(f->flags & LIBERAL))
+            spec_fault(r->faults, pointer, "%s; remove it",
+                       f->data ? (f->data == STORED
+                                      ? "goes with a stored data set, not a generated one"
+                                      : "goes with a generated data set, not a stored one")
+                               : "this kind of model does not use it");
+    }
+}
+
+/* The default of a field, a new reference, or NULL. */
+static json_t *default_of(const struct reading *r, const struct field *f, const json_t *object) {
+    const char *text = r->kind == MLP && f->standard_mlp ? f->standard_mlp : f->standard;
+    if (!text || (f->instead_of && json_object_get(object, f->instead_of)))
+        return NULL;
+    return json_loads(text, JSON_DECODE_ANY, NULL);
+}
+
+static void read_member(struct reading *r, const struct field *f, json_t *object, json_t *done,
+                        const struct place *at) {
+    const char *name = last_name(f);
+    char pointer[POINTER_SIZE];
+    extend_pointer(pointer, at->pointer, name);
+    json_t *value = json_incref(json_object_get(object, name));
+    if (value && f->instead_of && json_object_get(object, f->instead_of))
+        spec_fault(r->faults, pointer, "give either %s or %s, not both", name, f->instead_of);
+    if (!value)
+        value = default_of(r, f, object);
+    if (!value) {
+        if (f->flags & REQUIRED)
+            spec_fault(r->faults, pointer, "is required%s%s", f->help ? ": " : "",
+                       f->help ? f->help : "");
+        return;
+    }
+    struct place deeper = {f->path, pointer, at->base};
+    json_t *read = read_value(r, f, value, &deeper);
+    if (read && json_object_set_new(done, name, read))
+        r->out_of_memory = 1;
+    json_decref(value);
+}
+
+static json_t *read_section(struct reading *r, json_t *object, const struct place *at) {
+    json_t *done = json_object(); /* in the table's order */
+    if (!done)
+        r->out_of_memory = 1;
+    check_members(r, object, at);
+    for (int i = 0; done && i < N_FIELDS; i++)
+        if (is_child(&fields[i], at->path) && is_used(r, &fields[i]))
+            read_member(r, &fields[i], object, done, at);
+    return done;
+}
+
+/* Bit of the choice that stands at object/name; `otherwise` where nothing stands there, all bits
+ * for nonsense. */
+static int peek(const json_t *object, const char *name, const char *const *choices, int otherwise) {
+    const json_t *value = json_object_get(object, name);
+    if (!value)
+        return otherwise;
+    int found = json_is_string(value) ? find_choice(choices, json_string_value(value)) : -1;
+    return found < 0 ? ~0 : 1 << found;
+}
+
+/* What the table can't say, and what follows from other fields. */
+static void settle(struct reading *r, struct spec *spec, json_t *document) {
+    struct train_config *train = &spec->train;
+    json_t *ovr = json_object_get(json_object_get(document, "loss"), "ovr");
+    train->ovr.per_pair = json_object_get(ovr, "lambda_per_pair") != NULL;
+    train->probe_config.optimizer.name = OPT_ADAM;
+    train->probe_config.optimizer.beta1 = 0.9;
+    train->probe_config.optimizer.beta2 = 0.999;
+    train->probe_config.optimizer.epsilon = 1e-7;
+    train->probe_config.schedule = (struct schedule_config){SCHEDULE_PLATEAU, 0.1, 1e-6, 1e-4, 5};
+    spec->generated = r->data == GENERATED;
+    if (spec->generated && !spec->sphere.test_samples) {
+        spec->sphere.test_samples = spec->sphere.samples < 5 ? 1 : spec->sphere.samples / 5;
+        json_object_set_new(json_object_get(document, "dataset"), "test_samples",
+                            json_integer((json_int_t)spec->sphere.test_samples));
+    }
+}
+
+int spec_read(json_t *document, struct spec *spec, json_t *faults, struct ovr_err *err) {
+    *spec = (struct spec){0};
+    if (!json_is_object(document)) {
+        spec_fault(faults, "", "a spec is an object, got %s", type_name(document));
+        return ovr_fail(err, OVR_INVALID, "", "the spec is not an object");
+    }
+    const json_t *dataset = json_object_get(document, "dataset");
+    struct reading reading = {
+        .faults = faults,
+        .kind = peek(json_object_get(document, "model"), "kind", kinds, ~0),
+        .optimizer = peek(json_object_get(document, "optimizer"), "name", optimizers, ADAM),
+        .data = json_object_get(dataset, "generator") ? GENERATED : STORED,
+    };
+    struct place root = {"", "", (char *)spec};
+    json_t *done = read_section(&reading, document, &root);
+    if (done) {
+        json_object_clear(document);
+        json_object_update(document, done);
+        settle(&reading, spec, document);
+    }
+    json_decref(done);
+    if (reading.out_of_memory)
+        return ovr_nomem(err, "the spec");
+    if (json_array_size(faults))
+        return ovr_fail(err, OVR_INVALID, "", "the spec has %zu faults", json_array_size(faults));
+    return 0;
+}
+
+int spec_read_stored(const char *text, struct spec *spec, struct ovr_err *err) {
+    json_t *document = json_loads(text, JSON_REJECT_DUPLICATES, NULL), *faults = json_array();
+    int rc = document && faults ? spec_read(document, spec, faults, err)
+                                : ovr_nomem(err, "a stored spec");
+    if (rc == OVR_INVALID && err) {
+        json_t *first = json_array_get(faults, 0);
+        snprintf(err->text, sizeof err->text, "the stored spec is not valid: %s %s",
+                 json_string_value(json_object_get(first, "pointer")),
+                 json_string_value(json_object_get(first, "detail")));
+    }
+    json_decref(document);
+    json_decref(faults);
+    return rc;
+}
+
+int spec_pin_version(json_t *document, const struct spec *spec, struct ovr_err *err) {
+    json_t *version =
+        json_pack("{s:s, s:s}", "train", spec->train_sha256, "test", spec->test_sha256);
+    if (json_object_set_new(json_object_get(document, "dataset"), "version", version))
+        return ovr_nomem(err, "the spec");
+    return 0;
+}
+
+int spec_has_faults(const json_t *faults) {
+    return json_array_size(faults) > 0;
+}

@@ -1,0 +1,47 @@
+/* The experiment spec: JSON on the way in, `struct spec` for the program, completed JSON for the
+ * store.
+ *
+ * One table in spec.c says of every field its path, type, default, range, unit, help and which
+ * model kinds, data sets and optimisers use it. Reading goes by the table: unknown members, wrong
+ * types, values out of range and members that the kind does not use are all reported at once.
+ */
+#ifndef SERVER_SPEC_H
+#define SERVER_SPEC_H
+
+#include "core/err.h"
+#include "core/train.h"
+
+#include <jansson.h>
+
+struct spec {
+    char name[201];
+    char tags[16 * 66 + 2]; /* each between newlines: "\npaper\n"; "" without any */
+    int priority;
+    int generated; /* 1: sphere; 0: a stored data set */
+    struct sphere_config sphere;
+    char dataset[65], train_sha256[65], test_sha256[65];
+    int64_t train_limit, test_limit; /* 0: all */
+    struct train_config train;
+    int threads;               /* 0: auto */
+    double time_limit_seconds; /* 0: none */
+};
+
+/* Reads `document` and completes it in place: defaults are filled in, what the kind does not use is
+ * dropped. Appends
+ * {"pointer", "detail"} to `faults` for every fault. Returns 0, OVR_INVALID when there were faults,
+ * or OVR_NOMEM. */
+int spec_read(json_t *document, struct spec *spec, json_t *faults, struct ovr_err *err);
+
+/* Reads a spec that was stored by this program. */
+int spec_read_stored(const char *text, struct spec *spec, struct ovr_err *err);
+
+/* Writes the splits' versions, which spec->train_sha256 and test_sha256 hold, into the document. */
+int spec_pin_version(json_t *document, const struct spec *spec, struct ovr_err *err);
+
+int spec_has_faults(const json_t *faults);
+
+/* Appends one fault. The pointer is RFC 6901. */
+void spec_fault(json_t *faults, const char *pointer, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif

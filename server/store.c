@@ -1,0 +1,878 @@
+#include "server/store.h"
+
+#include "core/real.h"
+#include "server/log.h"
+#include "server/migrations.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "failed", "cancelled"};
+
+/* All SQL, by name. Every connection prepares all of it when it opens, so a slip shows at start. */
+#define EXPERIMENT_COLUMNS                                                                         \
+    "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
+    "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
+    "CASE state WHEN 'queued' THEN (SELECT count(*) FROM experiment AS q WHERE q.state = "         \
+    "'queued' AND (q.priority > e.priority OR (q.priority = e.priority AND q.seq <= e.seq))) END"
+#define SPLIT_COLUMNS "dataset, split, sha256, format, bytes, samples, width, classes, created_at"
+
+enum sql {
+    BEGIN,
+    COMMIT,
+    ROLLBACK,
+    ADD_EXPERIMENT,
+    ADD_KEY,
+    FIND_KEY,
+    GET_EXPERIMENT,
+    LIST_EXPERIMENTS,
+    FIRST_IN_QUEUE,
+    CLAIM,
+    ADD_FIGURE,
+    TOUCH,
+    ADD_HISTOGRAM,
+    ADD_TENSOR,
+    FINISH,
+    REQUEUE,
+    GIVE_UP,
+    RUNNING,
+    DELETE_FIGURES,
+    DELETE_HISTOGRAMS,
+    CANCEL,
+    READ_FIGURES,
+    READ_HISTOGRAM,
+    READ_TENSORS,
+    HAVE_SPLIT,
+    RETIRE_SPLITS,
+    PUT_SPLIT,
+    GET_SPLIT,
+    LIST_SPLITS,
+    N_SQL
+};
+
+static const char *const sql[N_SQL] = {
+    [BEGIN] = "BEGIN IMMEDIATE",
+    [COMMIT] = "COMMIT",
+    [ROLLBACK] = "ROLLBACK",
+    [ADD_EXPERIMENT] = "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
+                       "created_at, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued')",
+    [ADD_KEY] = "INSERT INTO idempotency (key, body_sha256, experiment, created_at) "
+                "VALUES (?1, ?2, ?3, ?4)",
+    [FIND_KEY] = "SELECT e.id, i.body_sha256 FROM idempotency AS i JOIN experiment AS e "
+                 "ON e.seq = i.experiment WHERE i.key = ?1",
+    [GET_EXPERIMENT] = "SELECT " EXPERIMENT_COLUMNS " FROM experiment AS e WHERE id = ?1",
+    [LIST_EXPERIMENTS] =
+        "SELECT " EXPERIMENT_COLUMNS " FROM experiment AS e WHERE seq < ?1 AND (?2 IS NULL OR "
+        "state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND (?4 IS NULL "
+        "OR substr(name, 1, length(?4)) = ?4) ORDER BY seq DESC LIMIT ?5",
+    [FIRST_IN_QUEUE] = "SELECT seq, memory_bytes FROM experiment WHERE state = 'queued' "
+                       "ORDER BY priority DESC, seq LIMIT 1",
+    [CLAIM] =
+        "UPDATE experiment AS e SET state = 'running', revision = revision + 1, started_at = "
+        "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' "
+        "RETURNING " EXPERIMENT_COLUMNS,
+    [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
+                   "VALUES (?1, ?2, ?3, ?4, ?5)",
+    [TOUCH] = "UPDATE experiment SET revision = revision + 1 WHERE seq = ?1 AND state = 'running'",
+    [ADD_HISTOGRAM] = "INSERT OR REPLACE INTO histogram (experiment, epoch, split, zero_count, "
+                      "total, maximum, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [ADD_TENSOR] = "INSERT OR REPLACE INTO tensor (experiment, epoch, position, name, dtype, "
+                   "dimensions, rows, columns) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [FINISH] = "UPDATE experiment SET state = ?2, revision = revision + 1, finished_at = ?3, "
+               "problem_kind = ?4, problem_pointer = ?5, problem_detail = ?6 "
+               "WHERE seq = ?1 AND state = 'running'",
+    [REQUEUE] = "UPDATE experiment SET state = 'queued', revision = revision + 1, started_at = "
+                "NULL, queue_reason = ?2 WHERE seq = ?1 AND state = 'running'",
+    [GIVE_UP] = "UPDATE experiment SET state = 'failed', revision = revision + 1, finished_at = "
+                "?1, problem_kind = 'crashed', problem_detail = 'the daemon ended ' || attempts || "
+                "' times while this experiment ran; it may need more memory than the machine has. "
+                "Post it again once the cause is found' "
+                "WHERE state = 'running' AND attempts >= ?2",
+    [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
+    [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1",
+    [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1",
+    [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
+               "?2, queue_reason = NULL WHERE seq = ?1 AND state IN ('queued', 'running')",
+    [READ_FIGURES] = "SELECT epoch, name, value FROM figure WHERE experiment = ?1 AND epoch "
+                     "BETWEEN ?2 AND ?3 ORDER BY epoch, position",
+    [READ_HISTOGRAM] =
+        "SELECT split, zero_count, total, maximum, counts, epoch FROM histogram WHERE "
+        "experiment = ?1 AND (?2 = 0 OR epoch = ?2) AND (?3 = '' OR split = ?3) "
+        "ORDER BY epoch = 0 DESC, epoch DESC, split LIMIT 1",
+    [READ_TENSORS] = "SELECT name, dtype, dimensions, rows, columns FROM tensor WHERE experiment = "
+                     "?1 AND epoch = ?2 ORDER BY position",
+    [HAVE_SPLIT] = "SELECT 1 FROM dataset_split WHERE dataset = ?1 AND split = ?2 AND sha256 = ?3 "
+                   "AND current",
+    [RETIRE_SPLITS] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND split = ?2",
+    [PUT_SPLIT] =
+        "INSERT INTO dataset_split (dataset, split, sha256, format, bytes, samples, "
+        "width, classes, created_at, current) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, "
+        "1) ON CONFLICT (dataset, split, sha256) DO UPDATE SET current = 1",
+    [GET_SPLIT] = "SELECT " SPLIT_COLUMNS " FROM dataset_split WHERE dataset = ?1 AND split = ?2 "
+                  "AND CASE ?3 WHEN '' THEN current ELSE sha256 = ?3 END",
+    [LIST_SPLITS] = "SELECT " SPLIT_COLUMNS " FROM dataset_split WHERE current AND (?1 IS NULL OR "
+                    "dataset = ?1) ORDER BY dataset, split DESC",
+};
+
+struct connection {
+    sqlite3 *db;
+    sqlite3_stmt *statement[N_SQL];
+    pthread_mutex_t lock;
+};
+
+struct store {
+    struct connection writer;
+    struct connection *readers;
+    int n_readers;
+    _Atomic unsigned turn;
+};
+
+static int db_fail(struct connection *c, struct ovr_err *err) {
+    int code = sqlite3_extended_errcode(c->db), full = (code & 0xff) == SQLITE_FULL;
+    return ovr_fail(err, full ? OVR_FULL : OVR_IO, NULL, "the database refused: %s",
+                    full ? "the disk is full" : sqlite3_errmsg(c->db));
+}
+
+/* Binding: one letter for each value. i int64, I int64 or NULL for 0, s text or NULL, r real (NULL
+ * when not finite). */
+static sqlite3_stmt *bind(struct connection *c, enum sql which, const char *types, ...) {
+    sqlite3_stmt *statement = c->statement[which];
+    va_list args;
+    va_start(args, types);
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    for (int i = 1; *types; types++, i++) {
+        if (*types == 's') {
+            sqlite3_bind_text(statement, i, va_arg(args, const char *), -1, SQLITE_STATIC);
+        } else if (*types == 'r') {
+            double value = va_arg(args, double);
+            if (isfinite(value))
+                sqlite3_bind_double(statement, i, value);
+        } else {
+            int64_t value = va_arg(args, int64_t);
+            if (*types == 'i' || value)
+                sqlite3_bind_int64(statement, i, value);
+        }
+    }
+    va_end(args);
+    return statement;
+}
+
+/* Runs a bound statement that returns no rows we want. */
+static int run(struct connection *c, sqlite3_stmt *statement, struct ovr_err *err) {
+    int rc;
+    while ((rc = sqlite3_step(statement)) == SQLITE_ROW)
+        ;
+    sqlite3_reset(statement);
+    return rc == SQLITE_DONE ? 0 : db_fail(c, err);
+}
+
+static int begin(struct store *store, struct ovr_err *err) {
+    pthread_mutex_lock(&store->writer.lock);
+    int rc = run(&store->writer, bind(&store->writer, BEGIN, ""), err);
+    if (rc)
+        pthread_mutex_unlock(&store->writer.lock);
+    return rc;
+}
+
+/* Commits if rc is 0, else rolls back; returns rc or what went wrong with the commit. */
+static int end(struct store *store, int rc, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    if (!rc)
+        rc = run(c, bind(c, COMMIT, ""), err);
+    if (rc && !sqlite3_get_autocommit(c->db))
+        run(c, bind(c, ROLLBACK, ""), NULL);
+    pthread_mutex_unlock(&c->lock);
+    return rc;
+}
+
+static struct connection *take_reader(struct store *store) {
+    struct connection *c = &store->readers[store->turn++ % (unsigned)store->n_readers];
+    pthread_mutex_lock(&c->lock);
+    return c;
+}
+
+static void give_back(struct connection *c) {
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* Opening */
+
+static int prepare_all(struct connection *c, struct ovr_err *err) {
+    for (int i = 0; i < N_SQL; i++)
+        if (sqlite3_prepare_v3(c->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &c->statement[i],
+                               NULL))
+            return db_fail(c, err);
+    return 0;
+}
+
+static int connect(struct connection *c, const char *path, const char *pragmas,
+                   struct ovr_err *err) {
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    if (sqlite3_open_v2(path, &c->db, flags, NULL)) {
+        int rc = ovr_fail(err, OVR_IO, path, "cannot open the database %s: %s", path,
+                          c->db ? sqlite3_errmsg(c->db) : "not enough memory");
+        return rc;
+    }
+    sqlite3_extended_result_codes(c->db, 1);
+    sqlite3_busy_timeout(c->db, 10000);
+    if (sqlite3_exec(c->db, pragmas, NULL, NULL, NULL))
+        return db_fail(c, err);
+    return 0;
+}
+
+static int user_version(struct connection *c, struct ovr_err *err) {
+    sqlite3_stmt *statement;
+    if (sqlite3_prepare_v2(c->db, "PRAGMA user_version", -1, &statement, NULL))
+        return db_fail(c, err);
+    int version = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int(statement, 0) : -1;
+    sqlite3_finalize(statement);
+    return version < 0 ? db_fail(c, err) : version;
+}
+
+static int migrate(struct connection *c, struct ovr_err *err) {
+    int version = user_version(c, err), newest = 0;
+    if (version < 0)
+        return version;
+    while (migrations[newest])
+        newest++;
+    if (version > newest)
+        return ovr_fail(err, OVR_CONFLICT, NULL,
+                        "the database was written by a newer ovrd (schema %d, this program knows "
+                        "%d); install that version again",
+                        version, newest);
+    for (; version < newest; version++) {
+        char *step = sqlite3_mprintf("BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT;",
+                                     migrations[version], version + 1);
+        int rc = step ? sqlite3_exec(c->db, step, NULL, NULL, NULL) : SQLITE_NOMEM;
+        sqlite3_free(step);
+        if (rc) {
+            db_fail(c, err);
+            sqlite3_exec(c->db, "ROLLBACK", NULL, NULL, NULL);
+            return OVR_IO;
+        }
+    }
+    return 0;
+}
+
+int store_open(struct store **out, const char *path, int readers, struct ovr_err *err) {
+    *out = NULL;
+    struct store *store = calloc(1, sizeof *store);
+    if (!store)
+        return ovr_nomem(err, "the store");
+    store->readers = calloc((size_t)readers, sizeof *store->readers);
+    if (!store->readers) {
+        free(store);
+        return ovr_nomem(err, "the store");
+    }
+    store->n_readers = readers;
+    pthread_mutex_init(&store->writer.lock, NULL);
+    for (int i = 0; i < readers; i++)
+        pthread_mutex_init(&store->readers[i].lock, NULL);
+    int rc = connect(&store->writer, path,
+                     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
+                     "PRAGMA foreign_keys = ON;",
+                     err);
+    if (!rc)
+        rc = migrate(&store->writer, err);
+    if (!rc)
+        rc = prepare_all(&store->writer, err);
+    for (int i = 0; !rc && i < readers; i++) {
+        rc = connect(&store->readers[i], path,
+                     "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0;", err);
+        if (!rc)
+            rc = prepare_all(&store->readers[i], err);
+    }
+    if (rc) {
+        store_close(store);
+        return rc;
+    }
+    *out = store;
+    return 0;
+}
+
+static void disconnect(struct connection *c) {
+    for (int i = 0; i < N_SQL; i++)
+        sqlite3_finalize(c->statement[i]);
+    sqlite3_close(c->db);
+    pthread_mutex_destroy(&c->lock);
+}
+
+void store_close(struct store *store) {
+    if (!store)
+        return;
+    for (int i = 0; i < store->n_readers; i++)
+        disconnect(&store->readers[i]);
+    disconnect(&store->writer);
+    free(store->readers);
+    free(store);
+}
+
+/* Experiments */
+
+static void copy_column(sqlite3_stmt *row, int column, char *text, size_t size) {
+    const unsigned char *value = sqlite3_column_text(row, column);
+    snprintf(text, size, "%s", value ? (const char *)value : "");
+}
+
+static char *dup_column(sqlite3_stmt *row, int column, int *failed) {
+    const unsigned char *value = sqlite3_column_text(row, column);
+    if (!value)
+        return NULL;
+    char *copy = strdup((const char *)value);
+    *failed |= !copy;
+    return copy;
+}
+
+static enum state find_state(const char *name) {
+    for (int i = 0; i < N_STATES; i++)
+        if (strcmp(name, state_names[i]) == 0)
+            return (enum state)i;
+    return STATE_FAILED; /* the table's CHECK allows no other name */
+}
+
+static int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err) {
+    int failed = 0;
+    *e = (struct experiment){
+        .seq = sqlite3_column_int64(row, 0),
+        .name = dup_column(row, 2, &failed),
+        .tags = dup_column(row, 3, &failed),
+        .spec = dup_column(row, 4, &failed),
+        .priority = sqlite3_column_int(row, 5),
+        .state = find_state((const char *)sqlite3_column_text(row, 6)),
+        .revision = sqlite3_column_int64(row, 7),
+        .memory_bytes = sqlite3_column_int64(row, 8),
+        .created_at = sqlite3_column_int64(row, 9),
+        .started_at = sqlite3_column_int64(row, 10),
+        .finished_at = sqlite3_column_int64(row, 11),
+        .attempts = sqlite3_column_int(row, 12),
+        .queue_reason = dup_column(row, 13, &failed),
+        .problem_kind = dup_column(row, 14, &failed),
+        .problem_pointer = dup_column(row, 15, &failed),
+        .problem_detail = dup_column(row, 16, &failed),
+        .position = sqlite3_column_int64(row, 17),
+    };
+    copy_column(row, 1, e->id, sizeof e->id);
+    if (!failed)
+        return 0;
+    experiment_release(e);
+    return ovr_nomem(err, "an experiment");
+}
+
+void experiment_release(struct experiment *e) {
+    free(e->name);
+    free(e->tags);
+    free(e->spec);
+    free(e->queue_reason);
+    free(e->problem_kind);
+    free(e->problem_pointer);
+    free(e->problem_detail);
+    *e = (struct experiment){0};
+}
+
+/* Twelve characters of 5 random bits: short enough to type, without letters that look alike. */
+static int new_id(char id[ID_SIZE], struct ovr_err *err) {
+    static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
+    unsigned char random[ID_SIZE - 1];
+    if (getrandom(random, sizeof random, 0) != sizeof random)
+        return ovr_fail(err, OVR_IO, NULL, "the system has no random numbers");
+    for (size_t i = 0; i < sizeof random; i++)
+        id[i] = alphabet[random[i] % 32];
+    id[sizeof random] = '\0';
+    return 0;
+}
+
+/* 0: unknown key. 1: known with this body, *id filled. OVR_CONFLICT: known with another. */
+static int find_key(struct connection *c, const struct new_experiment *e, char id[ID_SIZE],
+                    struct ovr_err *err) {
+    if (!e->idempotency_key)
+        return 0;
+    sqlite3_stmt *row = bind(c, FIND_KEY, "s", e->idempotency_key);
+    int rc = 0;
+    if (sqlite3_step(row) == SQLITE_ROW) {
+        copy_column(row, 0, id, ID_SIZE);
+        if (strcmp((const char *)sqlite3_column_text(row, 1), e->body_sha256) == 0)
+            rc = 1;
+        else
+            rc = ovr_fail(err, OVR_CONFLICT, "Idempotency-Key",
+                          "this Idempotency-Key was used with another body, for experiment %s; "
+                          "use a new key for a new experiment",
+                          id);
+    }
+    sqlite3_reset(row);
+    return rc;
+}
+
+static int insert_experiment(struct connection *c, const struct new_experiment *e, char id[ID_SIZE],
+                             struct ovr_err *err) {
+    int64_t now = now_ms();
+    int rc = new_id(id, err);
+    if (!rc)
+        rc = run(c,
+                 bind(c, ADD_EXPERIMENT, "ssssiii", id, e->name, e->tags, e->spec,
+                      (int64_t)e->priority, e->memory_bytes, now),
+                 err);
+    if (!rc && e->idempotency_key)
+        rc = run(c,
+                 bind(c, ADD_KEY, "ssii", e->idempotency_key, e->body_sha256,
+                      (int64_t)sqlite3_last_insert_rowid(c->db), now),
+                 err);
+    return rc;
+}
+
+int store_add_experiment(struct store *store, const struct new_experiment *e, char id[ID_SIZE],
+                         int *repeated, struct ovr_err *err) {
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = find_key(&store->writer, e, id, err);
+    *repeated = rc == 1;
+    if (!rc)
+        rc = insert_experiment(&store->writer, e, id, err);
+    return end(store, *repeated ? 0 : rc, err);
+}
+
+int store_get_experiment(struct store *store, const char *id, struct experiment *e,
+                         struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, GET_EXPERIMENT, "s", id);
+    int rc, step = sqlite3_step(row);
+    if (step == SQLITE_ROW)
+        rc = read_experiment(row, e, err);
+    else if (step == SQLITE_DONE)
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id);
+    else
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
+    return rc;
+}
+
+/* Room for one more in an array that doubles. */
+static void *grow(void *array, size_t n, size_t size) {
+    if (n & (n - 1)) /* room is always a power of two */
+        return array;
+    return realloc(array, (n ? 2 * n : 1) * size);
+}
+
+int store_list_experiments(struct store *store, const struct experiment_filter *f,
+                           struct experiment **list, size_t *n, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, LIST_EXPERIMENTS, "isssi", f->before ? f->before : INT64_MAX,
+                             f->state, f->tag, f->name_prefix, (int64_t)f->limit);
+    int rc = 0, step;
+    *list = NULL;
+    *n = 0;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
+        struct experiment *longer = grow(*list, *n, sizeof **list);
+        if (!longer) {
+            rc = ovr_nomem(err, "a list of experiments");
+            break;
+        }
+        *list = longer;
+        rc = read_experiment(row, *list + *n, err);
+        *n += !rc;
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
+    if (rc) {
+        experiment_list_free(*list, *n);
+        *list = NULL;
+        *n = 0;
+    }
+    return rc;
+}
+
+void experiment_list_free(struct experiment *list, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        experiment_release(&list[i]);
+    free(list);
+}
+
+/* The job's life */
+
+static int first_in_queue(struct connection *c, int64_t *seq, int64_t *memory_bytes,
+                          struct ovr_err *err) {
+    sqlite3_stmt *row = bind(c, FIRST_IN_QUEUE, "");
+    int step = sqlite3_step(row), rc = 0;
+    if (step == SQLITE_ROW) {
+        *seq = sqlite3_column_int64(row, 0);
+        *memory_bytes = sqlite3_column_int64(row, 1);
+    } else {
+        rc = step == SQLITE_DONE ? OVR_NOT_FOUND : db_fail(c, err);
+    }
+    sqlite3_reset(row);
+    return rc;
+}
+
+int store_claim(struct store *store, int64_t memory_bytes, struct experiment *e,
+                struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int64_t seq = 0, needed = 0;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = first_in_queue(c, &seq, &needed, err);
+    if (!rc && needed > memory_bytes)
+        rc = OVR_NOT_FOUND;
+    if (!rc) {
+        sqlite3_stmt *row = bind(c, CLAIM, "ii", seq, now_ms());
+        rc = sqlite3_step(row) == SQLITE_ROW ? read_experiment(row, e, err) : db_fail(c, err);
+        while (!rc && sqlite3_step(row) == SQLITE_ROW)
+            ;
+        sqlite3_reset(row);
+    }
+    int ended = end(store, rc, err);
+    if (ended && !rc)
+        experiment_release(e);
+    return ended;
+}
+
+static int add_figures(struct connection *c, int64_t seq, int epoch, const struct figure *figures,
+                       size_t n, struct ovr_err *err) {
+    int rc = 0;
+    for (size_t i = 0; !rc && i < n; i++) {
+        const struct figure *f = &figures[i];
+        int64_t at = epoch, position = (int64_t)i;
+        sqlite3_stmt *statement;
+        if (f->kind == FIGURE_TEXT)
+            statement = bind(c, ADD_FIGURE, "iiiss", seq, at, position, f->name, f->text);
+        else if (f->kind == FIGURE_COUNT)
+            statement = bind(c, ADD_FIGURE, "iiisi", seq, at, position, f->name, f->count);
+        else
+            statement = bind(c, ADD_FIGURE, "iiisr", seq, at, position, f->name, f->real);
+        rc = run(c, statement, err);
+    }
+    return rc;
+}
+
+static int add_histogram(struct connection *c, int64_t seq, const struct epoch_histogram *eh,
+                         struct ovr_err *err) {
+    const struct histogram *h = eh->histogram;
+    sqlite3_stmt *statement = bind(c, ADD_HISTOGRAM, "iisiir", seq, (int64_t)eh->epoch, eh->split,
+                                   (int64_t)h->zero_count, (int64_t)h->total, h->maximum);
+    sqlite3_bind_blob(statement, 7, h->counts, sizeof h->counts, SQLITE_STATIC);
+    return run(c, statement, err);
+}
+
+static int must_have_changed(struct connection *c, struct ovr_err *err) {
+    if (sqlite3_changes(c->db))
+        return 0;
+    return ovr_fail(err, OVR_CONFLICT, NULL, "the experiment is not running any more");
+}
+
+int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct figure *figures,
+                    size_t n_figures, const struct epoch_histogram *histogram,
+                    struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = run(c, bind(c, TOUCH, "i", seq), err);
+    if (!rc)
+        rc = must_have_changed(c, err);
+    if (!rc)
+        rc = add_figures(c, seq, epoch, figures, n_figures, err);
+    if (!rc)
+        rc = add_histogram(c, seq, histogram, err);
+    return end(store, rc, err);
+}
+
+static int add_tensors(struct connection *c, int64_t seq, const struct tensor *tensors, size_t n,
+                       struct ovr_err *err) {
+    int rc = 0;
+    for (size_t i = 0; !rc && i < n; i++) {
+        const struct tensor *t = &tensors[i];
+        rc = run(c,
+                 bind(c, ADD_TENSOR, "isissiii", seq, t->epoch, (int64_t)i, t->name, t->dtype,
+                      (int64_t)t->dimensions, (int64_t)t->rows, (int64_t)t->columns),
+                 err);
+    }
+    return rc;
+}
+
+int store_finish(struct store *store, int64_t seq, const struct outcome *o, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = run(c,
+             bind(c, FINISH, "isisss", seq, state_names[o->state], now_ms(), o->problem_kind,
+                  o->problem_pointer, o->problem_detail),
+             err);
+    if (!rc)
+        rc = must_have_changed(c, err);
+    if (!rc)
+        rc = add_figures(c, seq, 0, o->result, o->n_result, err);
+    if (!rc)
+        rc = add_figures(c, seq, -1, o->provenance, o->n_provenance, err);
+    if (!rc)
+        rc = add_tensors(c, seq, o->tensors, o->n_tensors, err);
+    if (!rc && o->histogram)
+        rc = add_histogram(c, seq, o->histogram, err);
+    return end(store, rc, err);
+}
+
+static int requeue(struct connection *c, int64_t seq, const char *reason, struct ovr_err *err) {
+    int rc = run(c, bind(c, REQUEUE, "is", seq, reason), err);
+    if (!rc)
+        rc = must_have_changed(c, err);
+    if (!rc)
+        rc = run(c, bind(c, DELETE_FIGURES, "i", seq), err);
+    return rc ? rc : run(c, bind(c, DELETE_HISTOGRAMS, "i", seq), err);
+}
+
+int store_requeue(struct store *store, int64_t seq, const char *reason, struct ovr_err *err) {
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    return end(store, requeue(&store->writer, seq, reason, err), err);
+}
+
+int store_recover(struct store *store, int max_attempts, int *requeued, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    *requeued = 0;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = run(c, bind(c, GIVE_UP, "ii", now_ms(), (int64_t)max_attempts), err);
+    while (!rc) {
+        sqlite3_stmt *row = bind(c, RUNNING, "");
+        int step = sqlite3_step(row);
+        int64_t seq = step == SQLITE_ROW ? sqlite3_column_int64(row, 0) : 0;
+        sqlite3_reset(row);
+        if (step == SQLITE_DONE)
+            break;
+        rc = step == SQLITE_ROW
+                 ? requeue(c, seq, "the daemon ended while it ran; it starts again", err)
+                 : db_fail(c, err);
+        *requeued += !rc;
+    }
+    return end(store, rc, err);
+}
+
+static int cancel(struct connection *c, const char *id, int *was_running, struct ovr_err *err) {
+    struct experiment e;
+    sqlite3_stmt *row = bind(c, GET_EXPERIMENT, "s", id);
+    int step = sqlite3_step(row);
+    int rc = step == SQLITE_ROW ? read_experiment(row, &e, err)
+             : step == SQLITE_DONE
+                 ? ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id)
+                 : db_fail(c, err);
+    sqlite3_reset(row);
+    if (rc)
+        return rc;
+    *was_running = e.state == STATE_RUNNING;
+    if (e.state == STATE_QUEUED || e.state == STATE_RUNNING)
+        rc = run(c, bind(c, CANCEL, "ii", e.seq, now_ms()), err);
+    else if (e.state != STATE_CANCELLED)
+        rc =
+            ovr_fail(err, OVR_CONFLICT, NULL,
+                     "the experiment has already %s; only a queued or running one can be cancelled",
+                     state_names[e.state]);
+    experiment_release(&e);
+    return rc;
+}
+
+int store_cancel(struct store *store, const char *id, int *was_running, struct ovr_err *err) {
+    *was_running = 0;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    return end(store, cancel(&store->writer, id, was_running, err), err);
+}
+
+/* What an experiment left */
+
+static struct figure read_figure(sqlite3_stmt *row) {
+    struct figure f = {.name = (const char *)sqlite3_column_text(row, 1), .real = NAN};
+    switch (sqlite3_column_type(row, 2)) {
+    case SQLITE_INTEGER:
+        f.kind = FIGURE_COUNT;
+        f.count = sqlite3_column_int64(row, 2);
+        break;
+    case SQLITE_TEXT:
+        f.kind = FIGURE_TEXT;
+        f.text = (const char *)sqlite3_column_text(row, 2);
+        break;
+    case SQLITE_FLOAT:
+        f.real = sqlite3_column_double(row, 2);
+        break;
+    default: /* NULL: was not finite */
+        break;
+    }
+    return f;
+}
+
+int store_read_figures(struct store *store, int64_t seq, int from, int to,
+                       int (*row)(void *, int, const struct figure *), void *context,
+                       struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *statement = bind(c, READ_FIGURES, "iii", seq, (int64_t)from, (int64_t)to);
+    int rc = 0, step = SQLITE_DONE;
+    while (!rc && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+        struct figure figure = read_figure(statement);
+        if (!figure.name || (figure.kind == FIGURE_TEXT && !figure.text))
+            rc = ovr_nomem(err, "the figures of an experiment");
+        else
+            rc = row(context, sqlite3_column_int(statement, 0), &figure);
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(statement);
+    give_back(c);
+    return rc;
+}
+
+int store_read_histogram(struct store *store, int64_t seq, int *epoch, char split[16],
+                         struct histogram *h, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, READ_HISTOGRAM, "iis", seq, (int64_t)*epoch, split);
+    int rc = 0, step = sqlite3_step(row);
+    if (step == SQLITE_ROW && sqlite3_column_bytes(row, 4) == sizeof h->counts) {
+        h->zero_count = (uint64_t)sqlite3_column_int64(row, 1);
+        h->total = (uint64_t)sqlite3_column_int64(row, 2);
+        h->maximum = sqlite3_column_double(row, 3);
+        memcpy(h->counts, sqlite3_column_blob(row, 4), sizeof h->counts);
+        char found[16];
+        copy_column(row, 0, found, sizeof found);
+        memcpy(split, found, sizeof found);
+        *epoch = sqlite3_column_int(row, 5);
+    } else if (step == SQLITE_DONE || step == SQLITE_ROW) {
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no histogram of epoch %d%s%s", *epoch,
+                      *split ? " on split " : "", split);
+    } else {
+        rc = db_fail(c, err);
+    }
+    sqlite3_reset(row);
+    give_back(c);
+    return rc;
+}
+
+static void read_tensor(sqlite3_stmt *row, const char *epoch, struct tensor *t) {
+    *t = (struct tensor){.dtype = "float32",
+                         .dimensions = sqlite3_column_int(row, 2),
+                         .rows = (size_t)sqlite3_column_int64(row, 3),
+                         .columns = (size_t)sqlite3_column_int64(row, 4)};
+    snprintf(t->epoch, sizeof t->epoch, "%.4s", epoch);
+    copy_column(row, 0, t->name, sizeof t->name);
+    if (sqlite3_column_text(row, 1) &&
+        strcmp((const char *)sqlite3_column_text(row, 1), "float64") == 0)
+        t->dtype = "float64";
+}
+
+int store_read_tensors(struct store *store, int64_t seq, const char *epoch, struct tensor **tensors,
+                       size_t *n, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, READ_TENSORS, "is", seq, epoch);
+    int rc = 0, step = SQLITE_DONE;
+    *tensors = NULL;
+    *n = 0;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
+        struct tensor *longer = grow(*tensors, *n, sizeof **tensors);
+        if (!longer) {
+            rc = ovr_nomem(err, "a list of tensors");
+            break;
+        }
+        *tensors = longer;
+        read_tensor(row, epoch, *tensors + (*n)++);
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
+    if (rc) {
+        free(*tensors);
+        *tensors = NULL;
+        *n = 0;
+    }
+    return rc;
+}
+
+/* Data sets */
+
+static void read_split(sqlite3_stmt *row, struct dataset_split *s) {
+    copy_column(row, 0, s->dataset, sizeof s->dataset);
+    copy_column(row, 1, s->split, sizeof s->split);
+    copy_column(row, 2, s->sha256, sizeof s->sha256);
+    copy_column(row, 3, s->format, sizeof s->format);
+    s->bytes = sqlite3_column_int64(row, 4);
+    s->samples = sqlite3_column_int64(row, 5);
+    s->width = sqlite3_column_int64(row, 6);
+    s->classes = sqlite3_column_int64(row, 7);
+    s->created_at = sqlite3_column_int64(row, 8);
+}
+
+int store_put_split(struct store *store, const struct dataset_split *s, int *fresh,
+                    struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    sqlite3_stmt *row = bind(c, HAVE_SPLIT, "sss", s->dataset, s->split, s->sha256);
+    int step = sqlite3_step(row);
+    sqlite3_reset(row);
+    *fresh = step != SQLITE_ROW;
+    if (step != SQLITE_ROW && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    if (!rc && *fresh)
+        rc = run(c, bind(c, RETIRE_SPLITS, "ss", s->dataset, s->split), err);
+    if (!rc && *fresh)
+        rc = run(c,
+                 bind(c, PUT_SPLIT, "ssssiiiii", s->dataset, s->split, s->sha256, s->format,
+                      s->bytes, s->samples, s->width, s->classes, s->created_at),
+                 err);
+    return end(store, rc, err);
+}
+
+int store_get_split(struct store *store, const char *dataset, const char *split, const char *sha256,
+                    struct dataset_split *found, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, GET_SPLIT, "sss", dataset, split, sha256);
+    int rc = 0, step = sqlite3_step(row);
+    if (step == SQLITE_ROW)
+        read_split(row, found);
+    else if (step == SQLITE_DONE)
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "data set %s has no %s split%s%s", dataset, split,
+                      *sha256 ? " of version " : "", sha256);
+    else
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
+    return rc;
+}
+
+int store_list_splits(struct store *store, const char *name, struct dataset_split **list, size_t *n,
+                      struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, LIST_SPLITS, "s", name);
+    int rc = 0, step = SQLITE_DONE;
+    *list = NULL;
+    *n = 0;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
+        struct dataset_split *longer = grow(*list, *n, sizeof **list);
+        if (!longer) {
+            rc = ovr_nomem(err, "a list of data sets");
+            break;
+        }
+        *list = longer;
+        read_split(row, *list + (*n)++);
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
+    if (rc) {
+        free(*list);
+        *list = NULL;
+        *n = 0;
+    }
+    return rc;
+}

@@ -1,0 +1,33 @@
+/* Learned weights on disk: one NPY file for each tensor, so that numpy reads them as they lie.
+ *
+ *   DATA_DIR/experiments/<id>/best/<tensor>.npy     weights of the best epoch, preprocessing, probe
+ *   DATA_DIR/experiments/<id>/last/<tensor>.npy     weights after the last epoch
+ *
+ * The directory appears whole, by a rename, before the store says that the experiment succeeded.
+ *
+ *   encoder.weight K×D, encoder.bias K                         ovr_encoder
+ *   hidden.0.weight K×D, hidden.0.bias K, output.weight C×K, output.bias C    mlp
+ *   preprocess.<i>.mean D, .scale D (standardize: (x − mean)·scale), .components k×D (pca:
+ * components·(x − mean)) probe.weight C×K, probe.bias C
+ */
+#ifndef SERVER_WEIGHTS_H
+#define SERVER_WEIGHTS_H
+
+#include "core/train.h"
+#include "server/store.h"
+
+enum { MAX_TENSORS = 2 * 4 + 2 + 2 * PREPROCESS_MAX };
+
+/* Writes all tensors of a result and lists them. */
+int weights_save(const char *data_dir, const char *id, enum model_kind kind,
+                 const struct train_result *result, struct tensor tensors[MAX_TENSORS],
+                 size_t *n_tensors, struct ovr_err *err);
+
+/* Where a tensor that the store lists lies. */
+void weights_path(const char *data_dir, const char *id, const struct tensor *tensor, char *path,
+                  size_t size);
+
+/* Makes DATA_DIR/experiments and removes what a killed daemon left half written. */
+int weights_init(const char *data_dir, struct ovr_err *err);
+
+#endif

@@ -1,0 +1,61 @@
+/* Sparse codes hold exactly the activations that they were made of. */
+#include "core/code.h"
+#include "tests/core/check.h"
+
+enum { UNITS = 300, SAMPLES = 2 * CODE_BLOCK + 17 }; /* ragged last shard, ragged last block */
+
+static void assert_reproduces(const struct code *code, const real *h) {
+    real row[UNITS];
+    for (size_t i = 0; i < code->n; i++) {
+        memset(row, 0, sizeof row);
+        for (size_t s = 0; s < code->n_shards; s++) {
+            const uint8_t *unit;
+            const real *value;
+            size_t n = code_run(code, i, s, &unit, &value);
+            for (size_t j = 0; j < n; j++) {
+                assert_true(value[j] != 0);
+                row[s * SHARD_UNITS + unit[j]] = value[j];
+            }
+        }
+        assert_memory_equal(row, h + i * UNITS, sizeof row);
+    }
+}
+
+static void reproduces_activations(void **state) {
+    (void)state;
+    real *h = new_activations(SAMPLES * UNITS, 1);
+    memset(h + 5 * UNITS, 0, UNITS * sizeof *h);                   /* an empty code */
+    memset(h + CODE_BLOCK * UNITS, 0, CODE_BLOCK * UNITS * sizeof *h); /* a whole block of them */
+    for (size_t i = 0; i < COUNT(TEAM_SIZES); i++) {
+        struct team *team = new_team(TEAM_SIZES[i]);
+        struct code *code = new_code(team, h, SAMPLES, UNITS, NULL);
+        assert_int_equal(code->n_shards, 3);
+        assert_reproduces(code, h);
+        code_free(code);
+        team_free(team);
+    }
+    free(h);
+}
+
+static void takes_memory_for_active_units_only(void **state) {
+    (void)state;
+    real *h = new_activations(SAMPLES * UNITS, 2);
+    struct team *team = new_team(1);
+    size_t active = 0;
+    for (size_t i = 0; i < SAMPLES * UNITS; i++)
+        active += h[i] != 0;
+    struct code *code = new_code(team, h, SAMPLES, UNITS, NULL);
+    size_t starts = SAMPLES * 4 * sizeof(uint32_t), values = active * (sizeof(real) + 1);
+    assert_in_range(code_bytes(code), starts + values, starts + values + 200);
+    code_free(code);
+    team_free(team);
+    free(h);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reproduces_activations),
+        cmocka_unit_test(takes_memory_for_active_units_only),
+    };
+    return cmocka_run_group_tests_name("core/code", tests, start_blas, NULL);
+}

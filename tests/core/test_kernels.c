@@ -1,0 +1,264 @@
+/* The hot loops of every instruction set that this machine runs, against plain float64 loops. */
+#include "core/kernels.h"
+#include "tests/core/check.h"
+
+static const struct {
+    size_t rows, cols;
+} SIZES[] = {{1, 1}, {3, 7}, {5, 16}, {2, 17}, {17, 44}, {33, 128}, {1, 127}};
+
+static const double TOLERANCE = 2e-5;
+
+/* The kernels under test; skips where this processor cannot run them. */
+static const struct kernels *kernels_under_test(void **state) {
+    enum isa isa = *(const enum isa *)*state;
+    const struct kernels *kernels = kernels_get(isa);
+    if (!kernels) {
+        print_message("this processor cannot run %s\n", isa_name(isa));
+        skip();
+    }
+    assert_int_equal(kernels->isa, isa);
+    return kernels;
+}
+
+static void check_relu(const struct kernels *kernels, size_t rows, size_t cols) {
+    real *a = new_normal(rows * cols, 1), *h = new_reals(rows * cols), *bias = new_normal(cols, 2);
+    double *squares = calloc(rows, sizeof *squares), sum, expected_sum = 0;
+    memcpy(h, a, rows * cols * sizeof *h);
+    kernels->relu(h, bias, rows, cols, squares, &sum);
+    for (size_t i = 0; i < rows; i++) {
+        double expected_squares = 0;
+        for (size_t k = 0; k < cols; k++) {
+            double value = fmax(0, (double)(a[i * cols + k] + bias[k]));
+            assert_near(h[i * cols + k], value, 0);
+            expected_squares += value * value;
+            expected_sum += value;
+        }
+        assert_near(squares[i], expected_squares, TOLERANCE * (1 + expected_squares));
+    }
+    assert_near(sum, expected_sum, TOLERANCE * (1 + expected_sum));
+    free(a);
+    free(h);
+    free(bias);
+    free(squares);
+}
+
+static void relu(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    for (size_t i = 0; i < COUNT(SIZES); i++)
+        check_relu(kernels, SIZES[i].rows, SIZES[i].cols);
+}
+
+/* Divergence must stay visible, in the vectors and in the ragged end. */
+static void relu_keeps_nan(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    enum { COLS = 45 };
+    for (size_t at = 0; at < COLS; at++) {
+        real h[COLS] = {0}, bias[COLS] = {0};
+        double squares, sum;
+        h[at] = (real)NAN;
+        kernels->relu(h, bias, 1, COLS, &squares, &sum);
+        assert_true(isnan(h[at]) && isnan(squares) && isnan(sum));
+        memset(h, 0, sizeof h);
+        bias[at] = -(real)NAN;
+        kernels->relu(h, bias, 1, COLS, &squares, &sum);
+        assert_true(isnan(h[at]) && isnan(squares) && isnan(sum));
+    }
+}
+
+static void check_sums(const struct kernels *kernels, size_t rows, size_t cols) {
+    real *h = new_normal(rows * cols, 3), *weight = new_normal(rows, 4), *v = new_normal(cols, 5);
+    real *sums = new_normal(cols, 6);
+    double *dots = calloc(rows, sizeof *dots);
+    kernels->weighted_sum(h, weight, rows, cols, sums);
+    for (size_t k = 0; k < cols; k++) {
+        double expected = 0;
+        for (size_t i = 0; i < rows; i++)
+            expected += (double)weight[i] * h[i * cols + k];
+        assert_near(sums[k], expected, TOLERANCE * (1 + fabs(expected)));
+    }
+    kernels->dot_rows(h, v, rows, cols, dots);
+    for (size_t i = 0; i < rows; i++) {
+        double expected = 0;
+        for (size_t k = 0; k < cols; k++)
+            expected += (double)h[i * cols + k] * v[k];
+        assert_near(dots[i], expected, TOLERANCE * (10 + fabs(expected)));
+    }
+    free(h);
+    free(weight);
+    free(v);
+    free(sums);
+    free(dots);
+}
+
+static void weighted_sum_and_dot_rows(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    for (size_t i = 0; i < COUNT(SIZES); i++)
+        check_sums(kernels, SIZES[i].rows, SIZES[i].cols);
+}
+
+static void check_backward(const struct kernels *kernels, int fresh, size_t rows, size_t cols) {
+    real *h = new_activations(rows * cols, 7), *above = new_normal(rows * cols, 8);
+    real *g = new_reals(rows * cols), *s = new_normal(cols, 9), *sums = new_normal(cols, 10);
+    real *pull = new_normal(rows, 11), *back = new_normal(rows, 12);
+    double *expected_sums = calloc(cols, sizeof *expected_sums);
+    for (size_t i = 0; i < rows * cols; i++)
+        g[i] = fresh ? (real)NAN : above[i]; /* with `fresh` what was there counts for nothing */
+    kernels->relu_backward(h, g, fresh, pull, back, s, (real)0.25, rows, cols, sums);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t k = 0; k < cols; k++) {
+            double value = h[i * cols + k], expected = 0;
+            if (value > 0)
+                expected = (fresh ? 0 : (double)above[i * cols + k]) + (double)pull[i] * s[k] -
+                           back[i] * value + 0.25;
+            assert_near(g[i * cols + k], expected, TOLERANCE);
+            expected_sums[k] += expected;
+        }
+    for (size_t k = 0; k < cols; k++)
+        assert_near(sums[k], expected_sums[k], TOLERANCE * (1 + (double)rows));
+    free(h);
+    free(above);
+    free(g);
+    free(s);
+    free(sums);
+    free(pull);
+    free(back);
+    free(expected_sums);
+}
+
+static void relu_backward(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    for (size_t i = 0; i < COUNT(SIZES); i++) {
+        check_backward(kernels, 0, SIZES[i].rows, SIZES[i].cols);
+        check_backward(kernels, 1, SIZES[i].rows, SIZES[i].cols);
+    }
+}
+
+/* What one element should become, in float64. */
+struct element {
+    double w, m, v;
+};
+
+static struct element naive_update(const struct update *u, struct element e, double g) {
+    if (u->rule == UPDATE_ADAM) {
+        e.m = u->beta1 * e.m + (1 - u->beta1) * g;
+        e.v = u->beta2 * e.v + (1 - u->beta2) * g * g;
+        e.w -= u->rate * e.m / (sqrt(e.v) * u->root_correction + u->epsilon);
+    } else {
+        e.m = u->momentum * e.m + g;
+        e.w -= u->rate * (u->nesterov ? g + u->momentum * e.m : e.m);
+    }
+    return e;
+}
+
+static void check_update(const struct kernels *kernels, const struct update *update, size_t n) {
+    real *w = new_normal(n, 13), *g = new_normal(n, 14), *m = new_normal(n, 15);
+    real *v = new_activations(n, 16), *start[3] = {new_normal(n, 13), new_normal(n, 15),
+                                                   new_activations(n, 16)};
+    int has_m = update->rule == UPDATE_ADAM || update->momentum > 0;
+    kernels->update(update, n, w, g, has_m ? m : NULL, update->rule == UPDATE_ADAM ? v : NULL);
+    for (size_t i = 0; i < n; i++) {
+        struct element e = {start[0][i], has_m ? start[1][i] : 0, start[2][i]};
+        e = naive_update(update, e, g[i]);
+        assert_near(w[i], e.w, TOLERANCE * (1 + fabs(e.w)));
+        if (has_m)
+            assert_near(m[i], e.m, TOLERANCE);
+        if (update->rule == UPDATE_ADAM)
+            assert_near(v[i], e.v, TOLERANCE);
+    }
+    free(w);
+    free(g);
+    free(m);
+    free(v);
+    for (size_t i = 0; i < 3; i++)
+        free(start[i]);
+}
+
+static void update(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    const struct update updates[] = {
+        {.rule = UPDATE_ADAM, .rate = (real)0.1, .beta1 = (real)0.9, .beta2 = (real)0.99,
+         .root_correction = 3, .epsilon = (real)0.01},
+        {.rule = UPDATE_SGD, .rate = (real)0.1},
+        {.rule = UPDATE_SGD, .rate = (real)0.1, .momentum = (real)0.9},
+        {.rule = UPDATE_SGD, .rate = (real)0.1, .momentum = (real)0.9, .nesterov = 1},
+    };
+    const size_t sizes[] = {1, 7, 16, 33, 1000};
+    for (size_t u = 0; u < COUNT(updates); u++)
+        for (size_t i = 0; i < COUNT(sizes); i++)
+            check_update(kernels, &updates[u], sizes[i]);
+}
+
+/* Units and values of a code of n runs; the last two are the highest units of a shard of 256. */
+static void fill_code(size_t n, uint8_t *unit, real *value) {
+    struct rng rng = test_stream(17);
+    for (size_t j = 0; j < n; j++) {
+        unit[j] = (uint8_t)(n - j <= 2 ? 256 - (n - j) : j);
+        value[j] = (real)rng_uniform(&rng);
+    }
+}
+
+static void check_sparse(const struct kernels *kernels, size_t width, size_t n) {
+    enum { UNITS = 256 };
+    uint8_t unit[UNITS];
+    real value[UNITS];
+    real *w = new_normal(UNITS * width, 18), *out = new_normal(width, 19);
+    real *delta = new_normal(width, 19), *g = new_normal(UNITS * width, 18);
+    fill_code(n, unit, value);
+    kernels->sparse_read(unit, value, n, w, width, out);
+    for (size_t c = 0; c < width; c++) {
+        double expected = delta[c]; /* what `out` began with */
+        for (size_t j = 0; j < n; j++)
+            expected += (double)value[j] * w[unit[j] * width + c];
+        assert_near(out[c], expected, TOLERANCE * (1 + (double)n / 8));
+    }
+    kernels->sparse_write(unit, value, n, delta, width, g);
+    for (size_t j = 0; j < n; j++)
+        for (size_t c = 0; c < width; c++) {
+            real *was = &w[unit[j] * width + c];
+            *was += value[j] * delta[c];
+        }
+    for (size_t i = 0; i < UNITS * width; i++) /* and the rows of other units are as they were */
+        assert_near(g[i], w[i], TOLERANCE);
+    free(w);
+    free(out);
+    free(delta);
+    free(g);
+}
+
+static void sparse_read_and_write(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    const size_t widths[] = {8, 16, 24, 40}, counts[] = {0, 1, 2, 3, 37, 100};
+    for (size_t i = 0; i < COUNT(widths); i++)
+        for (size_t j = 0; j < COUNT(counts); j++)
+            check_sparse(kernels, widths[i], counts[j]);
+}
+
+static void auto_is_the_best(void **state) {
+    (void)state;
+    assert_ptr_equal(kernels_get(ISA_AUTO), kernels_get(isa_best()));
+    assert_non_null(kernels_get(ISA_BASELINE));
+    for (enum isa isa = ISA_BASELINE; isa <= ISA_AVX512; isa++)
+        assert_int_equal(kernels_get(isa) != NULL, isa_runs(isa));
+}
+
+static enum isa isas[] = {ISA_BASELINE, ISA_AVX2, ISA_AVX512};
+
+#define FOR_ISA(test, name, i)                                                                     \
+    {                                                                                              \
+        #test " " name, test, NULL, NULL, &isas[i]                                                 \
+    }
+#define FOR_ALL(test)                                                                              \
+    FOR_ISA(test, "baseline", 0), FOR_ISA(test, "avx2", 1), FOR_ISA(test, "avx512", 2)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        FOR_ALL(relu),
+        FOR_ALL(relu_keeps_nan),
+        FOR_ALL(weighted_sum_and_dot_rows),
+        FOR_ALL(relu_backward),
+        FOR_ALL(update),
+        FOR_ALL(sparse_read_and_write),
+        cmocka_unit_test(auto_is_the_best),
+    };
+    return cmocka_run_group_tests_name("core/kernels", tests, NULL, NULL);
+}
