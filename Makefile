@@ -2,10 +2,15 @@
 #
 #   SANITIZE=address|thread   builds everything with that sanitizer, in build/address or build/thread
 #   CC, CFLAGS                the compiler and its optimisation flags
+#   V=1                       shows the commands
 
-CC       ?= gcc
+MAKEFLAGS += --no-builtin-rules
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
 CFLAGS   ?= -O2 -g
 SANITIZE ?=
+V        ?=
 B        := build$(if $(SANITIZE),/$(SANITIZE))
 VERSION  := 0.1.0
 
@@ -15,6 +20,8 @@ HARDENING := $(if $(SANITIZE),-U_FORTIFY_SOURCE,-D_FORTIFY_SOURCE=2) -fstack-pro
 SANITIZER := $(if $(filter address,$(SANITIZE)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all) \
              $(if $(filter thread,$(SANITIZE)),-fsanitize=thread)
 comma    := ,
+Q        := $(if $(V),,@)
+say      := @$(if $(V),:,echo)
 COMPILE   = $(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) $(HARDENING) $(SANITIZER) -I. -pthread \
             -fopenmp-simd -D_GNU_SOURCE -DOVRD_VERSION='"$(VERSION)"' -MMD -MP
 LINK      = $(CC) $(SANITIZER) -pthread
@@ -73,42 +80,55 @@ clean: ## remove everything that was built
 
 $(B)/core/%.o: core/%.c
 	@mkdir -p $(@D)
-	$(COMPILE) -c $< -o $@
+	$(say) CC $@
+	$(Q)$(COMPILE) -c $< -o $@
 $(B)/core64/%.o: core/%.c
 	@mkdir -p $(@D)
-	$(COMPILE) -DOVR_FLOAT64 -c $< -o $@
+	$(say) CC $@
+	$(Q)$(COMPILE) -DOVR_FLOAT64 -c $< -o $@
 $(B)/core/kernels_%.o: core/kernels_isa.c
 	@mkdir -p $(@D)
-	$(COMPILE) -O3 -fno-math-errno -fno-trapping-math -DISA=$* $(ISA_$*) -c $< -o $@
+	$(say) CC $@
+	$(Q)$(COMPILE) -O3 -fno-math-errno -fno-trapping-math -DISA=$* $(ISA_$*) -c $< -o $@
 $(B)/core64/kernels_%.o: core/kernels_isa.c
 	@mkdir -p $(@D)
-	$(COMPILE) -O3 -fno-math-errno -fno-trapping-math -DOVR_FLOAT64 -DISA=$* $(ISA_$*) -c $< -o $@
+	$(say) CC $@
+	$(Q)$(COMPILE) -O3 -fno-math-errno -fno-trapping-math -DOVR_FLOAT64 -DISA=$* $(ISA_$*) -c $< -o $@
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(COMPILE) -c $< -o $@
+	$(say) CC $@
+	$(Q)$(COMPILE) -c $< -o $@
 $(B)/tests/core64/%.o: tests/core64/%.c
 	@mkdir -p $(@D)
-	$(COMPILE) -DOVR_FLOAT64 -c $< -o $@
+	$(say) CC $@
+	$(Q)$(COMPILE) -DOVR_FLOAT64 -c $< -o $@
 
 # Files that go into the binary as they are: the migrations and the API's contract.
 $(B)/server/migrations.o: $(wildcard migrations/*.sql)
 $(B)/api/openapi.o: api/openapi.json
 
 $(B)/ovrd: $(B)/server/main.o $(API) $(SERVER) $(CORE)
-	$(LINK) $^ -o $@ $(API_LIBS)
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(API_LIBS)
 $(B)/ovrctl: $(call objects,clients/cli)
-	$(LINK) $^ -o $@ $(CLIENT_LIBS) -lm
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(CLIENT_LIBS) -lm
 
 $(B)/tests/core/%: $(B)/tests/core/%.o $(CORE)
-	$(LINK) $^ -o $@ $(CORE_LIBS) -lcmocka
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -lcmocka
 $(B)/tests/core64/%: $(B)/tests/core64/%.o $(CORE64)
-	$(LINK) $^ -o $@ $(CORE_LIBS) -lcmocka
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -lcmocka
 $(B)/tests/server/%: $(B)/tests/server/%.o $(SERVER) $(CORE)
-	$(LINK) $^ -o $@ $(SERVER_LIBS) -lcmocka
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS) -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
-	$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lcmocka
+	$(say) LD $@
+	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lcmocka
 $(B)/tests/bench/%: $(B)/tests/bench/%.o $(CORE)
-	$(LINK) $^ -o $@ $(CORE_LIBS)
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS)
 
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

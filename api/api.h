@@ -1,5 +1,6 @@
-/* The REST API: handlers between HTTP and the server. Data flows one way: a request is read into structs, the
- * server does the work, structs are written as JSON. api/routes.c lists every route. */
+/* The REST API: handlers between HTTP and the server. Data flows one way: a request is read into
+ * structs, the server does the work, structs are written as JSON. api/routes.c lists every route.
+ */
 #ifndef API_API_H
 #define API_API_H
 
@@ -27,11 +28,11 @@ extern const struct route api_routes[];
 json_t *json_experiment(struct api *api, const struct experiment *experiment, int with_spec,
                         struct ovr_err *err);
 json_t *json_split(const struct dataset_split *split);
-json_t *json_time(int64_t ms);      /* null for 0 */
+json_t *json_time(int64_t ms); /* null for 0 */
 json_t *json_real_or_null(double value);
 
-/* Puts a figure into an object; dots in its name nest. A value that was not finite becomes null and its
- * name goes to "nonfinite". Returns 0 or OVR_NOMEM. */
+/* Puts a figure into an object; dots in its name nest. A value that was not finite becomes null and
+ * its name goes to "nonfinite". Returns 0 or OVR_NOMEM. */
 int json_put_figure(json_t *object, const struct figure *figure);
 
 /* Handlers, by file. */
@@ -52,7 +53,8 @@ struct reply *handle_openapi(struct request *request);
 
 extern const struct sink upload_sink; /* datasets.c */
 
-/* A whole number from the query: *value stays as it is when the argument is absent. On failure returns the problem. */
+/* A whole number from the query: *value stays as it is when the argument is absent. On failure
+ * returns the problem. */
 struct reply *query_int(const struct request *request, const char *name, int64_t min, int64_t max,
                         int64_t *value);
 

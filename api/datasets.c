@@ -14,7 +14,7 @@ static struct reply *read_content_digest(const struct request *request, char hex
         return NULL;
     const char *at = strstr(header, "sha-256=:");
     if (!at || digest_from_base64(at + strlen("sha-256=:"), ':', hex))
-        return problem(422, "invalid-header",
+        return problem(422, "invalid-request",
                        "Content-Digest must be sha-256=:<base64 of the SHA-256>: as in RFC 9530");
     return NULL;
 }
@@ -51,7 +51,7 @@ struct reply *handle_upload(struct request *request) {
     struct ovr_err err = {0};
     int fresh;
     if (upload_finish(request->upload, &split, &fresh, &err))
-        return err.code == OVR_INVALID ? problem(422, "invalid-data", "%s", err.text)
+        return err.code == OVR_INVALID ? problem(422, "invalid-dataset", "%s", err.text)
                                        : problem_from(&err);
     log_line(LOG_INFO, "dataset=%s split=%s samples=%lld sha256=%s %s", split.dataset, split.split,
              (long long)split.samples, split.sha256, fresh ? "stored" : "unchanged");
@@ -80,8 +80,7 @@ struct reply *handle_datasets(struct request *request) {
     size_t n;
     if (store_list_splits(api->store, NULL, &splits, &n, &err))
         return problem_from(&err);
-    struct reply *reply =
-        reply_json(200, json_pack("{s:o}", "datasets", group_splits(splits, n)));
+    struct reply *reply = reply_json(200, json_pack("{s:o}", "datasets", group_splits(splits, n)));
     free(splits);
     return reply;
 }

@@ -29,11 +29,11 @@ static struct reply *reply_experiment(struct api *api, int status, const char *i
 }
 
 static struct reply *reply_estimate(const struct cost *cost, json_t *warnings) {
-    return reply_json(
-        200, json_pack("{s:b, s:{s:I, s:I, s:f, s:f}, s:o}", "valid", 1, "estimate", "parameters",
-                       (json_int_t)cost->train.parameters, "memory_bytes",
-                       (json_int_t)cost->train.memory_bytes, "flops_per_epoch",
-                       cost->train.flops_per_epoch, "seconds", cost->seconds, "warnings", warnings));
+    return reply_json(200, json_pack("{s:b, s:{s:I, s:I, s:f, s:f}, s:o}", "valid", 1, "estimate",
+                                     "parameters", (json_int_t)cost->train.parameters,
+                                     "memory_bytes", (json_int_t)cost->train.memory_bytes,
+                                     "flops_per_epoch", cost->train.flops_per_epoch, "seconds",
+                                     cost->seconds, "warnings", warnings));
 }
 
 /* Stores what was admitted. */
@@ -59,15 +59,15 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
     free(text);
     if (rc) {
         json_decref(warnings);
-        return rc == OVR_CONFLICT ? problem(422, "idempotency-key-reused", "%s", err.text)
+        return rc == OVR_CONFLICT ? problem(422, "idempotency", "%s", err.text)
                                   : problem_from(&err);
     }
     if (!repeated) {
         log_line(LOG_INFO, "experiment=%s queued, name=\"%s\"", id, spec->name);
         pool_wake(api->pool);
     }
-    return reply_header(reply_experiment(api, 202, id, warnings), "Location",
-                        "/v1/experiments/%s", id);
+    return reply_header(reply_experiment(api, 202, id, warnings), "Location", "/v1/experiments/%s",
+                        id);
 }
 
 static struct reply *check_key(const struct request *request) {
@@ -75,7 +75,7 @@ static struct reply *check_key(const struct request *request) {
     size_t n = key ? strlen(key) : 1;
     if (n >= 1 && n <= 255)
         return NULL;
-    return problem(422, "invalid-header", "Idempotency-Key must have 1..255 characters");
+    return problem(422, "invalid-request", "Idempotency-Key must have 1..255 characters");
 }
 
 static struct reply *submit(struct request *request, json_t *document, struct spec *spec, int dry) {
@@ -83,15 +83,15 @@ static struct reply *submit(struct request *request, json_t *document, struct sp
     struct ovr_err err = {0};
     struct cost cost;
     json_t *faults = json_array(), *warnings = json_array();
-    int rc = faults && warnings ? spec_read(document, spec, faults, &err)
-                                : ovr_nomem(&err, "the spec");
+    int rc =
+        faults && warnings ? spec_read(document, spec, faults, &err) : ovr_nomem(&err, "the spec");
     if (!rc)
         rc = admit(&api->admission, spec, document, faults, warnings, &cost, &err);
     struct reply *reply = NULL;
     if (rc == OVR_INVALID && json_array_size(faults))
-        reply = problem_faults("invalid-spec",
-                               "the spec was not accepted; each entry of errors says what to change",
-                               json_incref(faults));
+        reply = problem_faults(
+            "invalid-spec", "the spec was not accepted; each entry of errors says what to change",
+            json_incref(faults));
     else if (rc)
         reply = problem_from(&err);
     else if (dry)

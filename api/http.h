@@ -9,13 +9,12 @@
  *   400  a Host that is missing or doubled, two Content-Lengths or one beside Transfer-Encoding, a
  *        path or a query with a bad escape, an encoded slash or NUL, a dot segment, a control
  *        character or broken UTF-8
- *   403  a Host that is not this machine's (a page that rebinds its name to 127.0.0.1 sends one), and
- *        another site's Origin on a method that changes something
- *   404  a path that no route has, 405 (with Allow) a method that no route of the path has
- *   413  a body over the route's limit, before it is read where its length is announced
- *   415  a body that says it is not JSON where the route takes JSON
- *   422  query arguments that the route doesn't know, or twice the same
- *   503  (with Retry-After) a full house, or one that closes
+ *   403  a Host that is not this machine's (a page that rebinds its name to 127.0.0.1 sends one),
+ * and another site's Origin on a method that changes something 404  a path that no route has, 405
+ * (with Allow) a method that no route of the path has 413  a body over the route's limit, before it
+ * is read where its length is announced 415  a body that says it is not JSON where the route takes
+ * JSON 422  query arguments that the route doesn't know, or twice the same 503  (with Retry-After)
+ * a full house, or one that closes
  *
  * HEAD is answered wherever GET is, OPTIONS everywhere. A reply with an ETag that the request's
  * If-None-Match names becomes 304. A refusal that comes before a large body closes the connection.
@@ -77,8 +76,9 @@ struct route {
     const struct sink *sink;
 };
 
-/* Replies. All take over what they are given, also when they fail; each returns NULL when memory runs
- * out (the transport then answers 500). A reply that is not returned must be given to reply_free. */
+/* Replies. All take over what they are given, also when they fail; each returns NULL when memory
+ * runs out (the transport then answers 500). A reply that is not returned must be given to
+ * reply_free. */
 
 /* Compact, members in order, a newline at the end, reals with 15 digits. body NULL: out of memory
  * somewhere in building it. */
@@ -121,18 +121,19 @@ struct http_config {
     uint64_t max_upload_bytes;
     const struct route *routes; /* ends with a route whose method is NULL */
     void *context;
-    /* A line per request and for trouble, without a line break; called from several threads at once.
-     * May be NULL. */
+    /* A line per request and for trouble, without a line break; called from several threads at
+     * once. May be NULL. */
     void (*log)(void *context, const char *line);
 };
 
 /* Starts listening. The config is copied; what it points to must live until http_stop(). On success
- * *url is "http://127.0.0.1:43211", valid until http_stop(). Refuses an address that is not loopback
- * (OVR_INVALID, with what to do instead) since there are no users yet. */
+ * *url is "http://127.0.0.1:43211", valid until http_stop(). Refuses an address that is not
+ * loopback (OVR_INVALID, with what to do instead) since there are no users yet. */
 int http_start(struct http **http, const struct http_config *config, const char **url,
                struct ovr_err *err);
 
-/* Closes the door, gives the replies under way two seconds to end, then cuts them off. NULL is fine. */
+/* Closes the door, gives the replies under way two seconds to end, then cuts them off. NULL is
+ * fine. */
 void http_stop(struct http *http);
 
 #endif

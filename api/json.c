@@ -85,8 +85,9 @@ static json_t *json_tags(const char *tags) {
 }
 
 static json_t *json_progress(struct api *api, const struct experiment *e) {
-    static const char *const phases[] = {
-        [PHASE_PREPARING] = "preparing", [PHASE_TRAINING] = "training", [PHASE_PROBING] = "probing"};
+    static const char *const phases[] = {[PHASE_PREPARING] = "preparing",
+                                         [PHASE_TRAINING] = "training",
+                                         [PHASE_PROBING] = "probing"};
     struct pool_progress p;
     if (e->state != STATE_RUNNING || !pool_progress(api->pool, e->id, &p))
         return json_null();
@@ -116,9 +117,9 @@ static json_t *json_error(const struct experiment *e) {
     json_t *error = json_pack("{s:s+, s:s, s:s?}", "type", "/problems/", e->problem_kind, "title",
                               problem_title(e->problem_kind), "detail", e->problem_detail);
     if (error && e->problem_pointer)
-        json_object_set_new(error, "errors",
-                            json_pack("[{s:s, s:s?}]", "pointer", e->problem_pointer, "detail",
-                                      e->problem_detail));
+        json_object_set_new(
+            error, "errors",
+            json_pack("[{s:s, s:s?}]", "pointer", e->problem_pointer, "detail", e->problem_detail));
     return error;
 }
 

@@ -16,7 +16,9 @@ static const struct kind kinds[] = {
     {"bad-request", "Malformed HTTP request"},
     {"conflict", "Not possible in this state"},
     {"connections", "Too many connections"},
+    {"crashed", "The daemon ended while it ran"},
     {"digest-mismatch", "The body does not match its digest"},
+    {"diverged", "Training left the finite numbers"},
     {"forbidden-host", "Host is not this machine"},
     {"forbidden-origin", "Request comes from another site"},
     {"full", "No room now"},
@@ -30,16 +32,15 @@ static const struct kind kinds[] = {
     {"method-not-allowed", "Method not allowed"},
     {"not-found", "Not found"},
     {"out-of-memory", "Out of memory"},
-    {"precondition-failed", "Changed in the meantime"},
-    {"precondition-required", "If-Match is missing"},
     {"shutting-down", "The server is shutting down"},
     {"storage", "Storage failed"},
+    {"time-limit", "Over its time limit"},
     {"too-large", "Over a limit"},
     {"unsupported-media-type", "Unsupported media type"},
 };
 
 /* A slug that nobody entered above is its own title: a reply with a poor title is still a reply. */
-static const char *title_of(const char *slug) {
+const char *problem_title(const char *slug) {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (strcmp(kinds[i].slug, slug) == 0)
             return kinds[i].title;
@@ -65,9 +66,9 @@ static json_t *json_text(const char *text) {
 
 /* Takes members over; may be NULL. */
 static struct reply *build(int status, const char *slug, const char *detail, json_t *members) {
-    json_t *body = json_pack("{s:o, s:s, s:i, s:o}", "type", json_sprintf("/problems/%s", slug),
-                             "title", title_of(slug), "status", status, "detail",
-                             json_text(detail));
+    json_t *body =
+        json_pack("{s:o, s:s, s:i, s:o}", "type", json_sprintf("/problems/%s", slug), "title",
+                  problem_title(slug), "status", status, "detail", json_text(detail));
     if (body && members && json_object_update_missing(body, members) != 0) {
         json_decref(body);
         body = NULL;
@@ -175,8 +176,7 @@ json_t *body_json(const struct request *request, struct reply **refusal) {
         return NULL;
     }
     json_error_t error;
-    json_t *json =
-        json_loadb(request->body, request->body_size, JSON_REJECT_DUPLICATES, &error);
+    json_t *json = json_loadb(request->body, request->body_size, JSON_REJECT_DUPLICATES, &error);
     if (json)
         return json;
     if (json_error_code(&error) != json_error_out_of_memory)

@@ -4,8 +4,8 @@
 
 #include "api/http.h"
 
-/* `type` is "/problems/<slug>", `title` the slug's in the table of problem.c, `detail` as formatted;
- * bytes that are not UTF-8 become '?'. */
+/* `type` is "/problems/<slug>", `title` the slug's in the table of problem.c, `detail` as
+ * formatted; bytes that are not UTF-8 become '?'. */
 struct reply *problem(int status, const char *slug, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -23,5 +23,8 @@ struct reply *problem_faults(const char *slug, const char *detail, json_t *error
 /* The request's body as JSON, owned by the caller; duplicate members are refused. NULL: return
  * *refusal (400 with `line` and `column`), which is itself NULL where memory ran out. */
 json_t *body_json(const struct request *request, struct reply **refusal);
+
+/* What a kind of problem is called; a slug that is not in the table is its own title. */
+const char *problem_title(const char *slug);
 
 #endif

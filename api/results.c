@@ -29,8 +29,8 @@ static json_t *thin_out(json_t *list, size_t points) {
         return list;
     json_t *few = json_array();
     for (size_t i = 0; i < points; i++)
-        json_array_append(few, json_array_get(list, points == 1 ? n - 1
-                                                                : i * (n - 1) / (points - 1)));
+        json_array_append(few,
+                          json_array_get(list, points == 1 ? n - 1 : i * (n - 1) / (points - 1)));
     json_decref(list);
     return few;
 }
@@ -54,7 +54,8 @@ struct reply *handle_metrics(struct request *request) {
         reply = problem_from(&err);
     } else {
         int full = json_array_size(series.list) == EPOCHS_PER_REPLY;
-        reply = reply_json(200, json_pack("{s:o}", "series", thin_out(series.list, (size_t)points)));
+        reply =
+            reply_json(200, json_pack("{s:o}", "series", thin_out(series.list, (size_t)points)));
         reply = reply_etag(reply, "%lld", (long long)e.revision);
         if (full)
             reply = reply_header(reply, "Link",
@@ -65,7 +66,8 @@ struct reply *handle_metrics(struct request *request) {
     return reply;
 }
 
-/* Bins as they go out: adjacent ones merged until there are at most `bins`; the edge at 0.1 is kept. */
+/* Bins as they go out: adjacent ones merged until there are at most `bins`; the edge at 0.1 is
+ * kept. */
 struct bins {
     double edges[HISTOGRAM_BINS + 1];
     uint64_t counts[HISTOGRAM_BINS];
@@ -78,8 +80,7 @@ static void read_bins(const struct histogram *h, struct bins *bins) {
         bins->edges[i] = histogram_edges[i];
         bins->counts[i] = h->counts[i];
     }
-    bins->edges[bins->n] =
-        bins->n < HISTOGRAM_BINS ? histogram_edges[bins->n] : h->maximum;
+    bins->edges[bins->n] = bins->n < HISTOGRAM_BINS ? histogram_edges[bins->n] : h->maximum;
 }
 
 /* Merges runs of `by` bins, counted from the edge at 0.1 to both sides. */
@@ -136,8 +137,8 @@ static struct reply *read_histogram_query(const struct request *request, int64_t
     if (!reply && layer && strcmp(layer, "hidden.0") && strcmp(layer, "0"))
         reply = problem(422, "invalid-query", "layer must be hidden.0, the only hidden layer");
     if (!reply && on && strcmp(on, "test") && strcmp(on, "validation"))
-        reply = problem(422, "invalid-query", "split must be validation or test, got \"%.40s\"",
-                        on);
+        reply =
+            problem(422, "invalid-query", "split must be validation or test, got \"%.40s\"", on);
     snprintf(split, 16, "%s", on ? on : "");
     return reply;
 }

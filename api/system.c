@@ -17,12 +17,12 @@ struct reply *handle_version(struct request *request) {
     struct api *api = request->context;
     char cpu[128];
     cpu_model(cpu, sizeof cpu);
-    return reply_json(200, json_pack("{s:s, s:s, s:{s:s, s:s}, s:s, s:s, s:i, s:I}", "program",
-                                     "ovrd", "version", OVRD_VERSION, "blas", "library",
-                                     linalg_library(), "kernel", linalg_kernel(), "isa",
-                                     isa_name(api->kernels->isa), "cpu", cpu, "cores",
-                                     api->admission.cores, "memory_bytes",
-                                     (json_int_t)api->admission.memory_bytes));
+    return reply_json(200,
+                      json_pack("{s:s, s:s, s:{s:s, s:s}, s:s, s:s, s:i, s:I}", "program", "ovrd",
+                                "version", OVRD_VERSION, "blas", "library", linalg_library(),
+                                "kernel", linalg_kernel(), "isa", isa_name(api->kernels->isa),
+                                "cpu", cpu, "cores", api->admission.cores, "memory_bytes",
+                                (json_int_t)api->admission.memory_bytes));
 }
 
 struct reply *handle_openapi(struct request *request) {

@@ -1,7 +1,7 @@
 /* Learned weights: the list of tensors, and one tensor as NPY or JSON, streamed from its file. */
+#include "server/weights.h"
 #include "api/api.h"
 #include "core/npy.h"
-#include "server/weights.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,8 +22,8 @@ static struct reply *read_epoch(const struct request *request, const char **epoc
 }
 
 static struct reply *no_weights(const struct experiment *e) {
-    return problem(404, "not-found",
-                   "experiment %s is %s and has no weights%s", e->id, state_names[e->state],
+    return problem(404, "not-found", "experiment %s is %s and has no weights%s", e->id,
+                   state_names[e->state],
                    e->state == STATE_QUEUED || e->state == STATE_RUNNING
                        ? " yet; they are there when it has succeeded"
                        : "");
@@ -61,10 +61,11 @@ struct reply *handle_weights(struct request *request) {
     if (!reply) {
         json_t *list = json_array();
         for (size_t i = 0; i < n; i++)
-            json_array_append_new(list, json_pack("{s:s, s:o, s:s}", "name", tensors[i].name,
-                                                  "shape", json_shape(&tensors[i]), "dtype",
-                                                  tensors[i].dtype));
-        reply = reply_json(200, json_pack("{s:s, s:o}", "epoch", tensors[0].epoch, "tensors", list));
+            json_array_append_new(list,
+                                  json_pack("{s:s, s:o, s:s}", "name", tensors[i].name, "shape",
+                                            json_shape(&tensors[i]), "dtype", tensors[i].dtype));
+        reply =
+            reply_json(200, json_pack("{s:s, s:o}", "epoch", tensors[0].epoch, "tensors", list));
         reply = reply_etag(reply, "%lld", (long long)e.revision);
     }
     experiment_release(&e);
@@ -75,13 +76,13 @@ struct reply *handle_weights(struct request *request) {
 /* A tensor on its way out. */
 struct sending {
     struct tensor tensor;
-    size_t first, end;   /* rows */
-    char *map;           /* the whole file */
+    size_t first, end; /* rows */
+    char *map;         /* the whole file */
     size_t map_bytes;
-    char head[512];      /* what goes before the numbers */
+    char head[512]; /* what goes before the numbers */
     size_t head_bytes;
-    size_t row, column;  /* JSON: the next number */
-    int stage;           /* JSON: head, numbers, tail, end */
+    size_t row, column; /* JSON: the next number */
+    int stage;          /* JSON: head, numbers, tail, end */
 };
 
 static void release(void *context) {
@@ -192,8 +193,8 @@ static struct reply *send_npy(struct sending *s) {
     size_t bytes = NPY_HEADER + (s->end - s->first) * s->tensor.columns * sizeof(float);
     char name[sizeof s->tensor.name];
     memcpy(name, s->tensor.name, sizeof name);
-    struct reply *reply = reply_stream(200, "application/octet-stream", (int64_t)bytes, read_npy,
-                                       release, s);
+    struct reply *reply =
+        reply_stream(200, "application/octet-stream", (int64_t)bytes, read_npy, release, s);
     return reply_header(reply, "Content-Disposition", "attachment; filename=\"%s.npy\"", name);
 }
 

@@ -17,8 +17,9 @@ const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "fa
 /* All SQL, by name. Every connection prepares all of it when it opens, so a slip shows at start. */
 #define EXPERIMENT_COLUMNS                                                                         \
     "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
-    "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
-    "CASE state WHEN 'queued' THEN (SELECT count(*) FROM experiment AS q WHERE q.state = "         \
+    "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail"
+#define POSITION                                                                                   \
+    ", CASE state WHEN 'queued' THEN (SELECT count(*) FROM experiment AS q WHERE q.state = "       \
     "'queued' AND (q.priority > e.priority OR (q.priority = e.priority AND q.seq <= e.seq))) END"
 #define SPLIT_COLUMNS "dataset, split, sha256, format, bytes, samples, width, classes, created_at"
 
@@ -65,17 +66,18 @@ static const char *const sql[N_SQL] = {
                 "VALUES (?1, ?2, ?3, ?4)",
     [FIND_KEY] = "SELECT e.id, i.body_sha256 FROM idempotency AS i JOIN experiment AS e "
                  "ON e.seq = i.experiment WHERE i.key = ?1",
-    [GET_EXPERIMENT] = "SELECT " EXPERIMENT_COLUMNS " FROM experiment AS e WHERE id = ?1",
+    [GET_EXPERIMENT] = "SELECT " EXPERIMENT_COLUMNS POSITION " FROM experiment AS e WHERE id = ?1",
     [LIST_EXPERIMENTS] =
-        "SELECT " EXPERIMENT_COLUMNS " FROM experiment AS e WHERE seq < ?1 AND (?2 IS NULL OR "
+        "SELECT " EXPERIMENT_COLUMNS POSITION
+        " FROM experiment AS e WHERE seq < ?1 AND (?2 IS NULL OR "
         "state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND (?4 IS NULL "
         "OR substr(name, 1, length(?4)) = ?4) ORDER BY seq DESC LIMIT ?5",
     [FIRST_IN_QUEUE] = "SELECT seq, memory_bytes FROM experiment WHERE state = 'queued' "
                        "ORDER BY priority DESC, seq LIMIT 1",
     [CLAIM] =
-        "UPDATE experiment AS e SET state = 'running', revision = revision + 1, started_at = "
+        "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
         "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' "
-        "RETURNING " EXPERIMENT_COLUMNS,
+        "RETURNING " EXPERIMENT_COLUMNS ", NULL",
     [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
     [TOUCH] = "UPDATE experiment SET revision = revision + 1 WHERE seq = ?1 AND state = 'running'",

@@ -474,6 +474,32 @@ static void clean_protocol_reads_test_only_at_the_end(void **state) {
     sphere_release(&sphere);
 }
 
+/* The test split and the probe get the weights of the best epoch: a run that ended there says the same. */
+static void best_epoch_is_what_counts(void **state) {
+    (void)state;
+    /* Labels at random: the classifier learns them by heart, and the watched loss soon rises. */
+    struct samples train = new_samples(150, 6, 3, 70), test = new_samples(60, 6, 3, 80);
+    struct train_config config = mlp_config();
+    config.protocol = PROTOCOL_CLEAN;
+    config.epochs = 12;
+    add_probe(&config);
+    struct record *longer = run(&config, &train, &test, 2);
+    assert_true(longer->result.best_epoch < 12);
+    config.epochs = longer->result.best_epoch;
+    struct record *shorter = run(&config, &train, &test, 2);
+    size_t n_params = 300 * (6 + 1 + 8) + 8;
+    assert_memory_equal(longer->result.best, shorter->result.last, n_params * sizeof(real));
+    assert_memory_equal(&longer->result.terms, &shorter->result.terms, sizeof(struct terms));
+    assert_memory_equal(&longer->result.measures, &shorter->result.measures,
+                        sizeof(struct measures));
+    assert_memory_equal(longer->result.probe.weights, shorter->result.probe.weights,
+                        301 * 8 * sizeof(real));
+    record_free(longer);
+    record_free(shorter);
+    samples_release(&train);
+    samples_release(&test);
+}
+
 static void published_protocol_watches_test(void **state) {
     (void)state;
     struct sphere sphere = new_sphere(205, 150);
@@ -669,6 +695,7 @@ int main(void) {
         cmocka_unit_test(clean_protocol_holds_out_a_share),
         cmocka_unit_test(nothing_left_to_train_on_is_refused),
         cmocka_unit_test(clean_protocol_reads_test_only_at_the_end),
+        cmocka_unit_test(best_epoch_is_what_counts),
         cmocka_unit_test(published_protocol_watches_test),
         cmocka_unit_test(early_stopping),
         cmocka_unit_test(divergence_names_the_step),
