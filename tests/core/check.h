@@ -1,4 +1,5 @@
-/* What the core's tests share: near-equality, random numbers, teams, samples and codes made by hand.
+/* What the core's tests share: near-equality, random numbers, teams, samples and codes made by
+ * hand.
  *
  * Included by the tests of both builds, so everything is `static inline` and in terms of `real`.
  */
@@ -67,7 +68,8 @@ static inline void check_failed(int rc, int code, const struct ovr_err *err, con
     _fail(file, line);
 }
 
-/* ‖a − b‖ / ‖b − origin‖: how far two ways to the same place are apart, in terms of the way. `origin` NULL: 0. */
+/* ‖a − b‖ / ‖b − origin‖: how far two ways to the same place are apart, in terms of the way.
+ * `origin` NULL: 0. */
 static inline double distance(size_t n, const real *a, const double *b, const double *origin) {
     double apart = 0, way = 0;
     for (size_t i = 0; i < n; i++) {
@@ -168,7 +170,8 @@ static inline void encode_blocks(struct member *member, void *arg) {
     }
 }
 
-/* The code of n samples whose activations are h (n×n_units, not negative). `labels` stay the caller's. */
+/* The code of n samples whose activations are h (n×n_units, not negative). `labels` stay the
+ * caller's. */
 static inline struct code *new_code(struct team *team, const real *h, size_t n, size_t n_units,
                                     const uint16_t *labels) {
     struct ovr_err err = {0};

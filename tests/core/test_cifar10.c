@@ -18,7 +18,8 @@ static uint8_t *new_records(void) {
     return bytes;
 }
 
-static int open_bytes(struct samples *samples, const uint8_t *bytes, size_t n, struct ovr_err *err) {
+static int open_bytes(struct samples *samples, const uint8_t *bytes, size_t n,
+                      struct ovr_err *err) {
     char path[] = "/tmp/test_cifar10_XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);

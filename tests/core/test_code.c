@@ -24,7 +24,7 @@ static void assert_reproduces(const struct code *code, const real *h) {
 static void reproduces_activations(void **state) {
     (void)state;
     real *h = new_activations(SAMPLES * UNITS, 1);
-    memset(h + 5 * UNITS, 0, UNITS * sizeof *h);                   /* an empty code */
+    memset(h + 5 * UNITS, 0, UNITS * sizeof *h);                       /* an empty code */
     memset(h + CODE_BLOCK * UNITS, 0, CODE_BLOCK * UNITS * sizeof *h); /* a whole block of them */
     for (size_t i = 0; i < COUNT(TEAM_SIZES); i++) {
         struct team *team = new_team(TEAM_SIZES[i]);

@@ -152,8 +152,8 @@ static struct element naive_update(const struct update *u, struct element e, dou
 
 static void check_update(const struct kernels *kernels, const struct update *update, size_t n) {
     real *w = new_normal(n, 13), *g = new_normal(n, 14), *m = new_normal(n, 15);
-    real *v = new_activations(n, 16), *start[3] = {new_normal(n, 13), new_normal(n, 15),
-                                                   new_activations(n, 16)};
+    real *v = new_activations(n, 16),
+         *start[3] = {new_normal(n, 13), new_normal(n, 15), new_activations(n, 16)};
     int has_m = update->rule == UPDATE_ADAM || update->momentum > 0;
     kernels->update(update, n, w, g, has_m ? m : NULL, update->rule == UPDATE_ADAM ? v : NULL);
     for (size_t i = 0; i < n; i++) {
@@ -176,8 +176,12 @@ static void check_update(const struct kernels *kernels, const struct update *upd
 static void update(void **state) {
     const struct kernels *kernels = kernels_under_test(state);
     const struct update updates[] = {
-        {.rule = UPDATE_ADAM, .rate = (real)0.1, .beta1 = (real)0.9, .beta2 = (real)0.99,
-         .root_correction = 3, .epsilon = (real)0.01},
+        {.rule = UPDATE_ADAM,
+         .rate = (real)0.1,
+         .beta1 = (real)0.9,
+         .beta2 = (real)0.99,
+         .root_correction = 3,
+         .epsilon = (real)0.01},
         {.rule = UPDATE_SGD, .rate = (real)0.1},
         {.rule = UPDATE_SGD, .rate = (real)0.1, .momentum = (real)0.9},
         {.rule = UPDATE_SGD, .rate = (real)0.1, .momentum = (real)0.9, .nesterov = 1},
@@ -244,9 +248,7 @@ static void auto_is_the_best(void **state) {
 static enum isa isas[] = {ISA_BASELINE, ISA_AVX2, ISA_AVX512};
 
 #define FOR_ISA(test, name, i)                                                                     \
-    {                                                                                              \
-        #test " " name, test, NULL, NULL, &isas[i]                                                 \
-    }
+    { #test " " name, test, NULL, NULL, &isas[i] }
 #define FOR_ALL(test)                                                                              \
     FOR_ISA(test, "baseline", 0), FOR_ISA(test, "avx2", 1), FOR_ISA(test, "avx512", 2)
 

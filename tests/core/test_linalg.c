@@ -5,7 +5,7 @@
 enum { M = 5, N = 9, K = 13, SLACK = 3 }; /* rows are SLACK elements longer than they need be */
 
 typedef void multiply_fn(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *b,
-                     size_t ldb, real beta, real *c, size_t ldc);
+                         size_t ldb, real beta, real *c, size_t ldc);
 
 static void check_product(multiply_fn *multiply, int a_transposed, int b_transposed, real beta) {
     size_t lda = (a_transposed ? M : K) + SLACK, ldb = (b_transposed ? K : N) + SLACK;

@@ -27,7 +27,8 @@ static void measure_split(struct member *member, void *arg) {
         pass->out = out;
 }
 
-/* Measures h (n×UNITS), after another split whose every unit is far more active: sums have to start anew. */
+/* Measures h (n×UNITS), after another split whose every unit is far more active: sums have to start
+ * anew. */
 static struct measures measure(const real *h, size_t n, int threads) {
     struct ovr_err err = {0};
     struct team *team = new_team(threads);

@@ -1,5 +1,5 @@
-/* The layer as a whole: initial weights, groups of an evaluation, J from its definition. Gradients are in
- * tests/core64/test_net.c. */
+/* The layer as a whole: initial weights, groups of an evaluation, J from its definition. Gradients
+ * are in tests/core64/test_net.c. */
 #include "core/net.h"
 #include "tests/core/check.h"
 
@@ -22,14 +22,19 @@ static void init_work(struct member *member, void *arg) {
     net_init_weights(member, arg);
 }
 
-static const struct net_config mlp = {
-    .n_inputs = INPUTS, .n_units = UNITS, .n_classes = CLASSES, .init = INIT_GLOROT,
-    .ovr = {.lambda = 1e-3}, .activity = 1, .activity_target = 0.5, .seed = 4};
+static const struct net_config mlp = {.n_inputs = INPUTS,
+                                      .n_units = UNITS,
+                                      .n_classes = CLASSES,
+                                      .init = INIT_GLOROT,
+                                      .ovr = {.lambda = 1e-3},
+                                      .activity = 1,
+                                      .activity_target = 0.5,
+                                      .seed = 4};
 
 static struct terms forward(struct team *team, struct net *net, const struct samples *samples,
                             size_t first, size_t n, size_t group) {
-    struct pass pass = {net, {samples->values + first * INPUTS, samples->labels + first, n, group},
-                        {0}};
+    struct pass pass = {
+        net, {samples->values + first * INPUTS, samples->labels + first, n, group}, {0}};
     team_run(team, forward_work, &pass);
     return pass.terms;
 }
@@ -86,12 +91,14 @@ static void activations_norms_and_j(void **state) {
     team_free(team);
 }
 
-/* n rows at once in groups are the same as the groups one after the other, with a ragged last one. */
+/* n rows at once in groups are the same as the groups one after the other, with a ragged last one.
+ */
 static void check_groups(const struct net_config *config) {
     enum { GROUP = 16 };
     struct team *team = new_team(3);
     struct samples samples = new_samples(ROWS, INPUTS, CLASSES, 2);
-    memset(samples.values + 20 * INPUTS, 0, INPUTS * sizeof(real)); /* an empty code in the second */
+    memset(samples.values + 20 * INPUTS, 0,
+           INPUTS * sizeof(real)); /* an empty code in the second */
     struct net *net = new_net(config, 0, ROWS, 3);
     team_run(team, init_work, net);
     struct terms at_once = forward(team, net, &samples, 0, ROWS, GROUP), sums = {0};
@@ -127,8 +134,12 @@ static void groups_count_one_by_one(void **state) {
 
 static void check_init(enum init init, double scale, double deviation, double head_deviation) {
     struct team *team = new_team(2);
-    struct net_config config = {.n_inputs = 40, .n_units = 500, .n_classes = 10, .init = init,
-                                .init_scale = scale, .seed = 3};
+    struct net_config config = {.n_inputs = 40,
+                                .n_units = 500,
+                                .n_classes = 10,
+                                .init = init,
+                                .init_scale = scale,
+                                .seed = 3};
     struct net *net = new_net(&config, 0, 1, 2);
     team_run(team, init_work, net);
     double squares = 0, head_squares = 0, mean = 0;

@@ -28,8 +28,8 @@ static void adam_steps(void **state) {
     check_steps(&config, (double[]){0.90000002, 0.873366322773, 0.839323418249, 0.775782611973,
                                     0.72207614222});
     config.epsilon = 0.5; /* added to the corrected root, not inside it */
-    check_steps(&config, (double[]){0.95, 0.938241714303, 0.924691747252, 0.881769275992,
-                                    0.846831325477});
+    check_steps(&config,
+                (double[]){0.95, 0.938241714303, 0.924691747252, 0.881769275992, 0.846831325477});
 }
 
 static void sgd_steps(void **state) {
@@ -77,8 +77,8 @@ static void check_schedule(const struct schedule_config *config, double rate, si
 
 static void plateau_cuts_after_patience(void **state) {
     (void)state;
-    /* The first loss is an improvement; the fifth epoch in a row without one cuts. The wait starts anew, and
-     * what is no better than the best of before the cut is no improvement. */
+    /* The first loss is an improvement; the fifth epoch in a row without one cuts. The wait starts
+     * anew, and what is no better than the best of before the cut is no improvement. */
     const double losses[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0.5};
     const double rates[] = {1, 1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01};
     check_schedule(&published, 1, COUNT(losses), losses, rates);
@@ -86,7 +86,8 @@ static void plateau_cuts_after_patience(void **state) {
 
 static void plateau_needs_more_than_min_delta(void **state) {
     (void)state;
-    /* Small gains do not count, nor does their sum until it exceeds min_delta: it is measured from the best. */
+    /* Small gains do not count, nor does their sum until it exceeds min_delta: it is measured from
+     * the best. */
     const double slow[] = {1, 0.99996, 0.99994, 0.99993, 0.99992, 0.99991};
     const double slow_rates[] = {1, 1, 1, 1, 1, 0.1};
     check_schedule(&published, 1, COUNT(slow), slow, slow_rates);

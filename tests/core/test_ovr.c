@@ -136,8 +136,22 @@ static void cross_entropy_by_hand(void **state) {
     double loss = softmax_cross_entropy(2, 3, 8, logits, labels, delta, &correct);
     assert_near(loss, (0.40760596444438 + 1.09861228866811) / 2, 1e-12);
     assert_int_equal(correct, 1); /* of equal logits the first counts, which is not the label */
-    const double expected[] = {0.09003057 / 2, 0.24472847 / 2, (0.66524096 - 1) / 2, 0, 0, 0, 0, 0,
-                               1. / 6, (1. / 3 - 1) / 2, 1. / 6, 0, 0, 0, 0, 0};
+    const double expected[] = {0.09003057 / 2,
+                               0.24472847 / 2,
+                               (0.66524096 - 1) / 2,
+                               0,
+                               0,
+                               0,
+                               0,
+                               0,
+                               1. / 6,
+                               (1. / 3 - 1) / 2,
+                               1. / 6,
+                               0,
+                               0,
+                               0,
+                               0,
+                               0};
     for (size_t i = 0; i < COUNT(expected); i++)
         assert_near(delta[i], expected[i], 1e-7);
 }

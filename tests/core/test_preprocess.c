@@ -4,7 +4,8 @@
 
 enum { D = 12, ROWS = 700 }; /* more than one block of rows, the last one ragged */
 
-/* Correlated features of very different spread and place, so that the axes are far from degenerate. */
+/* Correlated features of very different spread and place, so that the axes are far from degenerate.
+ */
 static struct samples correlated_samples(size_t n, size_t d) {
     struct samples samples = new_samples(n, d, 0, 20);
     real *mix = new_normal(d * d, 21), *raw = new_reals(d);
@@ -58,7 +59,8 @@ static void rotate(double *a, size_t n, size_t p, size_t q, double c, double s, 
     }
 }
 
-/* Cyclic Jacobi: `a` becomes diagonal, the rows of `vectors` its eigenvectors, both in falling order. */
+/* Cyclic Jacobi: `a` becomes diagonal, the rows of `vectors` its eigenvectors, both in falling
+ * order. */
 static void jacobi(double *a, size_t n, double *values, double *vectors) {
     for (size_t i = 0; i < n * n; i++)
         vectors[i] = i % (n + 1) == 0;
@@ -108,7 +110,8 @@ static struct preprocess fit(struct team *team, const struct samples *samples, c
                              size_t n, const struct preprocess_step *steps, size_t n_steps) {
     struct ovr_err err = {0};
     struct preprocess preprocess;
-    assert_ok(preprocess_fit(&preprocess, team, samples, rows, n, steps, n_steps, NULL, &err), &err);
+    assert_ok(preprocess_fit(&preprocess, team, samples, rows, n, steps, n_steps, NULL, &err),
+              &err);
     return preprocess;
 }
 
@@ -185,8 +188,8 @@ static void check_pca(int whiten) {
         for (size_t k = 0; k < K; k++) {
             double expected = 0;
             for (size_t j = 0; j < D; j++)
-                expected += axes[k * D + j] * (samples.values[i * D + j] -
-                                               naive_mean(&samples, rows, n, j));
+                expected += axes[k * D + j] *
+                            (samples.values[i * D + j] - naive_mean(&samples, rows, n, j));
             expected /= whiten ? sqrt(values[k]) : 1;
             assert_near(out[i * K + k], expected, whiten ? 1e-3 : 1e-3 * sqrt(values[0]));
         }

@@ -1,4 +1,5 @@
-/* The probe: learns what can be learned, and takes the steps of an independent logistic regression. */
+/* The probe: learns what can be learned, and takes the steps of an independent logistic regression.
+ */
 #include "core/probe.h"
 #include "tests/core/check.h"
 
@@ -73,7 +74,8 @@ static void learns_separable_classes(void **state) {
     team_free(team);
 }
 
-/* Multinomial logistic regression with Adam, dense and in float64. Row UNITS of the weights is the bias. */
+/* Multinomial logistic regression with Adam, dense and in float64. Row UNITS of the weights is the
+ * bias. */
 struct naive {
     double w[(UNITS + 1) * CLASSES], m[(UNITS + 1) * CLASSES], v[(UNITS + 1) * CLASSES];
     double g[(UNITS + 1) * CLASSES];
@@ -242,12 +244,9 @@ static void divergence_is_reported(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(learns_separable_classes),
-        cmocka_unit_test(steps_equal_naive_regression),
-        cmocka_unit_test(best_epoch_is_kept),
-        cmocka_unit_test(same_bits_for_any_team),
-        cmocka_unit_test(stop_flag_is_obeyed),
-        cmocka_unit_test(divergence_is_reported),
+        cmocka_unit_test(learns_separable_classes), cmocka_unit_test(steps_equal_naive_regression),
+        cmocka_unit_test(best_epoch_is_kept),       cmocka_unit_test(same_bits_for_any_team),
+        cmocka_unit_test(stop_flag_is_obeyed),      cmocka_unit_test(divergence_is_reported),
     };
     return cmocka_run_group_tests_name("core/probe", tests, start_blas, NULL);
 }

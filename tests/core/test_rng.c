@@ -21,18 +21,19 @@ static void known_answers(void **state) {
                  (uint32_t[]){0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
     assert_draws(at(all, all, (uint32_t[]){all, all, all, all}),
                  (uint32_t[]){0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
-    assert_draws(at(0xa4093822, 0x299f31d0,
-                    (uint32_t[]){0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}),
-                 (uint32_t[]){0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
+    assert_draws(
+        at(0xa4093822, 0x299f31d0, (uint32_t[]){0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}),
+        (uint32_t[]){0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
-/* Stored results depend on where a stream's name goes: seed → key; (block, index, epoch, purpose) → counter. */
+/* Stored results depend on where a stream's name goes: seed → key; (block, index, epoch, purpose) →
+ * counter. */
 static void names_of_streams(void **state) {
     (void)state;
     struct rng rng;
     rng_init(&rng, 0xffffffffffffffff, (enum rng_purpose)0xffffffff, 0xffffffff, 0xffffffff);
-    struct rng expected = at(0xffffffff, 0xffffffff,
-                             (uint32_t[]){0, 0xffffffff, 0xffffffff, 0xffffffff});
+    struct rng expected =
+        at(0xffffffff, 0xffffffff, (uint32_t[]){0, 0xffffffff, 0xffffffff, 0xffffffff});
     for (int i = 0; i < 8; i++)
         assert_int_equal(rng_u32(&rng), rng_u32(&expected));
     rng_init(&rng, 0x0000000200000001, RNG_SHUFFLE, 7, 9);
@@ -94,7 +95,8 @@ static void below_is_uniform(void **state) {
     assert_int_equal(rng_below(&rng, 1), 0);
 }
 
-/* With n = 3·2^30 a remainder or a plain product would give a third of the values twice as often. */
+/* With n = 3·2^30 a remainder or a plain product would give a third of the values twice as often.
+ */
 static void below_is_unbiased_for_large_ranges(void **state) {
     (void)state;
     enum { DRAWS = 30000 };

@@ -99,7 +99,8 @@ static void seed_decides(void **state) {
 
 static void one_cell_is_enough(void **state) {
     (void)state;
-    const struct sphere_config small = {.samples = 5, .test_samples = 1, .sectors = 1, .classes = 1};
+    const struct sphere_config small = {
+        .samples = 5, .test_samples = 1, .sectors = 1, .classes = 1};
     struct samples s = generate(&small, 0);
     for (size_t i = 0; i < 5; i++)
         assert_true(s.cells[i] == 0 && s.labels[i] == 0);

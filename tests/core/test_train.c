@@ -1,4 +1,5 @@
-/* Whole runs: the same bits for any team, an independent trainer, protocols, stopping, divergence. */
+/* Whole runs: the same bits for any team, an independent trainer, protocols, stopping, divergence.
+ */
 #include "core/train.h"
 #include "tests/core/check.h"
 
@@ -22,7 +23,8 @@ struct record {
 static int keep_report(void *context, const struct epoch_report *report, struct ovr_err *err) {
     struct record *record = context;
     (void)err;
-    struct epoch_report *copy = &record->reports[record->n_reports++]; /* no garbage in its padding */
+    struct epoch_report *copy =
+        &record->reports[record->n_reports++]; /* no garbage in its padding */
     copy->epoch = report->epoch;
     copy->train = report->train;
     copy->watched = report->watched;
@@ -108,10 +110,8 @@ static struct train_config mlp_config(void) {
 
 static void add_probe(struct train_config *config) {
     config->probe = 1;
-    config->probe_config =
-        (struct probe_config){.epochs = 2,
-                              .batch_size = 16,
-                              .optimizer = {OPT_ADAM, 1e-2, 0.9, 0.999, 1e-7, 0, 0}};
+    config->probe_config = (struct probe_config){
+        .epochs = 2, .batch_size = 16, .optimizer = {OPT_ADAM, 1e-2, 0.9, 0.999, 1e-7, 0, 0}};
 }
 
 /* ---- the same bits ---- */
@@ -312,8 +312,7 @@ static void naive_step(struct naive *net, const struct samples *train, const uin
             double da = net->h[i][k] > 0 ? net->dh[i][k] : 0;
             net->g[NAIVE_B + k] += da;
             for (size_t j = 0; j < NAIVE_D; j++)
-                net->g[NAIVE_W + k * NAIVE_D + j] +=
-                    da * train->values[order[i] * NAIVE_D + j];
+                net->g[NAIVE_W + k * NAIVE_D + j] += da * train->values[order[i] * NAIVE_D + j];
         }
     naive_update(net);
 }
@@ -421,9 +420,7 @@ static void clean_protocol_holds_out_a_share(void **state) {
     struct sphere sphere = new_sphere(205, 150);
     struct train_config config = encoder_config();
     config.protocol = PROTOCOL_CLEAN;
-    const struct {
-        double share, held_out;
-    } cases[] = {{0.2, 41}, {1e-9, 1}, {0.5, 102}};
+    const struct { double share, held_out; } cases[] = {{0.2, 41}, {1e-9, 1}, {0.5, 102}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         config.validation = cases[i].share;
         struct record *record = run(&config, &sphere.train, &sphere.test, 1);
@@ -474,7 +471,8 @@ static void clean_protocol_reads_test_only_at_the_end(void **state) {
     sphere_release(&sphere);
 }
 
-/* The test split and the probe get the weights of the best epoch: a run that ended there says the same. */
+/* The test split and the probe get the weights of the best epoch: a run that ended there says the
+ * same. */
 static void best_epoch_is_what_counts(void **state) {
     (void)state;
     /* Labels at random: the classifier learns them by heart, and the watched loss soon rises. */

@@ -1,5 +1,5 @@
-/* The layers' gradients by finite differences, in float64, through the training code itself: a step of
- * plain SGD at rate 1 moves the weights by minus the gradient. */
+/* The layers' gradients by finite differences, in float64, through the training code itself: a step
+ * of plain SGD at rate 1 moves the weights by minus the gradient. */
 #include "tests/core/check.h"
 
 static const double STEP = 1e-5, RELATIVE_ERROR = 1e-6;
@@ -36,8 +36,8 @@ static double pre_activation(const struct net *net, const real *x, size_t unit) 
     return a;
 }
 
-/* Lowers biases until no pre-activation is so near to the kink of relu that a finite difference could
- * step over it. */
+/* Lowers biases until no pre-activation is so near to the kink of relu that a finite difference
+ * could step over it. */
 static void leave_kinks(struct net *net, const struct batch *batch) {
     for (size_t unit = 0; unit < UNITS; unit++)
         for (size_t i = 0; i < batch->n; i++)
@@ -86,7 +86,8 @@ static double numeric_slope(struct team *team, struct pass *pass, real *paramete
     return (above - below) / (2 * STEP);
 }
 
-/* Every parameter of one part (W, b, V or c); an element is measured against itself and the part's mean. */
+/* Every parameter of one part (W, b, V or c); an element is measured against itself and the part's
+ * mean. */
 static void check_part(struct team *team, struct pass *pass, const real *gradient, const char *name,
                        size_t first, size_t n) {
     double mean = 0;

@@ -1,0 +1,133 @@
+/* Every allocation of a whole run fails in turn: always a clear error, never a crash or a leak (the
+ * latter under AddressSanitizer). */
+#include "core/train.h"
+#include "tests/core/check.h"
+
+#include <errno.h>
+
+/* This program's own aligned_alloc() and calloc(), which all of core/ allocates with: they fail
+ * when the countdown is over. */
+static _Atomic long countdown = -1; /* allocations until one fails; negative: none fails */
+
+static int fails(void) {
+    if (countdown < 0 || countdown-- > 0)
+        return 0;
+    errno = ENOMEM;
+    return 1;
+}
+
+void *aligned_alloc(size_t alignment, size_t size) {
+    void *p;
+    return fails() || posix_memalign(&p, alignment, size) ? NULL : p;
+}
+
+void *calloc(size_t n, size_t size) {
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes) || fails())
+        return NULL;
+    char *p = malloc(bytes);
+    for (volatile size_t i = 0; p && i < bytes;
+         i++) /* not what the compiler would call calloc() for */
+        p[i] = 0;
+    return p;
+}
+
+static int ignore_report(void *context, const struct epoch_report *report, struct ovr_err *err) {
+    (void)context;
+    (void)report;
+    (void)err;
+    return 0;
+}
+
+static int run(const struct train_config *config, const struct samples *train,
+               const struct samples *test, struct ovr_err *err) {
+    struct train_progress progress = {0};
+    const struct train_hooks hooks = {.progress = &progress, .epoch = ignore_report};
+    struct train_result result = {0};
+    struct team *team;
+    int rc = team_new(&team, 3, err);
+    if (!rc)
+        rc = train_run(config, train, test, team, kernels_get(ISA_AUTO), &hooks, &result, err);
+    train_result_release(&result);
+    team_free(team);
+    return rc;
+}
+
+/* pthread_create() allocates as well. */
+static int is_about_threads(const struct ovr_err *err) {
+    return !strcmp(err->field, "threads");
+}
+
+static void check_run(const struct train_config *config) {
+    struct samples train = new_samples(60, 6, 3, 1), test = new_samples(20, 6, 3, 3);
+    int rc = OVR_NOMEM;
+    long failures = 0;
+    for (long n = 0; rc; n++) {
+        struct ovr_err err = {0};
+        countdown = n;
+        rc = run(config, &train, &test, &err);
+        countdown = -1;
+        if (!rc)
+            break;
+        assert_failed(rc, OVR_NOMEM, &err,
+                      is_about_threads(&err) ? "could not start" : "not enough memory");
+        failures++;
+    }
+    assert_in_range(failures, 20, 500); /* as many as a run allocates */
+    samples_release(&train);
+    samples_release(&test);
+}
+
+static struct train_config small_config(enum model_kind kind, enum protocol protocol) {
+    const struct optimizer_config adam = {OPT_ADAM, 1e-3, 0.9, 0.999, 1e-7, 0, 0};
+    return (struct train_config){
+        .kind = kind,
+        .hidden = 140,
+        .init_scale = 0.05,
+        .ovr = {.lambda = 1e-3},
+        .optimizer = adam,
+        .epochs = 1,
+        .batch_size = 16,
+        .protocol = protocol,
+        .validation = 0.2,
+        .probe = 1,
+        .probe_config = {.epochs = 1, .batch_size = 16, .optimizer = adam},
+        .preprocess = {{.kind = PREPROCESS_STANDARDIZE}, {PREPROCESS_PCA, .components = 4}},
+        .n_preprocess = 2};
+}
+
+static void every_allocation_of_an_encoder(void **state) {
+    (void)state;
+    struct train_config config = small_config(MODEL_OVR_ENCODER, PROTOCOL_CLEAN);
+    check_run(&config);
+}
+
+static void every_allocation_of_an_mlp(void **state) {
+    (void)state;
+    struct train_config config = small_config(MODEL_MLP, PROTOCOL_PUBLISHED);
+    check_run(&config);
+}
+
+static void every_allocation_of_the_loss(void **state) {
+    (void)state;
+    real *h = new_activations(3 * 5, 1), gradient[3 * 5];
+    int rc = OVR_NOMEM;
+    for (long n = 0; rc; n++) {
+        struct ovr_err err = {0};
+        double loss;
+        countdown = n;
+        rc = ovr_loss(kernels_get(ISA_AUTO), OVR_COSINE, 3, 5, h, &loss, gradient, NULL, &err);
+        countdown = -1;
+        assert_int_equal(rc, n < 4 ? OVR_NOMEM : 0);
+    }
+    free(h);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_allocation_of_an_encoder),
+        cmocka_unit_test(every_allocation_of_an_mlp),
+        cmocka_unit_test(every_allocation_of_the_loss),
+    };
+    return cmocka_run_group_tests_name("core/chaos", tests, start_blas, NULL);
+}
