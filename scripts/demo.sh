@@ -3,9 +3,10 @@
 # `make demo` builds first and then calls this.
 #
 #   KEEP=1            leave the daemon running at the end
-#   OVRD_CIFAR10=DIR  where CIFAR-10 is: train.bin and test.bin, or data_batch_1.bin … data_batch_5.bin and
-#                     test_batch.bin as in the original archive. Without it ../shared/data/cifar10 is tried; without any,
-#                     the second experiment runs on generated points instead.
+#   OVRD_CIFAR10=DIR  where CIFAR-10 is: train.bin and test.bin, or data_batch_1.bin to
+#                     data_batch_5.bin and test_batch.bin as in the original archive. Without it
+#                     ../shared/data/cifar10 is tried; without any, the second experiment runs on
+#                     generated points instead.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)

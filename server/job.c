@@ -170,7 +170,10 @@ static int save_result(const struct running *running, const struct train_result 
     outcome.n_result = figures.n;
     outcome.provenance = facts.list;
     outcome.n_provenance = facts.n;
-    return store_finish(workplace->store, job->experiment.seq, &outcome, err);
+    rc = store_finish(workplace->store, job->experiment.seq, &outcome, err);
+    if (rc == OVR_CONFLICT) /* cancelled while the weights were written */
+        weights_remove(workplace->data_dir, job->experiment.id);
+    return rc;
 }
 
 /* The team's size is settled only here, so that a job that was refused memory for threads fails as

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,6 +201,7 @@ int main(int argc, char **argv) {
     struct settings settings = {0};
     enum settings_action action;
     struct ovr_err err = {0};
+    pthread_setname_np(pthread_self(), "ovrd"); /* restart_with() made it "exe" */
     if (settings_read(&settings, &action, argc, argv, &err))
         return complain(&err);
     if (action == SETTINGS_HELP) {

@@ -178,3 +178,9 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
     *n_tensors = s.rc ? 0 : s.n;
     return s.rc;
 }
+
+void weights_remove(const char *data_dir, const char *id) {
+    char path[PATH_SIZE];
+    snprintf(path, sizeof path, "%s/experiments/%s", data_dir, id);
+    remove_tree(path, NULL);
+}

@@ -23,6 +23,9 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
                  const struct train_result *result, struct tensor tensors[MAX_TENSORS],
                  size_t *n_tensors, struct ovr_err *err);
 
+/* Removes what weights_save() wrote: for a result that came too late. */
+void weights_remove(const char *data_dir, const char *id);
+
 /* Where a tensor that the store lists lies. */
 void weights_path(const char *data_dir, const char *id, const struct tensor *tensor, char *path,
                   size_t size);

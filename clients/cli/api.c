@@ -23,6 +23,16 @@ int api_complain_transport(struct cli *cli, int http_code) {
     return complain(EXIT_USAGE, "%s", trouble);
 }
 
+void api_print_faults(const json_t *faults) {
+    size_t i;
+    const json_t *fault;
+    json_array_foreach(faults, i, fault) {
+        const char *pointer = value_string(fault, "pointer");
+        fprintf(stderr, "  %s: %s\n", *pointer ? pointer : "(the whole)",
+                value_string(fault, "detail"));
+    }
+}
+
 /* A problem (RFC 9457), for a person: what happened, then every fault on a line of its own. */
 static void print_problem(const json_t *problem, const struct http_reply *reply) {
     const char *title = value_string(problem, "title"), *detail = value_string(problem, "detail");
@@ -30,13 +40,7 @@ static void print_problem(const json_t *problem, const struct http_reply *reply)
     fprintf(stderr, " (HTTP %d)\n", reply->status);
     if (*detail)
         fprintf(stderr, "  %s\n", detail);
-    size_t i;
-    const json_t *fault;
-    json_array_foreach(value_at(problem, "errors"), i, fault) {
-        const char *pointer = value_string(fault, "pointer");
-        fprintf(stderr, "  %s: %s\n", *pointer ? pointer : "(the whole)",
-                value_string(fault, "detail"));
-    }
+    api_print_faults(value_at(problem, "errors"));
     /* Seconds, or a date, which is of no use here. */
     if (reply->retry_after[0] && !reply->retry_after[strspn(reply->retry_after, "0123456789")])
         fprintf(stderr, "  try again in %s s\n", reply->retry_after);

@@ -15,6 +15,9 @@ int api_call(struct cli *cli, struct http_request request, struct buf *path, jso
 
 int api_get(struct cli *cli, struct buf *path, json_t **answer);
 
+/* `errors` or `warnings` of an answer: a line each on stderr, "  /model/hidden/0: must be …". */
+void api_print_faults(const json_t *faults);
+
 /* The words for what can go wrong; each returns the exit code. */
 int api_complain_transport(struct cli *cli, int http_code);
 int api_complain_refusal(struct cli *cli, const struct http_reply *reply);

@@ -157,12 +157,12 @@ static void draw_upload(int64_t sent, int64_t size) {
 
 static void print_uploaded(struct cli *cli, const json_t *answer, int64_t size) {
     char bytes[FIGURE_ROOM];
-    const char *version = value_string(answer, "version");
+    const char *sha256 = value_string(answer, "sha256");
     printf("%s/%s is there", cli->args[0], cli->args[1]);
     if (size >= 0)
         printf(": %s", text_bytes(bytes, (double)size));
-    if (*version)
-        printf(", version %.12s", version);
+    if (*sha256)
+        printf(", sha256 %.12s", sha256);
     putchar('\n');
 }
 
@@ -203,58 +203,72 @@ int command_upload(struct cli *cli) {
     return code;
 }
 
-int command_datasets(struct cli *cli) {
+static void dataset_row(struct table *table, const json_t *set) {
+    static const char *const paths[] = {"splits.train.samples", "splits.test.samples",
+                                        "splits.train.values_per_sample", "splits.train.classes"};
+    char figure[FIGURE_ROOM];
+    table_cell(table, "%s", value_string(set, "name"));
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        table_cell(table, "%s", text_count(figure, value_number(set, paths[i])));
+}
+
+static int print_datasets(struct cli *cli, const json_t *sets) {
     static const struct column columns[] = {{"data set", false, true},
                                             {"train", true, false},
                                             {"test", true, false},
-                                            {"features", true, false},
+                                            {"values", true, false},
                                             {"classes", true, false}};
     struct table table = {.columns = columns, .n_columns = sizeof columns / sizeof *columns};
+    size_t i;
+    const json_t *set;
+    if (!json_is_array(sets))
+        return api_complain_nonsense(cli);
+    json_array_foreach(sets, i, set) dataset_row(&table, set);
+    return table_print(&table) ? api_complain_memory() : EXIT_OK;
+}
+
+int command_datasets(struct cli *cli) {
     struct buf path = {0};
     json_t *answer;
     buf_path(&path, "/v1/datasets");
     int code = api_get(cli, &path, &answer);
-    const json_t *sets = value_at(answer, "datasets"), *set;
-    if (!code && answer && !json_is_array(sets))
-        code = api_complain_nonsense(cli);
-    if (!code && answer) {
-        size_t i;
-        char figure[FIGURE_ROOM];
-        json_array_foreach(sets, i, set) {
-            table_cell(&table, "%s", value_string(set, "name"));
-            table_cell(&table, "%s", text_count(figure, value_number(set, "splits.train.samples")));
-            table_cell(&table, "%s", text_count(figure, value_number(set, "splits.test.samples")));
-            table_cell(&table, "%s",
-                       text_count(figure, value_number(set, "splits.train.features")));
-            table_cell(&table, "%s", text_count(figure, value_number(set, "splits.train.classes")));
-        }
-        code = table_print(&table) ? api_complain_memory() : EXIT_OK;
-    }
+    if (!code && answer)
+        code = print_datasets(cli, value_at(answer, "datasets"));
     json_decref(answer);
     return code;
+}
+
+/* Every scalar of the answer; those of an inner object under its name. */
+static void print_facts(const json_t *facts, const char *group) {
+    const char *name;
+    const json_t *value;
+    char figure[FIGURE_ROOM];
+    json_object_foreach((json_t *)facts, name, value) {
+        if (json_is_object(value) && !*group) {
+            print_facts(value, name);
+            continue;
+        }
+        const char *text = json_is_string(value)    ? json_string_value(value)
+                           : json_is_number(value)  ? text_count(figure, json_number_value(value))
+                           : json_is_boolean(value) ? (json_is_true(value) ? "yes" : "no")
+                                                    : "-";
+        int width = 14 - (int)strlen(group) - (*group ? 1 : 0);
+        printf("  %s%s%-*s  %s\n", group, *group ? " " : "", width > 0 ? width : 0, name, text);
+    }
 }
 
 int command_version(struct cli *cli) {
     struct buf path = {0};
     json_t *answer;
-    const char *name;
-    const json_t *value;
-    char figure[FIGURE_ROOM];
     if (!cli->options.json) {
         printf("ovrctl %s\n", OVRD_VERSION);
         fflush(stdout);
     }
     buf_path(&path, "/version");
     int code = api_get(cli, &path, &answer);
-    if (!code && answer)
+    if (!code && answer) {
         printf("server %s\n", http_url(cli->http));
-    json_object_foreach(answer, name, value) {
-        if (json_is_string(value))
-            printf("  %-12s %s\n", name, json_string_value(value));
-        else if (json_is_number(value))
-            printf("  %-12s %s\n", name, text_figure(figure, json_number_value(value)));
-        else if (json_is_boolean(value))
-            printf("  %-12s %s\n", name, json_is_true(value) ? "yes" : "no");
+        print_facts(answer, "");
     }
     json_decref(answer);
     return code;

@@ -103,6 +103,8 @@ static int print_histogram(struct cli *cli, const json_t *answer) {
         printf(" on the %s split", value_string(answer, "split"));
     if (!isnan(value_number(answer, "epoch")))
         printf(" after epoch %.0f", value_number(answer, "epoch"));
+    else if (*value_string(answer, "epoch"))
+        printf(" with the weights of the %s epoch", value_string(answer, "epoch"));
     printf("\n\n  %-22s %6.2f %%\n\n", "exactly zero",
            bins.total > 0 ? 100 * bins.zero_count / bins.total : 0);
     int code = print_rows(&bins);

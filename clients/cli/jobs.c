@@ -127,6 +127,9 @@ int command_submit(struct cli *cli) {
     cli->options.json = json;
     if (code || !answer)
         goto out;
+    if (json_array_size(value_at(answer, "warnings")))
+        fprintf(stderr, "ovrctl: accepted, but\n");
+    api_print_faults(value_at(answer, "warnings"));
     if (cli->options.dry_run)
         print_estimate(answer);
     else

@@ -129,10 +129,13 @@ static int poll_experiment(struct watch *watch) {
 static void print_epoch(const struct watch *watch, const json_t *point) {
     const json_t *progress = value_at(watch->experiment, "progress");
     const char *split = value_at(point, "validation.loss") ? "validation.loss" : "test.loss";
-    double speed = value_number(progress, "samples_per_second");
-    double eta = value_number(progress, "eta_seconds");
+    /* In the other phases the progress speaks of other epochs than these. */
+    bool training = !strcmp(value_string(progress, "phase"), "training");
+    double speed = training ? value_number(progress, "samples_per_second") : NAN;
+    double eta = training ? value_number(progress, "eta_seconds") : NAN;
     char figure[FIGURE_ROOM];
-    printf("epoch %3.0f/%.0f", watch->epoch, value_number(progress, "epochs"));
+    printf("epoch %3.0f/%s", watch->epoch,
+           text_fixed(figure, value_number(watch->experiment, "spec.training.epochs"), 0));
     printf("  loss %-9s", text_figure(figure, watch->loss));
     printf("  %.*s loss %-9s", (int)strcspn(split, "."), split,
            text_figure(figure, value_number(point, split)));

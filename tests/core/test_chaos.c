@@ -6,8 +6,8 @@
 #include <errno.h>
 
 /* This program's own aligned_alloc() and calloc(), which all of core/ allocates with: they fail
- * when the countdown is over. */
-static _Atomic long countdown = -1; /* allocations until one fails; negative: none fails */
+ * when the countdown is over. Only in the thread that tests, which allocates for its whole team. */
+static _Thread_local long countdown = -1; /* allocations until one fails; negative: none fails */
 
 static int fails(void) {
     if (countdown < 0 || countdown-- > 0)
@@ -25,11 +25,10 @@ void *calloc(size_t n, size_t size) {
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes) || fails())
         return NULL;
-    char *p = malloc(bytes);
-    for (volatile size_t i = 0; p && i < bytes;
-         i++) /* not what the compiler would call calloc() for */
+    volatile char *p = malloc(bytes); /* volatile: or the compiler makes this a call of calloc() */
+    for (size_t i = 0; p && i < bytes; i++)
         p[i] = 0;
-    return p;
+    return (void *)p;
 }
 
 static int ignore_report(void *context, const struct epoch_report *report, struct ovr_err *err) {
@@ -39,15 +38,24 @@ static int ignore_report(void *context, const struct epoch_report *report, struc
     return 0;
 }
 
+/* A run whose n-th allocation fails. ThreadSanitizer does not survive a failing pthread_create().
+ */
 static int run(const struct train_config *config, const struct samples *train,
-               const struct samples *test, struct ovr_err *err) {
+               const struct samples *test, long n, struct ovr_err *err) {
     struct train_progress progress = {0};
     const struct train_hooks hooks = {.progress = &progress, .epoch = ignore_report};
     struct train_result result = {0};
     struct team *team;
+#ifndef __SANITIZE_THREAD__
+    countdown = n;
+#endif
     int rc = team_new(&team, 3, err);
+#ifdef __SANITIZE_THREAD__
+    countdown = n;
+#endif
     if (!rc)
         rc = train_run(config, train, test, team, kernels_get(ISA_AUTO), &hooks, &result, err);
+    countdown = -1;
     train_result_release(&result);
     team_free(team);
     return rc;
@@ -64,9 +72,7 @@ static void check_run(const struct train_config *config) {
     long failures = 0;
     for (long n = 0; rc; n++) {
         struct ovr_err err = {0};
-        countdown = n;
-        rc = run(config, &train, &test, &err);
-        countdown = -1;
+        rc = run(config, &train, &test, n, &err);
         if (!rc)
             break;
         assert_failed(rc, OVR_NOMEM, &err,
