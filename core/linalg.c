@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #ifdef OVR_FLOAT64
 #define GEMM cblas_dgemm
@@ -73,14 +74,18 @@ out:
     return rc;
 }
 
-const char *linalg_wanted_kernel(void) {
+/* SSE3: every x86-64 processor that OpenBLAS supports. */
+static const char OLDEST_KERNEL[] = "Prescott";
+
+/* Name for OPENBLAS_CORETYPE that suits this processor. */
+static const char *wanted_kernel(void) {
     switch (isa_best()) {
     case ISA_AVX512:
         return "SkylakeX";
     case ISA_AVX2:
         return "Haswell";
     default:
-        return "Prescott"; /* SSE3: every x86-64 processor that OpenBLAS supports */
+        return OLDEST_KERNEL;
     }
 }
 
@@ -121,6 +126,25 @@ int linalg_init(struct ovr_err *err) {
                         "OpenBLAS's kernel %s computes a wrong product on this machine",
                         linalg_kernel());
     return 0;
+}
+
+/* OVRD_BLAS_TRIED says which kernel the last start asked for, so that this ends. */
+static void restart_with(const char *kernel, char **argv) {
+    setenv("OPENBLAS_CORETYPE", kernel, 1);
+    setenv("OVRD_BLAS_TRIED", kernel, 1);
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    setenv("OMP_NUM_THREADS", "1", 1);
+    execv("/proc/self/exe", argv); /* where it fails we go on with what was loaded */
+}
+
+int linalg_start(const char *kernel, char **argv, struct ovr_err *err) {
+    const char *tried = getenv("OVRD_BLAS_TRIED");
+    if (!tried && (kernel || !getenv("OPENBLAS_CORETYPE")))
+        restart_with(kernel ? kernel : wanted_kernel(), argv);
+    int rc = linalg_init(err);
+    if (rc && !kernel && tried && strcmp(tried, OLDEST_KERNEL))
+        restart_with(OLDEST_KERNEL, argv);
+    return rc;
 }
 
 double linalg_speed(void) {

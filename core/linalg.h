@@ -4,10 +4,9 @@
  * is always called with one thread, from inside a shard; parallelism is the team's. At a fixed
  * kernel and shape the results repeat bit for bit.
  *
- * OpenBLAS chooses its kernel when the library is loaded and falls back to a very slow one on
- * processors that are newer than itself. A program therefore asks linalg_wanted_kernel() first
- * thing in main(), and when the environment names no kernel, sets OPENBLAS_CORETYPE and starts
- * itself again.
+ * OpenBLAS chooses its kernel when the library is loaded, which is before main(), and falls back to
+ * a very slow one on processors that are newer than itself. So a program calls linalg_start() first
+ * thing.
  */
 #ifndef OVR_LINALG_H
 #define OVR_LINALG_H
@@ -29,11 +28,14 @@ void linalg_gemm_tn(size_t m, size_t n, size_t k, const real *a, size_t lda, con
 int linalg_eigh(size_t n, size_t k, double *a, double *values, double *vectors,
                 struct ovr_err *err);
 
-/* Name for OPENBLAS_CORETYPE that suits this processor. */
-const char *linalg_wanted_kernel(void);
+/* Chooses the kernel and checks it; call it first thing in main(). When the environment does not
+ * name a kernel in OPENBLAS_CORETYPE, or `kernel` is not NULL, the environment is set and the
+ * program starts itself again with `argv`; if the kernel then computes a wrong product, once more
+ * with the oldest kernel. A kernel that the user names is never changed. Fails with OVR_INTERNAL
+ * when the kernel computes wrong on this machine. */
+int linalg_start(const char *kernel, char **argv, struct ovr_err *err);
 
-/* Call once at start: one BLAS thread, and a product checked against a naive one. Fails with
- * OVR_INTERNAL when this kernel computes wrong on this machine. */
+/* The part of it that needs no restart: one BLAS thread, and the check. */
 int linalg_init(struct ovr_err *err);
 
 /* Floating-point operations a second of one thread's matrix products, measured for a few

@@ -18,31 +18,6 @@
 
 enum { DRAIN_SECONDS = 8 }; /* of the 10 s within which SIGTERM ends the process */
 
-/* OpenBLAS reads its kernel's name when it is loaded, which is before main(): the environment is
- * set and the program starts itself again. OVRD_BLAS_TRIED says which kernel the last start asked
- * for, so that this ends. A kernel that the user names himself is never changed. */
-static void restart_with(const char *kernel, char **argv) {
-    setenv("OPENBLAS_CORETYPE", kernel, 1);
-    setenv("OVRD_BLAS_TRIED", kernel, 1);
-    setenv("OPENBLAS_NUM_THREADS", "1", 1);
-    setenv("OMP_NUM_THREADS", "1", 1);
-    execv("/proc/self/exe", argv);
-    log_line(LOG_WARN, "could not start again to choose OpenBLAS's kernel: %s", strerror(errno));
-}
-
-static int choose_blas(const struct settings *settings, char **argv, struct ovr_err *err) {
-    const char *tried = getenv("OVRD_BLAS_TRIED"), *named = getenv("OPENBLAS_CORETYPE");
-    int automatic = strcmp(settings->blas_kernel, "auto") == 0;
-    if (!tried && (!automatic || !named))
-        restart_with(automatic ? linalg_wanted_kernel() : settings->blas_kernel, argv);
-    int rc = linalg_init(err);
-    if (rc && automatic && tried && strcmp(tried, "Prescott")) {
-        log_line(LOG_WARN, "%s; falling back to Prescott", err->text);
-        restart_with("Prescott", argv);
-    }
-    return rc;
-}
-
 /* Memory of the machine, or of its container where that is less. */
 static int64_t memory_budget(const struct settings *settings) {
     if (settings->memory_bytes)
@@ -201,7 +176,7 @@ int main(int argc, char **argv) {
     struct settings settings = {0};
     enum settings_action action;
     struct ovr_err err = {0};
-    pthread_setname_np(pthread_self(), "ovrd"); /* restart_with() made it "exe" */
+    pthread_setname_np(pthread_self(), "ovrd"); /* linalg_start() may have made it "exe" */
     if (settings_read(&settings, &action, argc, argv, &err))
         return complain(&err);
     if (action == SETTINGS_HELP) {
@@ -212,7 +187,8 @@ int main(int argc, char **argv) {
     for (int i = 0; i < 4; i++)
         if (strcmp(settings.log_level, levels[i]) == 0)
             log_set_level((enum log_level)i);
-    if (choose_blas(&settings, argv, &err))
+    const char *kernel = strcmp(settings.blas_kernel, "auto") ? settings.blas_kernel : NULL;
+    if (linalg_start(kernel, argv, &err))
         return complain(&err);
     if (action == SETTINGS_VERSION)
         return print_version(&settings);

@@ -64,6 +64,8 @@ static int64_t parse_number(const char *text) {
 
 static int is_choice(const char *choices, const char *word) {
     size_t n = strlen(word);
+    if (strchr(word, ' '))
+        return 0;
     for (const char *at = choices; (at = strstr(at, word)) && n; at += n)
         if ((at == choices || at[-1] == ' ') && (at[n] == ' ' || !at[n]))
             return 1;

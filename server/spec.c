@@ -167,13 +167,31 @@ struct place {
 
 enum { POINTER_SIZE = 256 };
 
+/* Takes half a character off the end of a text that was cut: JSON holds whole ones only. Returns
+ * the new length. */
+static size_t trim(char *text) {
+    size_t n = strlen(text), last = n;
+    while (last && (text[last - 1] & 0xc0) == 0x80)
+        last--;
+    if (last == 0 || !(text[last - 1] & 0x80))
+        return n;
+    unsigned char lead = (unsigned char)text[--last];
+    size_t whole = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+    if (n - last < whole)
+        text[n = last] = '\0';
+    return n;
+}
+
 void spec_fault(json_t *faults, const char *pointer, const char *format, ...) {
     char detail[512];
     va_list args;
     va_start(args, format);
     vsnprintf(detail, sizeof detail, format, args);
     va_end(args);
-    json_array_append_new(faults, json_pack("{s:s, s:s}", "pointer", pointer, "detail", detail));
+    trim(detail);
+    if (json_array_append_new(faults,
+                              json_pack("{s:s, s:s}", "pointer", pointer, "detail", detail)))
+        json_array_append_new(faults, json_null()); /* takes no memory in an array so short */
 }
 
 static const char *type_name(const json_t *value) {
@@ -198,12 +216,11 @@ static const char *type_name(const json_t *value) {
 static void quote(const json_t *value, char text[64]) {
     if (json_is_string(value)) {
         snprintf(text, 60, "\"%s\"", json_string_value(value));
-        while (*text && (text[strlen(text) - 1] & 0xc0) == 0x80) /* no half a character */
-            text[strlen(text) - 1] = '\0';
+        trim(text);
     } else if (json_is_integer(value)) {
         snprintf(text, 64, "%lld", (long long)json_integer_value(value));
     } else if (json_is_real(value)) {
-        snprintf(text, 64, "%g", json_real_value(value));
+        snprintf(text, 64, "%.12g", json_real_value(value));
     } else {
         snprintf(text, 64, "%s", type_name(value));
     }
@@ -230,7 +247,9 @@ static const char *last_name(const struct field *field) {
 
 /* RFC 6901: "~" is ~0, "/" is ~1. */
 static void extend_pointer(char out[POINTER_SIZE], const char *pointer, const char *name) {
-    size_t n = (size_t)snprintf(out, POINTER_SIZE, "%.180s/", pointer);
+    snprintf(out, POINTER_SIZE - 1, "%.180s", pointer);
+    size_t n = trim(out);
+    out[n++] = '/';
     for (; *name && n + 3 < POINTER_SIZE; name++) {
         if (*name == '~' || *name == '/') {
             out[n++] = '~';
@@ -239,9 +258,8 @@ static void extend_pointer(char out[POINTER_SIZE], const char *pointer, const ch
             out[n++] = *name;
         }
     }
-    while (*name && n && (out[n - 1] & 0xc0) == 0x80)
-        n--; /* a name that was cut keeps whole characters */
     out[n] = '\0';
+    trim(out);
 }
 
 static void fault_range(struct reading *r, const struct field *f, const char *pointer,
@@ -271,7 +289,14 @@ static int find_choice(const char *const *choices, const char *name) {
     return -1;
 }
 
-/* Each reader returns the value as it is to be stored (a new reference), or NULL after a fault. */
+/* Passes a new value on and keeps in mind that there was no memory for it. */
+static json_t *made(struct reading *r, json_t *value) {
+    r->out_of_memory |= !value;
+    return value;
+}
+
+/* Each reader returns the value as it is to be stored (a new reference), or NULL after a fault
+ * or without memory. */
 static json_t *read_value(struct reading *r, const struct field *f, json_t *value,
                           const struct place *at);
 static json_t *read_section(struct reading *r, json_t *object, const struct place *at);
@@ -294,7 +319,8 @@ static json_t *read_number(struct reading *r, const struct field *f, json_t *val
         *(int64_t *)to = (int64_t)number;
     else
         *(int *)to = (int)number;
-    return whole && json_is_real(value) ? json_integer((json_int_t)number) : json_incref(value);
+    return whole && json_is_real(value) ? made(r, json_integer((json_int_t)number))
+                                        : json_incref(value);
 }
 
 static json_t *read_choice(struct reading *r, const struct field *f, json_t *value,
@@ -322,23 +348,23 @@ static json_t *read_chosen(struct reading *r, const struct field *f, int chosen,
     *(int *)(void *)(at->base + f->offset) = chosen;
     if (!below) {
         if (!inner || json_is_true(inner) || (json_is_object(inner) && !json_object_size(inner)))
-            return json_string(name);
+            return made(r, json_string(name));
         spec_fault(r->faults, pointer, "takes no settings; write \"%s\" alone", name);
         return NULL;
     }
-    json_t *made = NULL;
+    json_t *implied = NULL;
     if (!inner && below->type == T_SECTION)
-        inner = made = json_object();
+        inner = implied = made(r, json_object());
     if (!inner && below->type == T_FLAG)
-        inner = made = json_true();
+        inner = implied = json_true();
     if (!inner) {
         spec_fault(r->faults, at->pointer, "\"%s\" needs a value; write {\"%s\": …}", name, name);
         return NULL;
     }
     struct place deeper = {below->path, pointer, at->base};
     json_t *read = read_value(r, below, inner, &deeper);
-    json_decref(made);
-    return read ? json_pack("{s:o}", name, read) : NULL;
+    json_decref(implied);
+    return read ? made(r, json_pack("{s:o}", name, read)) : NULL;
 }
 
 static json_t *read_variant(struct reading *r, const struct field *f, json_t *value,
@@ -368,16 +394,17 @@ static json_t *read_steps(struct reading *r, const struct field *f, json_t *valu
         return NULL;
     }
     snprintf(path, sizeof path, "%s/*", f->path);
-    json_t *list = json_array();
+    json_t *list = made(r, json_array());
     for (size_t i = 0; i < json_array_size(value); i++) {
         snprintf(index, sizeof index, "%zu", i);
         extend_pointer(pointer, at->pointer, index);
         struct place deeper = {path, pointer, (char *)&spec->train.preprocess[i]};
-        json_t *step = read_variant(r, find_field(f->path, "*"), json_array_get(value, i), &deeper);
-        if (step)
-            json_array_append_new(list, step);
-        const struct preprocess_step *read = &spec->train.preprocess[i];
-        if (step && read->kind == PREPROCESS_PCA && !read->components && !(read->variance > 0))
+        json_t *item = json_array_get(value, i), *pca = json_object_get(item, "pca");
+        json_t *step = read_variant(r, find_field(f->path, "*"), item, &deeper);
+        if (step && json_array_append_new(list, step))
+            r->out_of_memory = 1;
+        if (step && spec->train.preprocess[i].kind == PREPROCESS_PCA &&
+            !json_object_get(pca, "components") && !json_object_get(pca, "variance"))
             spec_fault(r->faults, pointer, "pca needs components or variance");
     }
     spec->train.n_preprocess = json_array_size(value);
@@ -436,7 +463,7 @@ static json_t *read_hidden(struct reading *r, const struct field *f, json_t *val
     extend_pointer(pointer, at->pointer, "0");
     struct place deeper = {f->path, pointer, at->base};
     json_t *size = read_number(r, &one, json_array_get(value, 0), &deeper);
-    return size ? json_pack("[o]", size) : NULL;
+    return size ? made(r, json_pack("[o]", size)) : NULL;
 }
 
 static json_t *read_flag(struct reading *r, const struct field *f, json_t *value,
@@ -540,11 +567,11 @@ static void check_members(struct reading *r, json_t *object, const struct place 
 }
 
 /* The default of a field, a new reference, or NULL. */
-static json_t *default_of(const struct reading *r, const struct field *f, const json_t *object) {
+static json_t *default_of(struct reading *r, const struct field *f, const json_t *object) {
     const char *text = r->kind == MLP && f->standard_mlp ? f->standard_mlp : f->standard;
     if (!text || (f->instead_of && json_object_get(object, f->instead_of)))
         return NULL;
-    return json_loads(text, JSON_DECODE_ANY, NULL);
+    return made(r, json_loads(text, JSON_DECODE_ANY, NULL));
 }
 
 static void read_member(struct reading *r, const struct field *f, json_t *object, json_t *done,
@@ -571,9 +598,7 @@ static void read_member(struct reading *r, const struct field *f, json_t *object
 }
 
 static json_t *read_section(struct reading *r, json_t *object, const struct place *at) {
-    json_t *done = json_object(); /* in the table's order */
-    if (!done)
-        r->out_of_memory = 1;
+    json_t *done = made(r, json_object()); /* in the table's order */
     check_members(r, object, at);
     for (int i = 0; done && i < N_FIELDS; i++)
         if (is_child(&fields[i], at->path) && is_used(r, &fields[i]))
@@ -604,8 +629,9 @@ static void settle(struct reading *r, struct spec *spec, json_t *document) {
     spec->generated = r->data == GENERATED;
     if (spec->generated && !spec->sphere.test_samples) {
         spec->sphere.test_samples = spec->sphere.samples < 5 ? 1 : spec->sphere.samples / 5;
-        json_object_set_new(json_object_get(document, "dataset"), "test_samples",
-                            json_integer((json_int_t)spec->sphere.test_samples));
+        json_t *n = json_integer((json_int_t)spec->sphere.test_samples);
+        if (json_object_set_new(json_object_get(document, "dataset"), "test_samples", n))
+            r->out_of_memory = 1;
     }
 }
 
@@ -626,10 +652,14 @@ int spec_read(json_t *document, struct spec *spec, json_t *faults, struct ovr_er
     json_t *done = read_section(&reading, document, &root);
     if (done) {
         json_object_clear(document);
-        json_object_update(document, done);
+        if (json_object_update(document, done))
+            reading.out_of_memory = 1;
         settle(&reading, spec, document);
     }
     json_decref(done);
+    for (size_t i = 0; i < json_array_size(faults); i++)
+        if (json_is_null(json_array_get(faults, i)))
+            reading.out_of_memory = 1;
     if (reading.out_of_memory)
         return ovr_nomem(err, "the spec");
     if (json_array_size(faults))
@@ -638,10 +668,17 @@ int spec_read(json_t *document, struct spec *spec, json_t *faults, struct ovr_er
 }
 
 int spec_read_stored(const char *text, struct spec *spec, struct ovr_err *err) {
-    json_t *document = json_loads(text, JSON_REJECT_DUPLICATES, NULL), *faults = json_array();
-    int rc = document && faults ? spec_read(document, spec, faults, err)
+    json_error_t why;
+    json_t *document = json_loads(text, JSON_REJECT_DUPLICATES, &why), *faults = json_array();
+    enum json_error_code code = document ? json_error_unknown : json_error_code(&why);
+    int rc;
+    if (code != json_error_unknown && code != json_error_out_of_memory)
+        rc = ovr_fail(err, OVR_INVALID, "", "the stored spec is not JSON: %s, line %d, column %d",
+                      why.text, why.line, why.column);
+    else
+        rc = document && faults ? spec_read(document, spec, faults, err)
                                 : ovr_nomem(err, "a stored spec");
-    if (rc == OVR_INVALID && err) {
+    if (document && rc == OVR_INVALID && err) {
         json_t *first = json_array_get(faults, 0);
         snprintf(err->text, sizeof err->text, "the stored spec is not valid: %s %s",
                  json_string_value(json_object_get(first, "pointer")),

@@ -40,7 +40,8 @@ int spec_pin_version(json_t *document, const struct spec *spec, struct ovr_err *
 
 int spec_has_faults(const json_t *faults);
 
-/* Appends one fault. The pointer is RFC 6901. */
+/* Appends one fault. The pointer is RFC 6901. Without memory for it null stands for the fault, so
+ * that it still counts. */
 void spec_fault(json_t *faults, const char *pointer, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

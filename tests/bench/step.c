@@ -106,7 +106,7 @@ int main(int argc, char **argv) {
     struct bench bench = {.batch = {.n = size[2], .group = size[2]}};
     struct team *team = NULL;
     struct ovr_err err = {0};
-    if (linalg_init(&err) || team_new(&team, threads, &err) ||
+    if (linalg_start(NULL, argv, &err) || team_new(&team, threads, &err) ||
         net_new(&bench.net, &config, kernels_get(ISA_AUTO), 2, size[2], threads, &err)) {
         fprintf(stderr, "step: %s\n", err.text);
         return 1;
