@@ -21,6 +21,9 @@ struct update {
     int nesterov;         /* SGD */
 };
 
+/* A panel of ACTIVE_ROWS rows fits into a first-level cache of 32 KiB. */
+enum { PANEL = 64, ACTIVE_ROWS = 128 };
+
 struct kernels {
     enum isa isa;
 
@@ -41,6 +44,18 @@ struct kernels {
     void (*relu_backward)(const real *h, real *g, int fresh, const real *row_pull,
                           const real *row_back, const real *col_s, real constant, size_t rows,
                           size_t cols, real *col_sums);
+
+    /* The non-zero elements of g, column by column: values, and the rows where they stand, of
+     * column k from index k·(rows + 1) on (the last place of a column is scratch). At most
+     * ACTIVE_ROWS rows. Returns how many there are in all. */
+    size_t (*list_active)(const real *g, size_t rows, size_t cols, uint32_t *col_count,
+                          uint8_t *active_row, real *active_value);
+
+    /* gᵀ·x from those lists: out (cols×d) = [add] out + Σ_i g_ik · x_i. x comes in panels of PANEL
+     * columns, each rows×PANEL without gaps, the last one filled up with anything finite. */
+    void (*active_product)(const uint32_t *col_count, const uint8_t *active_row,
+                           const real *active_value, const real *x_panels, size_t rows, size_t cols,
+                           size_t d, int add, real *out);
 
     /* One fused pass over n weights, their gradient and their moments (m, v; SGD: m alone). */
     void (*update)(const struct update *update, size_t n, real *weight, const real *gradient,

@@ -4,6 +4,7 @@
 #include "core/kernels.h"
 
 #include <math.h>
+#include <string.h>
 
 #define PASTE2(a, b) a##b
 #define PASTE(a, b) PASTE2(a, b)
@@ -188,6 +189,61 @@ static void sparse_write(const uint8_t *unit, const real *value, size_t n, const
         write_columns(8 / LANES, unit, value, n, delta + c, width, g + c);
 }
 
+static size_t list_active(const real *restrict g, size_t rows, size_t cols,
+                          uint32_t *restrict count, uint8_t *restrict row, real *restrict value) {
+    size_t total = 0;
+    for (size_t k = 0; k < cols; k++)
+        count[k] = 0;
+    for (size_t i = 0; i < rows; i++, g += cols)
+        for (size_t k = 0; k < cols; k++) {
+            /* Written in any case and kept only if not zero: a branch would be mispredicted. */
+            size_t at = k * (rows + 1) + count[k];
+            row[at] = (uint8_t)i;
+            value[at] = g[k];
+            count[k] += g[k] != 0;
+        }
+    for (size_t k = 0; k < cols; k++)
+        total += count[k];
+    return total;
+}
+
+/* Columns that one pass over a list sums up, as many as there are registers for. */
+enum { SUMS = 8, SPAN = SUMS * LANES };
+
+static inline __attribute__((always_inline)) void
+sum_active(const uint8_t *row, const real *value, size_t n, const real *x, int add, real *out) {
+    lanes sum[SUMS];
+    for (size_t u = 0; u < SUMS; u++)
+        sum[u] = add ? ((const lanes *)out)[u] : (lanes){0};
+    for (size_t a = 0; a < n; a++) {
+        const lanes *from = (const lanes *)(x + (size_t)row[a] * PANEL);
+        for (size_t u = 0; u < SUMS; u++)
+            sum[u] += value[a] * from[u];
+    }
+    for (size_t u = 0; u < SUMS; u++)
+        ((lanes *)out)[u] = sum[u];
+}
+
+/* Panel by panel, so that the panel stays in the first-level cache while all units of the shard use
+ * it. The last panel's surplus columns go through a buffer. */
+static void active_product(const uint32_t *count, const uint8_t *row, const real *value,
+                           const real *x, size_t rows, size_t cols, size_t d, int add, real *out) {
+    real last[SPAN] = {0};
+    for (size_t first = 0; first < d; first += PANEL, x += rows * PANEL)
+        for (size_t k = 0; k < cols; k++)
+            for (size_t c = 0; c < PANEL && first + c < d; c += SPAN) {
+                size_t at = k * (rows + 1), left = d - first - c;
+                real *to = out + k * d + first + c;
+                if (left >= SPAN) {
+                    sum_active(row + at, value + at, count[k], x + c, add, to);
+                    continue;
+                }
+                memcpy(last, to, left * sizeof *to);
+                sum_active(row + at, value + at, count[k], x + c, add, last);
+                memcpy(to, last, left * sizeof *to);
+            }
+}
+
 extern const struct kernels PASTE(kernels_, ISA);
 
 const struct kernels PASTE(kernels_, ISA) = {
@@ -196,6 +252,8 @@ const struct kernels PASTE(kernels_, ISA) = {
     .weighted_sum = weighted_sum,
     .dot_rows = dot_rows,
     .relu_backward = relu_backward,
+    .list_active = list_active,
+    .active_product = active_product,
     .update = update,
     .sparse_read = sparse_read,
     .sparse_write = sparse_write,

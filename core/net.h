@@ -76,6 +76,10 @@ struct net {
     real *delta;                   /* max_rows×width for each member */
     real *gradient;                /* for each member: one shard's, scratch_size elements */
     size_t scratch_size;
+    real *panels; /* the batch's x, ACTIVE_ROWS rows after the other in panels (kernels.h) */
+    uint32_t *active_count; /* for each member: SHARD_UNITS */
+    uint8_t *active_row;    /* for each member: SHARD_UNITS·(ACTIVE_ROWS + 1) */
+    real *active_value;     /* the same */
 };
 
 struct shard {
