@@ -206,8 +206,9 @@ static void take_axes(struct fitted_step *step, const double *axes, int whiten) 
             if (fabs(axis[j]) > fabs(axis[largest]))
                 largest = j;
         double factor = axis[largest] < 0 ? -1 : 1;
-        if (whiten && step->variance[k] > 0)
-            factor /= sqrt(step->variance[k]);
+        if (whiten && step->variance[0] >
+                          0) /* beyond the data's rank there is only rounding noise: not blown up */
+            factor /= sqrt(fmax(step->variance[k], 1e-12 * step->variance[0]));
         for (size_t j = 0; j < step->n_in; j++)
             step->components[k * step->n_in + j] = (real)(factor * axis[j]);
     }

@@ -63,7 +63,8 @@ void team_barrier(struct member *member) {
     if (team->size == 1)
         return;
     unsigned phase = atomic_load(&team->phase);
-    if (atomic_fetch_add(&team->arrived, 1) + 1 < team->size) {
+    int arrived = atomic_fetch_add(&team->arrived, 1) + 1;
+    if (arrived < atomic_load(&team->size)) { /* read after: see team_new() */
         wait_for_change(team, phase);
         return;
     }

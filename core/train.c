@@ -78,7 +78,7 @@ static int split_prepare(struct run *run, struct split *split, const struct samp
 size_t train_held_out(const struct train_config *config, size_t n) {
     if (config->protocol == PROTOCOL_PUBLISHED)
         return 0;
-    size_t held_out = (size_t)(config->validation * (double)n);
+    size_t held_out = (size_t)lround(config->validation * (double)n);
     return held_out ? held_out : 1;
 }
 
@@ -358,8 +358,11 @@ static int train_epochs(struct run *run, struct ovr_err *err) {
             keep_best(run, &report);
         }
         schedule_step(&config->schedule, &run->schedule, loss);
-        waited = loss < best_for_patience - config->patience_delta ? 0 : waited + 1;
-        best_for_patience = fmin(best_for_patience, loss);
+        waited++;
+        if (loss < best_for_patience - config->patience_delta) {
+            best_for_patience = loss;
+            waited = 0;
+        }
         if (config->patience && waited >= config->patience)
             break;
     }

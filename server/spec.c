@@ -571,6 +571,8 @@ static json_t *default_of(struct reading *r, const struct field *f, const json_t
     const char *text = r->kind == MLP && f->standard_mlp ? f->standard_mlp : f->standard;
     if (!text || (f->instead_of && json_object_get(object, f->instead_of)))
         return NULL;
+    if (*text == '"') /* jansson's parser may cut a long string short when memory fails */
+        return made(r, json_stringn(text + 1, strlen(text) - 2));
     return made(r, json_loads(text, JSON_DECODE_ANY, NULL));
 }
 

@@ -224,7 +224,8 @@ static int connect(struct connection *c, const char *path, const char *pragmas,
     sqlite3_extended_result_codes(c->db, 1);
     sqlite3_busy_timeout(c->db, 10000);
     if (sqlite3_exec(c->db, pragmas, NULL, NULL, NULL))
-        return db_fail(c, err);
+        return ovr_fail(err, OVR_IO, path, "cannot open the database %s: %s", path,
+                        sqlite3_errmsg(c->db));
     return 0;
 }
 

@@ -21,8 +21,8 @@ void *aligned_alloc(size_t alignment, size_t size) {
     return fails() || posix_memalign(&p, alignment, size) ? NULL : p;
 }
 
-#ifndef __SANITIZE_THREAD__ /* which calls calloc() itself where a thread begins, and needs its    \
-                               own */
+/* Not under ThreadSanitizer, which calls calloc() where a thread begins and needs its own. */
+#ifndef __SANITIZE_THREAD__
 void *calloc(size_t n, size_t size) {
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes) || fails())

@@ -133,6 +133,64 @@ static void relu_backward(void **state) {
     }
 }
 
+/* Every fifth element of g is active, column 2 not at all; x in panels, its surplus columns filled
+ * with what must not come through. */
+static void check_active(const struct kernels *kernels, size_t rows, size_t cols, size_t d,
+                         int add) {
+    size_t n_panels = (d + PANEL - 1) / PANEL, active = 0;
+    real *g = new_normal(rows * cols, 20), *x = new_normal(rows * d, 21);
+    real *panels = new_reals(n_panels * rows * PANEL), *value = new_reals(cols * (rows + 1));
+    real *out = new_normal(cols * d, 22), *before = new_normal(cols * d, 22);
+    uint8_t *row = calloc(cols * (rows + 1), 1);
+    uint32_t *count = calloc(cols, sizeof *count);
+    for (size_t i = 0; i < rows * cols; i++) {
+        if (i % 5 || i % cols == 2)
+            g[i] = 0;
+        active += g[i] != 0;
+    }
+    for (size_t p = 0; p < n_panels; p++)
+        for (size_t i = 0; i < rows; i++)
+            for (size_t c = 0; c < PANEL; c++)
+                panels[(p * rows + i) * PANEL + c] =
+                    p * PANEL + c < d ? x[i * d + p * PANEL + c] : (real)1e10;
+    assert_int_equal(kernels->list_active(g, rows, cols, count, row, value), active);
+    kernels->active_product(count, row, value, panels, rows, cols, d, add, out);
+    for (size_t k = 0; k < cols; k++) {
+        size_t listed = 0;
+        for (size_t i = 0; i < rows; i++)
+            if (g[i * cols + k] != 0) {
+                assert_int_equal(row[k * (rows + 1) + listed], i);
+                assert_near(value[k * (rows + 1) + listed++], g[i * cols + k], 0);
+            }
+        assert_int_equal(count[k], listed);
+        for (size_t j = 0; j < d; j++) {
+            double expected = add ? before[k * d + j] : 0;
+            for (size_t i = 0; i < rows; i++)
+                expected += (double)g[i * cols + k] * x[i * d + j];
+            assert_near(out[k * d + j], expected, TOLERANCE * 10);
+        }
+    }
+    free(g);
+    free(x);
+    free(panels);
+    free(value);
+    free(out);
+    free(before);
+    free(row);
+    free(count);
+}
+
+static void product_of_active_units(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    const size_t widths[] = {1, 7, PANEL - 1, PANEL, PANEL + 1, 2 * PANEL + 33};
+    for (size_t i = 0; i < COUNT(widths); i++)
+        for (int add = 0; add <= 1; add++) {
+            check_active(kernels, 1, 3, widths[i], add);
+            check_active(kernels, 33, 44, widths[i], add);
+            check_active(kernels, ACTIVE_ROWS, 5, widths[i], add);
+        }
+}
+
 /* What one element should become, in float64. */
 struct element {
     double w, m, v;
@@ -258,6 +316,7 @@ int main(void) {
         FOR_ALL(relu_keeps_nan),
         FOR_ALL(weighted_sum_and_dot_rows),
         FOR_ALL(relu_backward),
+        FOR_ALL(product_of_active_units),
         FOR_ALL(update),
         FOR_ALL(sparse_read_and_write),
         cmocka_unit_test(auto_is_the_best),

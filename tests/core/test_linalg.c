@@ -80,7 +80,12 @@ static void names(void **state) {
     (void)state;
     assert_non_null(strstr(linalg_library(), "OpenBLAS"));
     assert_true(strlen(linalg_kernel()) > 0);
-    assert_true(strlen(linalg_wanted_kernel()) > 0);
+}
+
+static void speed_is_that_of_a_computer(void **state) {
+    (void)state;
+    double speed = linalg_speed();
+    assert_true(speed > 1e7 && speed < 1e13);
 }
 
 int main(void) {
@@ -89,6 +94,7 @@ int main(void) {
         cmocka_unit_test(eigenvectors),
         cmocka_unit_test(all_eigenvalues),
         cmocka_unit_test(names),
+        cmocka_unit_test(speed_is_that_of_a_computer),
     };
     return cmocka_run_group_tests_name("core/linalg", tests, start_blas, NULL);
 }
