@@ -15,7 +15,6 @@
 #include "api/problem.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <microhttpd.h>
@@ -76,6 +75,7 @@ struct exchange {
     const char *host;
     uint64_t announced; /* Content-Length */
     bool chunked;
+    bool unframed; /* the headers contradict each other on where the body ends */
     struct request request;
     uint64_t limit; /* of the body */
     uint64_t received;
@@ -358,22 +358,31 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
     return MHD_YES;
 }
 
+/* Who knows where such a request ends: its body is not waited for, nor taken for the next request.
+ */
+static bool settle_unframed(struct exchange *exchange, struct reply *reply) {
+    exchange->unframed = true;
+    return settle(exchange, reply_header(reply, "Connection", "%s", "close"));
+}
+
 static bool check_length(struct exchange *exchange, const struct headers *headers) {
     const char *length = headers->single[CONTENT_LENGTH];
     const char *encoding = headers->single[TRANSFER_ENCODING];
     if (length && encoding)
-        return settle(exchange,
-                      problem(400, "bad-request", "Content-Length and Transfer-Encoding together"));
+        return settle_unframed(
+            exchange, problem(400, "bad-request", "Content-Length and Transfer-Encoding together"));
     if (encoding && strcasecmp(encoding, "chunked") != 0)
-        return settle(exchange, problem(400, "bad-request",
-                                        "the only Transfer-Encoding known here is chunked"));
+        return settle_unframed(
+            exchange,
+            problem(400, "bad-request", "the only Transfer-Encoding known here is chunked"));
     exchange->chunked = encoding != NULL;
     if (!length)
         return true;
     errno = 0;
     exchange->announced = strtoull(length, NULL, 10);
     if (!*length || length[strspn(length, "0123456789")] || errno)
-        return settle(exchange, problem(400, "bad-request", "Content-Length is not a number"));
+        return settle_unframed(exchange,
+                               problem(400, "bad-request", "Content-Length is not a number"));
     return true;
 }
 
@@ -382,12 +391,12 @@ static bool check_framing(struct exchange *exchange) {
     struct headers headers = {0};
     MHD_get_connection_values_n(exchange->connection, MHD_HEADER_KIND, on_header, &headers);
     if (headers.malformed)
-        return settle(exchange, problem(400, "bad-request", "a header line is malformed"));
+        return settle_unframed(exchange, problem(400, "bad-request", "a header line is malformed"));
     if (headers.doubled)
-        return settle(exchange,
-                      problem(400, "bad-request", "there are two %s headers", headers.doubled));
+        return settle_unframed(
+            exchange, problem(400, "bad-request", "there are two %s headers", headers.doubled));
     if (!headers.single[HOST] || !*headers.single[HOST])
-        return settle(exchange, problem(400, "bad-request", "the Host header is missing"));
+        return settle_unframed(exchange, problem(400, "bad-request", "the Host header is missing"));
     exchange->host = headers.single[HOST];
     return check_length(exchange, &headers);
 }
@@ -511,6 +520,8 @@ static bool split_target(struct exchange *exchange) {
                                              "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     if (!path)
         return settle(exchange, problem(400, "bad-request", "the path must begin with a slash"));
+    if (strpbrk(path, " #"))
+        return settle(exchange, problem(400, "bad-request", "there is a space or a # in the path"));
     exchange->query_text = strchr(path, '?');
     if (exchange->query_text)
         *exchange->query_text++ = '\0';
@@ -829,7 +840,7 @@ static enum MHD_Result receive(struct exchange *exchange, const char *bytes, siz
 /* ---- The course of an exchange ---- */
 
 static bool examine(struct exchange *exchange) {
-    return check_room(exchange) && check_framing(exchange) && check_host(exchange) &&
+    return check_framing(exchange) && check_room(exchange) && check_host(exchange) &&
            split_target(exchange) && find_route(exchange) && check_origin(exchange) &&
            check_query(exchange) && check_body(exchange) && open_sink(exchange);
 }
@@ -838,7 +849,7 @@ static bool examine(struct exchange *exchange) {
  * it. Otherwise it waits for the body: sent earlier it costs the connection, and a client that is
  * still sending may see only that it broke. */
 static bool answers_before_body(const struct exchange *exchange) {
-    return request_header(&exchange->request, "Expect") ||
+    return exchange->unframed || request_header(&exchange->request, "Expect") ||
            exchange->announced > exchange->http->config.max_body_bytes;
 }
 

@@ -218,10 +218,12 @@ static const char *problem_kind(int code) {
 
 static void fail(const struct running *running, const struct ovr_err *why) {
     const struct job *job = running->job;
+    int of_spec =
+        why->field[0] == '/' && why->code != OVR_IO && why->code != OVR_FULL; /* no path */
     struct outcome outcome = {
         .state = STATE_FAILED,
         .problem_kind = problem_kind(why->code),
-        .problem_pointer = why->field[0] == '/' ? why->field : NULL,
+        .problem_pointer = of_spec ? why->field : NULL,
         .problem_detail = why->text,
     };
     struct ovr_err err = {0};

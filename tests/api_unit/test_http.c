@@ -78,7 +78,7 @@ static struct reply *many_faults(struct request *request) {
     (void)request;
     return problem_faults("invalid-spec", "two faults",
                           json_pack("[{s:s, s:s}, {s:s, s:s}]", "pointer", "/a", "detail", "x",
-                                    "pointer", "/b", "detail", "cut \xc3"));
+                                    "pointer", "/b", "detail", "y"));
 }
 
 static struct reply *cut_text(struct request *request) {
@@ -687,6 +687,8 @@ static void bad_targets_are_400(void **state) {
         "/things/a\x01",
         "/things/\xff",
         "/a/b/c/d/e/f/g/h/i/../j",
+        "/things/a b",
+        "/things/a#b",
     };
     for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
         char line[128];
@@ -767,6 +769,20 @@ static void ambiguous_lengths_are_400(void **state) {
         free(answer.text);
     }
     assert_int_equal(atomic_load(&n_handled), handled);
+}
+
+/* What follows a request of unclear length is not a request: it would pass whatever proxy is
+ * in front as a body. */
+static void nothing_is_smuggled_behind_an_ambiguous_length(void **state) {
+    (void)state;
+    static const char text[] =
+        "POST /things HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        "GET /things/smuggled HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    struct answer answer = raw(text, sizeof text - 1);
+    assert_null(strstr(answer.text, "smuggled"));
+    assert_string_equal(header(&answer, "Connection"), "close");
+    expect_problem(answer, 400, "bad-request", "together");
 }
 
 static void other_sites_may_not_change_anything(void **state) {
@@ -1049,7 +1065,7 @@ static void a_full_house_says_so(void **state) {
 
 static void each_request_is_a_line_of_the_log(void **state) {
     (void)state;
-    expect(get("/things/logged?x=secret"), 422, "secret");
+    expect(get("/things/logged?x=secret"), 422, "'x'");
     assert_true(becomes_noted("\nGET /things/logged 422 "));
     assert_false(noted("secret"));
     expect(ask("GET /forged\x01\x80", "", ""), 400, "");
@@ -1066,13 +1082,19 @@ static void each_request_is_a_line_of_the_log(void **state) {
     assert_false(noted(path)); /* bounded */
 }
 
+/* One connection for all of its requests. */
 static void *crowd_member(void *arg) {
     int *good = arg;
-    for (int i = 0; i < 25; i++) {
-        struct answer answer = get(i % 2 ? "/things" : "/things/1");
-        *good += answer.status == 200;
-        free(answer.text);
+    struct answer answer = {0};
+    CURL *curl = curl_for("/things", &answer);
+    for (int i = 0; i < 50; i++) {
+        long status = 0;
+        if (curl_easy_perform(curl) == CURLE_OK)
+            curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+        *good += status == 200;
     }
+    curl_easy_cleanup(curl);
+    free(answer.text);
     return NULL;
 }
 
@@ -1082,10 +1104,10 @@ static void many_clients_at_once(void **state) {
     int good[4] = {0};
     for (int i = 0; i < 4; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, crowd_member, &good[i]), 0);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
-        assert_int_equal(good[i], 25);
-    }
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(good[i], 50);
 }
 
 /* ---- Start and stop ---- */
@@ -1242,6 +1264,7 @@ int main(void) {
         cmocka_unit_test(exactly_one_host_is_needed),
         cmocka_unit_test(only_names_of_this_machine_are_served),
         cmocka_unit_test(ambiguous_lengths_are_400),
+        cmocka_unit_test(nothing_is_smuggled_behind_an_ambiguous_length),
         cmocka_unit_test(other_sites_may_not_change_anything),
         cmocka_unit_test(other_media_types_are_415),
         cmocka_unit_test(announced_bodies_over_the_limit_are_refused_unread),

@@ -1,0 +1,430 @@
+/* The pool and its jobs: small experiments from the queue to their end, with a real store. */
+#include "server/pool.h"
+#include "server/weights.h"
+#include "tests/server/check.h"
+
+#define SPHERE "\"dataset\":{\"generator\":\"sphere\",\"samples\":200,\"test_samples\":50},"
+#define ENCODER "\"model\":{\"kind\":\"ovr_encoder\",\"hidden\":[300]},"
+
+/* A second or less. */
+#define SHORT(threads)                                                                             \
+    "{" SPHERE ENCODER "\"probe\":{\"epochs\":3},\"training\":{\"epochs\":3,\"batch_size\":32,"    \
+    "\"threads\":" threads "}}"
+/* Ends only when it is told to. */
+#define ENDLESS(more)                                                                              \
+    "{" SPHERE ENCODER "\"probe\":null,\"training\":{\"epochs\":100000,\"threads\":1" more "}}"
+
+enum { PATIENCE_MS = 30000 };
+
+struct shop {
+    struct place *place;
+    struct catalog catalog;
+    struct pool *pool;
+};
+
+static void open_shop(struct shop *shop, void **state, int workers, int64_t memory_bytes) {
+    struct place *place = *state;
+    struct ovr_err err = {0};
+    *shop = (struct shop){.place = place};
+    assert_ok(catalog_init(&shop->catalog, place->dir, place->store, &err), &err);
+    assert_ok(weights_init(place->dir, &err), &err);
+    struct pool_config config = {
+        .workplace = {place->store, &shop->catalog, kernels_get(ISA_AUTO), place->dir},
+        .workers = workers,
+        .cores = 2,
+        .memory_bytes = memory_bytes};
+    assert_ok(pool_start(&shop->pool, &config, &err), &err);
+}
+
+static void close_shop(struct shop *shop) {
+    assert_int_equal(pool_stop(shop->pool, 20), 0);
+}
+
+static void submit(struct shop *shop, const char *spec, int64_t memory_bytes, char id[ID_SIZE]) {
+    enqueue(shop->place->store,
+            &(struct new_experiment){.spec = spec, .memory_bytes = memory_bytes}, id);
+    pool_wake(shop->pool);
+}
+
+static void await(struct shop *shop, const char *id, enum state wanted) {
+    for (int waited = 0;; waited += 5) {
+        struct experiment e = look_up(shop->place->store, id);
+        enum state now = e.state;
+        if (now != wanted && (now > STATE_RUNNING || waited > PATIENCE_MS))
+            fail_msg("%s is %s, not %s: %s", id, state_names[now], state_names[wanted],
+                     e.problem_detail ? e.problem_detail : "");
+        experiment_release(&e);
+        if (now == wanted)
+            return;
+        pool_tick(shop->pool);
+        sleep_ms(5);
+    }
+}
+
+/* Until its worker has left it. */
+static void await_idle(struct shop *shop, int running) {
+    for (int waited = 0; pool_running(shop->pool) != running; waited += 5) {
+        if (waited > PATIENCE_MS)
+            fail_msg("%d jobs run, not %d", pool_running(shop->pool), running);
+        sleep_ms(5);
+    }
+}
+
+/* Digests and named figures of an experiment. */
+struct findings {
+    char digests[8][65], best[65], last[65], threads[24];
+    int n_digests, n_result, n_epoch_figures;
+    double accuracy, loss, lambda_per_pair;
+    int64_t best_epoch, epochs;
+};
+
+static int find(void *context, int epoch, const struct figure *f) {
+    struct findings *found = context;
+    if (epoch > 0 && strcmp(f->name, "digest") == 0)
+        snprintf(found->digests[found->n_digests++], 65, "%s", f->text);
+    found->n_epoch_figures += epoch > 0;
+    found->n_result += epoch == 0;
+    if (strcmp(f->name, "weights.best_sha256") == 0)
+        snprintf(found->best, 65, "%s", f->text);
+    if (strcmp(f->name, "weights.last_sha256") == 0)
+        snprintf(found->last, 65, "%s", f->text);
+    if (epoch == 0 && strcmp(f->name, "accuracy") == 0)
+        found->accuracy = f->real;
+    if (epoch == 0 && strcmp(f->name, "test.loss") == 0)
+        found->loss = f->real;
+    if (epoch == 0 && strcmp(f->name, "best_epoch") == 0)
+        found->best_epoch = f->count;
+    if (epoch == 0 && strcmp(f->name, "epochs") == 0)
+        found->epochs = f->count;
+    if (epoch == 0 && strcmp(f->name, "lambda_per_pair") == 0)
+        found->lambda_per_pair = f->real;
+    return 0;
+}
+
+static struct findings look_into(struct store *store, const char *id) {
+    struct findings found = {.accuracy = NAN, .loss = NAN};
+    struct ovr_err err = {0};
+    struct experiment e = look_up(store, id);
+    assert_ok(store_read_figures(store, e.seq, -1, 100, find, &found, &err), &err);
+    experiment_release(&e);
+    return found;
+}
+
+static void a_job_succeeds(void **state) {
+    struct shop shop;
+    char id[ID_SIZE], split[16] = "", path[256];
+    int epoch = 0;
+    size_t n;
+    struct histogram h;
+    struct tensor *tensors;
+    struct ovr_err err = {0};
+    open_shop(&shop, state, 1, 100);
+    struct store *store = shop.place->store;
+    submit(&shop, SHORT("1"), 1, id);
+    await(&shop, id, STATE_SUCCEEDED);
+    struct findings found = look_into(store, id);
+    assert_int_equal(found.n_digests, 3);
+    assert_int_equal(found.epochs, 3);
+    assert_in_range(found.best_epoch, 1, 3);
+    assert_true(found.accuracy >= 0 && found.accuracy <= 1);
+    assert_true(isfinite(found.loss));
+    assert_relative(found.lambda_per_pair, 5e-5 * 32 * 31, 1e-12);
+    assert_string_equal(found.last, found.digests[2]);
+    assert_string_equal(found.best, found.digests[found.best_epoch - 1]);
+    struct experiment e = look_up(store, id);
+    assert_true(e.started_at >= e.created_at && e.finished_at >= e.started_at);
+    assert_int_equal(e.revision, 1 + 1 + 3 + 1); /* posted, claimed, epochs, finished */
+    assert_ok(store_read_histogram(store, e.seq, &epoch, split, &h, &err), &err);
+    assert_int_equal(h.total, 50 * 300);
+    assert_string_equal(split, "test");
+    epoch = 1;
+    *split = '\0';
+    assert_ok(store_read_histogram(store, e.seq, &epoch, split, &h, &err), &err);
+    assert_string_equal(split, "validation");
+    assert_ok(store_read_tensors(store, e.seq, "best", &tensors, &n, &err), &err);
+    assert_int_equal(n, 4);
+    for (size_t i = 0; i < n; i++) {
+        weights_path(shop.place->dir, id, &tensors[i], path, sizeof path);
+        assert_int_equal(access(path, R_OK), 0);
+    }
+    free(tensors);
+    experiment_release(&e);
+    close_shop(&shop);
+}
+
+static void an_mlp_succeeds(void **state) {
+    struct shop shop;
+    char id[ID_SIZE];
+    open_shop(&shop, state, 1, 100);
+    submit(&shop,
+           "{" SPHERE
+           "\"model\":{\"kind\":\"mlp\",\"hidden\":[20]},\"preprocess\":[\"standardize\","
+           "{\"pca\":{\"components\":2}}],\"training\":{\"epochs\":2,\"protocol\":\"published\"}}",
+           1, id);
+    await(&shop, id, STATE_SUCCEEDED);
+    struct findings found = look_into(shop.place->store, id);
+    assert_true(found.accuracy >= 0 && found.accuracy <= 1);
+    assert_int_equal(found.n_digests, 2);
+    close_shop(&shop);
+}
+
+static void the_same_bits_for_any_number_of_threads(void **state) {
+    struct shop shop;
+    static const char *const specs[] = {SHORT("1"), SHORT("2"), SHORT("3"), SHORT("\"auto\"")};
+    struct findings found[COUNT(specs)];
+    open_shop(&shop, state, 1, 100);
+    for (size_t i = 0; i < COUNT(specs); i++) {
+        char id[ID_SIZE];
+        submit(&shop, specs[i], 1, id);
+        await(&shop, id, STATE_SUCCEEDED);
+        found[i] = look_into(shop.place->store, id);
+        assert_int_equal(found[i].n_digests, 3);
+        for (int epoch = 0; epoch < 3; epoch++)
+            assert_string_equal(found[i].digests[epoch], found[0].digests[epoch]);
+        assert_string_equal(found[i].best, found[0].best);
+        assert_string_equal(found[i].last, found[0].last);
+        assert_true(found[i].accuracy == found[0].accuracy && found[i].loss == found[0].loss);
+    }
+    assert_string_not_equal(found[0].digests[0], found[0].digests[1]);
+    close_shop(&shop);
+}
+
+static void progress_and_cancel(void **state) {
+    struct shop shop;
+    char id[ID_SIZE];
+    struct pool_progress p = {0};
+    int was_running;
+    struct ovr_err err = {0};
+    open_shop(&shop, state, 1, 100);
+    assert_int_equal(pool_progress(shop.pool, "nothere", &p), 0);
+    submit(&shop, ENDLESS(""), 1, id);
+    await(&shop, id, STATE_RUNNING);
+    for (int waited = 0; p.epoch < 3 && waited < PATIENCE_MS; waited += 5) {
+        assert_int_equal(pool_progress(shop.pool, id, &p), 1);
+        sleep_ms(5);
+    }
+    assert_int_equal(p.phase, PHASE_TRAINING);
+    assert_in_range(p.epoch, 3, 100000);
+    assert_int_equal(p.epochs, 100000);
+    assert_int_equal(p.threads, 1);
+    assert_true(p.step >= 4 && p.steps == 200000); /* 180 samples in two batches an epoch */
+    assert_true(p.samples_per_second > 0 && p.eta_seconds > 0);
+    pool_cancel(shop.pool, "nothere");
+    assert_ok(store_cancel(shop.place->store, id, &was_running, &err), &err);
+    assert_true(was_running);
+    pool_cancel(shop.pool, id);
+    await_idle(&shop, 0);
+    assert_int_equal(state_of(shop.place->store, id), STATE_CANCELLED);
+    assert_int_equal(pool_progress(shop.pool, id, &p), 0);
+    assert_int_equal(count_entries(shop.place->dir, "/experiments"), 0);
+    submit(&shop, SHORT("1"), 1, id); /* the worker lives on */
+    await(&shop, id, STATE_SUCCEEDED);
+    close_shop(&shop);
+}
+
+/* Without pool_cancel() the job finds out at its next epoch. */
+static void cancelled_in_the_store_alone(void **state) {
+    struct shop shop;
+    char id[ID_SIZE];
+    int was_running;
+    open_shop(&shop, state, 1, 100);
+    submit(&shop, ENDLESS(""), 1, id);
+    await(&shop, id, STATE_RUNNING);
+    assert_int_equal(store_cancel(shop.place->store, id, &was_running, NULL), 0);
+    await_idle(&shop, 0);
+    assert_int_equal(state_of(shop.place->store, id), STATE_CANCELLED);
+    close_shop(&shop);
+}
+
+static void a_time_limit(void **state) {
+    struct shop shop;
+    char id[ID_SIZE];
+    open_shop(&shop, state, 1, 100);
+    submit(&shop, ENDLESS(",\"time_limit_seconds\":0.2"), 1, id);
+    await(&shop, id, STATE_FAILED);
+    struct experiment e = look_up(shop.place->store, id);
+    assert_string_equal(e.problem_kind, "time-limit");
+    assert_string_equal(e.problem_pointer, "/training/time_limit_seconds");
+    assert_non_null(strstr(e.problem_detail, "the time limit of 0.2 s is over"));
+    assert_in_range(e.finished_at - e.started_at, 150, PATIENCE_MS);
+    experiment_release(&e);
+    close_shop(&shop);
+}
+
+static void failures_have_a_reason(void **state) {
+    struct shop shop;
+    char id[ID_SIZE];
+    static const struct {
+        const char *spec, *kind, *pointer, *part;
+    } bad[] = {
+        {"{}", "invalid-spec", NULL, "the stored spec is not valid: /dataset is required"},
+        {"garbage", "invalid-spec", NULL, "the stored spec is not JSON"},
+        {"{\"dataset\":{\"name\":\"x\",\"version\":{"
+         "\"train\":\"0000000000000000000000000000000000000000000000000000000000000000\","
+         "\"test\":\"0000000000000000000000000000000000000000000000000000000000000000\"}},"
+         "\"model\":{\"kind\":\"mlp\",\"hidden\":[1]}}",
+         "storage", NULL, "cannot read the data set's file"},
+        {"{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[20]},"
+         "\"optimizer\":{\"name\":\"sgd\",\"learning_rate\":1e30}}",
+         "diverged", "/optimizer/learning_rate", "learning"},
+    };
+    open_shop(&shop, state, 2, 100);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        submit(&shop, bad[i].spec, 1, id);
+        await(&shop, id, STATE_FAILED);
+        struct experiment e = look_up(shop.place->store, id);
+        assert_string_equal(e.problem_kind, bad[i].kind);
+        if (bad[i].pointer)
+            assert_string_equal(e.problem_pointer, bad[i].pointer);
+        else
+            assert_null(e.problem_pointer);
+        if (!strstr(e.problem_detail, bad[i].part))
+            fail_msg("\"%s\" should have \"%s\"", e.problem_detail, bad[i].part);
+        experiment_release(&e);
+    }
+    close_shop(&shop);
+}
+
+/* Weights that cannot be written fail the job and leave nothing. */
+static void a_place_that_cannot_be_written(void **state) {
+    struct shop shop;
+    char id[ID_SIZE], path[160];
+    open_shop(&shop, state, 1, 100);
+    snprintf(path, sizeof path, "%s/experiments", shop.place->dir);
+    assert_int_equal(rmdir(path), 0);
+    write_whole(path, "x", 1);
+    submit(&shop, SHORT("1"), 1, id);
+    await(&shop, id, STATE_FAILED);
+    struct experiment e = look_up(shop.place->store, id);
+    assert_string_equal(e.problem_kind, "storage");
+    assert_non_null(strstr(e.problem_detail, "cannot make"));
+    experiment_release(&e);
+    assert_int_equal(look_into(shop.place->store, id).n_result, 0);
+    close_shop(&shop);
+}
+
+static void shutdown_puts_jobs_back(void **state) {
+    struct shop shop;
+    char running[ID_SIZE], waiting[ID_SIZE];
+    open_shop(&shop, state, 1, 100);
+    submit(&shop, ENDLESS(""), 1, running);
+    submit(&shop, SHORT("1"), 1, waiting);
+    await(&shop, running, STATE_RUNNING);
+    while (look_into(shop.place->store, running).n_epoch_figures == 0)
+        sleep_ms(5);
+    close_shop(&shop);
+    struct store *store = shop.place->store;
+    struct experiment e = look_up(store, running);
+    assert_int_equal(e.state, STATE_QUEUED);
+    assert_string_equal(e.queue_reason, "the daemon was shut down while it ran; it starts again");
+    assert_int_equal(e.position, 1); /* where it was */
+    experiment_release(&e);
+    assert_int_equal(state_of(store, waiting), STATE_QUEUED);
+    assert_int_equal(look_into(store, running).n_epoch_figures, 0);
+    assert_int_equal(count_entries(shop.place->dir, "/experiments"), 0);
+
+    int was_running;
+    open_shop(&shop, state, 1, 100); /* it starts again at the next start */
+    await(&shop, running, STATE_RUNNING);
+    assert_int_equal(store_cancel(store, running, &was_running, NULL), 0);
+    pool_cancel(shop.pool, running);
+    await(&shop, waiting, STATE_SUCCEEDED);
+    close_shop(&shop);
+}
+
+static void memory_for_one_at_a_time(void **state) {
+    struct shop shop;
+    char first[ID_SIZE], second[ID_SIZE], small[ID_SIZE];
+    int was_running;
+    open_shop(&shop, state, 3, 100);
+    struct store *store = shop.place->store;
+    submit(&shop, ENDLESS(""), 60, first);
+    await(&shop, first, STATE_RUNNING);
+    submit(&shop, SHORT("1"), 60, second);
+    submit(&shop, SHORT("1"), 1, small); /* would fit, but does not overtake */
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(state_of(store, second), STATE_QUEUED);
+        assert_int_equal(state_of(store, small), STATE_QUEUED);
+        assert_int_equal(pool_running(shop.pool), 1);
+        sleep_ms(10);
+        pool_wake(shop.pool);
+    }
+    assert_int_equal(store_cancel(store, first, &was_running, NULL), 0);
+    pool_cancel(shop.pool, first);
+    await(&shop, second, STATE_SUCCEEDED);
+    await(&shop, small, STATE_SUCCEEDED);
+    close_shop(&shop);
+}
+
+static void two_fit_side_by_side(void **state) {
+    struct shop shop;
+    char ids[2][ID_SIZE];
+    int was_running;
+    open_shop(&shop, state, 2, 100);
+    submit(&shop, ENDLESS(""), 50, ids[0]);
+    submit(&shop, ENDLESS(""), 50, ids[1]);
+    await_idle(&shop, 2);
+    for (int i = 0; i < 2; i++) {
+        await(&shop, ids[i], STATE_RUNNING);
+        assert_int_equal(store_cancel(shop.place->store, ids[i], &was_running, NULL), 0);
+        pool_cancel(shop.pool, ids[i]);
+    }
+    await_idle(&shop, 0);
+    close_shop(&shop);
+}
+
+/* A lone job that leaves it to the daemon gets all the cores, one beside others what is left. */
+static void threads_by_what_is_free(void **state) {
+    struct shop shop;
+    char alone[ID_SIZE], beside[ID_SIZE];
+    struct pool_progress p = {0};
+    int was_running;
+    open_shop(&shop, state, 2, 100);
+    const char *spec = "{" SPHERE ENCODER "\"probe\":null,\"training\":{\"epochs\":100000}}";
+    submit(&shop, spec, 1, alone);
+    await(&shop, alone, STATE_RUNNING);
+    assert_int_equal(pool_progress(shop.pool, alone, &p), 1);
+    assert_int_equal(p.threads, 2);
+    submit(&shop, spec, 1, beside);
+    await(&shop, beside, STATE_RUNNING);
+    assert_int_equal(pool_progress(shop.pool, beside, &p), 1);
+    assert_int_equal(p.threads, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(store_cancel(shop.place->store, i ? beside : alone, &was_running, NULL),
+                         0);
+        pool_cancel(shop.pool, i ? beside : alone);
+    }
+    close_shop(&shop);
+}
+
+static void jobs_wait_before_the_pool_starts(void **state) {
+    struct shop shop;
+    char ids[4][ID_SIZE];
+    for (size_t i = 0; i < COUNT(ids); i++)
+        enqueue(((struct place *)*state)->store,
+                &(struct new_experiment){.spec = SHORT("1"), .memory_bytes = 1}, ids[i]);
+    open_shop(&shop, state, 3, 100);
+    for (size_t i = 0; i < COUNT(ids); i++)
+        await(&shop, ids[i], STATE_SUCCEEDED);
+    assert_int_equal(count_entries(shop.place->dir, "/experiments"), COUNT(ids));
+    close_shop(&shop);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        with_store(a_job_succeeds),
+        with_store(an_mlp_succeeds),
+        with_store(the_same_bits_for_any_number_of_threads),
+        with_store(progress_and_cancel),
+        with_store(cancelled_in_the_store_alone),
+        with_store(a_time_limit),
+        with_store(failures_have_a_reason),
+        with_store(a_place_that_cannot_be_written),
+        with_store(shutdown_puts_jobs_back),
+        with_store(memory_for_one_at_a_time),
+        with_store(two_fit_side_by_side),
+        with_store(threads_by_what_is_free),
+        with_store(jobs_wait_before_the_pool_starts),
+    };
+    return cmocka_run_group_tests_name("server/pool", tests, start_blas, NULL);
+}

@@ -1,0 +1,256 @@
+/* Weights on disk: a result made by hand comes back from NPY files, whole or not at all. */
+#include "server/weights.h"
+#include "tests/server/check.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+enum {
+    UNITS = 5,
+    INPUTS = 3,
+    CLASSES = 3,
+    WIDTH = 8,
+    PARAMS = UNITS * (INPUTS + 1 + WIDTH) + WIDTH
+};
+
+static const char ID[] = "abc";
+
+/* Element i of a buffer: no two are alike. */
+static real *new_numbers(size_t n, int mark) {
+    real *x = new_reals(n);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (real)(mark * 1000 + (int)i);
+    return x;
+}
+
+/* With two steps of preprocessing and a probe; of an mlp's shape, which an encoder's starts with.
+ */
+static struct train_result new_result(int classifier) {
+    struct train_result r = {.n_inputs = INPUTS,
+                             .n_units = UNITS,
+                             .data_classes = CLASSES,
+                             .best_epoch = 1,
+                             .epochs = 2,
+                             .probed = 1};
+    r.n_classes = classifier ? CLASSES : 0;
+    r.width = classifier ? WIDTH : 0;
+    r.best = new_numbers(PARAMS, 1);
+    r.last = new_numbers(PARAMS, 2);
+    r.probe.width = WIDTH;
+    r.probe.weights = new_numbers((UNITS + 1) * WIDTH, 3);
+    r.preprocess.n_steps = 2;
+    r.preprocess.n_in = 4;
+    r.preprocess.steps[0] = (struct fitted_step){.kind = PREPROCESS_STANDARDIZE,
+                                                 .n_in = 4,
+                                                 .n_out = 4,
+                                                 .mean = new_numbers(4, 4),
+                                                 .scale = new_numbers(4, 5)};
+    r.preprocess.steps[1] = (struct fitted_step){.kind = PREPROCESS_PCA,
+                                                 .n_in = 4,
+                                                 .n_out = INPUTS,
+                                                 .mean = new_numbers(4, 6),
+                                                 .components = new_numbers(4 * INPUTS, 7)};
+    return r;
+}
+
+/* The numbers of an NPY file (format 1.0), whose header has to be exactly this. */
+static float *read_npy(const char *path, size_t rows, size_t columns, int dimensions) {
+    size_t n;
+    char *bytes = read_whole(path, &n), expected[160], shape[64];
+    if (n < 10 || memcmp(bytes, "\x93NUMPY\x01\x00", 8))
+        fail_msg("%s is not NPY", path);
+    size_t header = 10 + (size_t)(unsigned char)bytes[8] + 256 * (size_t)(unsigned char)bytes[9];
+    assert_int_equal(header % 64, 0);
+    assert_int_equal(n, header + rows * columns * sizeof(float));
+    snprintf(shape, sizeof shape, dimensions == 1 ? "(%zu,)" : "(%zu, %zu)", rows, columns);
+    snprintf(expected, sizeof expected, "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }",
+             shape);
+    assert_int_equal(strncmp(bytes + 10, expected, strlen(expected)), 0);
+    for (size_t i = 10 + strlen(expected); i < header; i++)
+        assert_int_equal(bytes[i], i + 1 == header ? '\n' : ' ');
+    float *numbers = calloc(rows * columns, sizeof *numbers);
+    assert_non_null(numbers);
+    memcpy(numbers, bytes + header, rows * columns * sizeof *numbers);
+    free(bytes);
+    return numbers;
+}
+
+/* The listed tensor and its file: element (i, j) is first + i·down + j·across. */
+static void check_tensor(const char *dir, const struct tensor *list, size_t n, const char *epoch,
+                         const char *name, int dimensions, size_t rows, size_t columns, int first,
+                         int down, int across) {
+    char path[256];
+    const struct tensor *t = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(list[i].epoch, epoch) && !strcmp(list[i].name, name))
+            t = &list[i];
+    if (!t)
+        fail_msg("%s of %s is not listed", name, epoch);
+    assert_int_equal(t->dimensions, dimensions);
+    assert_int_equal(t->rows, rows);
+    assert_int_equal(t->columns, columns);
+    assert_string_equal(t->dtype, "float32");
+    weights_path(dir, ID, t, path, sizeof path);
+    float *numbers = read_npy(path, rows, columns, dimensions);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++)
+            assert_true(numbers[i * columns + j] ==
+                        (float)(first + (int)i * down + (int)j * across));
+    free(numbers);
+}
+
+static void prepare(const char *dir) {
+    struct ovr_err err = {0};
+    assert_ok(weights_init(dir, &err), &err);
+}
+
+static void an_mlp_comes_back(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct train_result r = new_result(1);
+    struct tensor list[MAX_TENSORS];
+    size_t n;
+    struct ovr_err err = {0};
+    prepare(dir);
+    assert_ok(weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
+    assert_int_equal(n, 4 + 4 + 2 + 4);
+    for (int last = 0; last < 2; last++) {
+        const char *epoch = last ? "last" : "best";
+        int first = last ? 2000 : 1000, head = first + UNITS * (INPUTS + 1);
+        check_tensor(dir, list, n, epoch, "hidden.0.weight", 2, UNITS, INPUTS, first, INPUTS, 1);
+        check_tensor(dir, list, n, epoch, "hidden.0.bias", 1, UNITS, 1, first + UNITS * INPUTS, 1,
+                     0);
+        check_tensor(dir, list, n, epoch, "output.weight", 2, CLASSES, UNITS, head, 1, WIDTH);
+        check_tensor(dir, list, n, epoch, "output.bias", 1, CLASSES, 1, head + UNITS * WIDTH, 1, 0);
+    }
+    check_tensor(dir, list, n, "best", "probe.weight", 2, CLASSES, UNITS, 3000, 1, WIDTH);
+    check_tensor(dir, list, n, "best", "probe.bias", 1, CLASSES, 1, 3000 + UNITS * WIDTH, 1, 0);
+    check_tensor(dir, list, n, "best", "preprocess.0.mean", 1, 4, 1, 4000, 1, 0);
+    check_tensor(dir, list, n, "best", "preprocess.0.scale", 1, 4, 1, 5000, 1, 0);
+    check_tensor(dir, list, n, "best", "preprocess.1.mean", 1, 4, 1, 6000, 1, 0);
+    check_tensor(dir, list, n, "best", "preprocess.1.components", 2, INPUTS, 4, 7000, 4, 1);
+    assert_int_equal(count_entries(dir, "/experiments"), 1);
+    assert_int_equal(count_entries(dir, "/experiments/abc"), 2);
+    assert_int_equal(count_entries(dir, "/experiments/abc/best"), 10);
+    assert_int_equal(count_entries(dir, "/experiments/abc/last"), 4);
+    weights_remove(dir, ID);
+    weights_remove(dir, ID);
+    assert_int_equal(count_entries(dir, "/experiments"), 0);
+    train_result_release(&r);
+}
+
+static void an_encoder_comes_back(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct train_result r = new_result(0);
+    struct tensor list[MAX_TENSORS];
+    size_t n;
+    struct ovr_err err = {0};
+    prepare(dir);
+    r.probed = 0;
+    assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
+    assert_int_equal(n, 2 + 2 + 4);
+    check_tensor(dir, list, n, "best", "encoder.weight", 2, UNITS, INPUTS, 1000, INPUTS, 1);
+    check_tensor(dir, list, n, "last", "encoder.bias", 1, UNITS, 1, 2000 + UNITS * INPUTS, 1, 0);
+    assert_int_equal(count_entries(dir, "/experiments/abc/best"), 6);
+    train_result_release(&r);
+}
+
+static void the_most_tensors_have_room(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct train_result r = new_result(1);
+    struct tensor list[MAX_TENSORS];
+    size_t n;
+    struct ovr_err err = {0};
+    prepare(dir);
+    for (size_t i = 2; i < PREPROCESS_MAX; i++)
+        r.preprocess.steps[i] = (struct fitted_step){.kind = PREPROCESS_STANDARDIZE,
+                                                     .n_in = INPUTS,
+                                                     .n_out = INPUTS,
+                                                     .mean = new_numbers(INPUTS, 8),
+                                                     .scale = new_numbers(INPUTS, 9)};
+    r.preprocess.n_steps = PREPROCESS_MAX;
+    assert_ok(weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
+    assert_int_equal(n, MAX_TENSORS);
+    train_result_release(&r);
+}
+
+/* Of an earlier attempt, killed at any moment. */
+static void what_lies_in_the_way_goes(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    static const char *const leftovers[] = {"/experiments/abc.tmp", "/experiments/abc.tmp/best",
+                                            "/experiments/abc", "/experiments/abc/old",
+                                            "/experiments/other.tmp"};
+    struct train_result r = new_result(0);
+    struct tensor list[MAX_TENSORS];
+    size_t n;
+    struct ovr_err err = {0};
+    char path[128];
+    prepare(dir);
+    for (size_t i = 0; i < COUNT(leftovers); i++) {
+        snprintf(path, sizeof path, "%s%s", dir, leftovers[i]);
+        assert_int_equal(mkdir(path, 0755), 0);
+    }
+    snprintf(path, sizeof path, "%s/experiments/abc.tmp/best/x", dir);
+    write_whole(path, "x", 1);
+    assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
+    assert_int_equal(count_entries(dir, "/experiments"), 2);
+    assert_int_equal(count_entries(dir, "/experiments/abc"), 2);
+    prepare(dir); /* the next start removes what is half, and keeps what is whole */
+    assert_int_equal(count_entries(dir, "/experiments"), 1);
+    assert_int_equal(count_entries(dir, "/experiments/abc/best"), 8);
+    train_result_release(&r);
+}
+
+static void a_file_instead_of_the_directory(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct train_result r = new_result(0);
+    struct tensor list[MAX_TENSORS];
+    size_t n = 9;
+    struct ovr_err err = {0};
+    char path[128];
+    snprintf(path, sizeof path, "%s/experiments", dir);
+    write_whole(path, "x", 1);
+    assert_failed(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), OVR_IO, &err,
+                  "cannot make");
+    assert_int_equal(n, 0);
+    err = (struct ovr_err){0};
+    assert_failed(weights_init(dir, &err), OVR_IO, &err, path);
+    train_result_release(&r);
+}
+
+/* Files may have `limit` bytes: from none at all to all but the largest, nothing is left behind. */
+static void a_full_disk_leaves_nothing(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct train_result r = new_result(1);
+    struct tensor list[MAX_TENSORS];
+    struct rlimit before, now;
+    prepare(dir);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    static const rlim_t limits[] = {
+        0, 100, 128, 130, 128 + 4 * UNITS, 128 + 4 * UNITS * INPUTS - 1};
+    for (size_t i = 0; i < COUNT(limits); i++) {
+        struct ovr_err err = {0};
+        size_t n = 9;
+        now = before;
+        now.rlim_cur = limits[i];
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &now), 0);
+        int rc = weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+        assert_failed(rc, OVR_IO, &err, "cannot write");
+        assert_int_equal(n, 0);
+        assert_int_equal(count_entries(dir, "/experiments"), 0);
+    }
+    train_result_release(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        with_place(an_mlp_comes_back),
+        with_place(an_encoder_comes_back),
+        with_place(the_most_tensors_have_room),
+        with_place(what_lies_in_the_way_goes),
+        with_place(a_file_instead_of_the_directory),
+        with_place(a_full_disk_leaves_nothing),
+    };
+    return cmocka_run_group_tests_name("server/weights", tests, NULL, NULL);
+}
