@@ -167,19 +167,16 @@ struct place {
 
 enum { POINTER_SIZE = 256 };
 
-/* Takes half a character off the end of a text that was cut: JSON holds whole ones only. Returns
- * the new length. */
-static size_t trim(char *text) {
+/* Takes half a character off the end of a text that was cut: JSON holds whole ones only. */
+static void trim(char *text) {
     size_t n = strlen(text), last = n;
     while (last && (text[last - 1] & 0xc0) == 0x80)
         last--;
     if (last == 0 || !(text[last - 1] & 0x80))
-        return n;
+        return;
     unsigned char lead = (unsigned char)text[--last];
-    size_t whole = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-    if (n - last < whole)
-        text[n = last] = '\0';
-    return n;
+    if (n - last < (lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2))
+        text[last] = '\0';
 }
 
 void spec_fault(json_t *faults, const char *pointer, const char *format, ...) {
@@ -215,8 +212,7 @@ static const char *type_name(const json_t *value) {
 /* A scalar as the sender wrote it, shortened. */
 static void quote(const json_t *value, char text[64]) {
     if (json_is_string(value)) {
-        snprintf(text, 60, "\"%s\"", json_string_value(value));
-        trim(text);
+        snprintf(text, 60, "\"%s\"", json_string_value(value)); /* spec_fault() trims it */
     } else if (json_is_integer(value)) {
         snprintf(text, 64, "%lld", (long long)json_integer_value(value));
     } else if (json_is_real(value)) {
@@ -247,9 +243,7 @@ static const char *last_name(const struct field *field) {
 
 /* RFC 6901: "~" is ~0, "/" is ~1. */
 static void extend_pointer(char out[POINTER_SIZE], const char *pointer, const char *name) {
-    snprintf(out, POINTER_SIZE - 1, "%.180s", pointer);
-    size_t n = trim(out);
-    out[n++] = '/';
+    size_t n = (size_t)snprintf(out, POINTER_SIZE, "%.180s/", pointer);
     for (; *name && n + 3 < POINTER_SIZE; name++) {
         if (*name == '~' || *name == '/') {
             out[n++] = '~';

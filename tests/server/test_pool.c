@@ -61,8 +61,8 @@ static void await(struct shop *shop, const char *id, enum state wanted) {
     }
 }
 
-/* Until its worker has left it. */
-static void await_idle(struct shop *shop, int running) {
+/* Until so many jobs are with workers. */
+static void await_running(struct shop *shop, int running) {
     for (int waited = 0; pool_running(shop->pool) != running; waited += 5) {
         if (waited > PATIENCE_MS)
             fail_msg("%d jobs run, not %d", pool_running(shop->pool), running);
@@ -213,7 +213,7 @@ static void progress_and_cancel(void **state) {
     assert_ok(store_cancel(shop.place->store, id, &was_running, &err), &err);
     assert_true(was_running);
     pool_cancel(shop.pool, id);
-    await_idle(&shop, 0);
+    await_running(&shop, 0);
     assert_int_equal(state_of(shop.place->store, id), STATE_CANCELLED);
     assert_int_equal(pool_progress(shop.pool, id, &p), 0);
     assert_int_equal(count_entries(shop.place->dir, "/experiments"), 0);
@@ -231,7 +231,7 @@ static void cancelled_in_the_store_alone(void **state) {
     submit(&shop, ENDLESS(""), 1, id);
     await(&shop, id, STATE_RUNNING);
     assert_int_equal(store_cancel(shop.place->store, id, &was_running, NULL), 0);
-    await_idle(&shop, 0);
+    await_running(&shop, 0);
     assert_int_equal(state_of(shop.place->store, id), STATE_CANCELLED);
     close_shop(&shop);
 }
@@ -356,20 +356,27 @@ static void memory_for_one_at_a_time(void **state) {
     close_shop(&shop);
 }
 
+/* The end of one wakes as many as now fit. */
 static void two_fit_side_by_side(void **state) {
     struct shop shop;
-    char ids[2][ID_SIZE];
+    char big[ID_SIZE], ids[2][ID_SIZE];
     int was_running;
     open_shop(&shop, state, 2, 100);
+    submit(&shop, ENDLESS(""), 100, big);
+    await(&shop, big, STATE_RUNNING);
     submit(&shop, ENDLESS(""), 50, ids[0]);
     submit(&shop, ENDLESS(""), 50, ids[1]);
-    await_idle(&shop, 2);
+    sleep_ms(50);
+    assert_int_equal(pool_running(shop.pool), 1);
+    assert_int_equal(store_cancel(shop.place->store, big, &was_running, NULL), 0);
+    pool_cancel(shop.pool, big);
+    await_running(&shop, 2);
     for (int i = 0; i < 2; i++) {
         await(&shop, ids[i], STATE_RUNNING);
         assert_int_equal(store_cancel(shop.place->store, ids[i], &was_running, NULL), 0);
         pool_cancel(shop.pool, ids[i]);
     }
-    await_idle(&shop, 0);
+    await_running(&shop, 0);
     close_shop(&shop);
 }
 
