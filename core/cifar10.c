@@ -43,7 +43,7 @@ int cifar10_open(struct samples *out, const char *path, struct ovr_err *err) {
     struct stat stat;
     int rc, fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &stat)) {
-        rc = ovr_fail(err, OVR_IO, path, "cannot read the data set's file: %s", strerror(errno));
+        rc = ovr_fail(err, OVR_IO, NULL, "cannot read the data set's file: %s", strerror(errno));
         goto out;
     }
     rc = cifar10_check_size((uint64_t)stat.st_size, err);
@@ -53,7 +53,7 @@ int cifar10_open(struct samples *out, const char *path, struct ovr_err *err) {
     s.n = s.map_bytes / CIFAR10_RECORD;
     s.map = mmap(NULL, s.map_bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (s.map == MAP_FAILED) {
-        rc = ovr_fail(err, OVR_IO, path, "cannot map the data set's file: %s", strerror(errno));
+        rc = ovr_fail(err, OVR_IO, NULL, "cannot map the data set's file: %s", strerror(errno));
         goto out;
     }
     rc = cifar10_check(s.map, s.map_bytes, 0, err);

@@ -29,7 +29,8 @@ CREATE TABLE experiment (
     created_at   INTEGER NOT NULL,
     started_at   INTEGER,
     finished_at  INTEGER,
-    attempts     INTEGER NOT NULL DEFAULT 0,
+    attempts     INTEGER NOT NULL DEFAULT 0,   -- starts
+    crashes      INTEGER NOT NULL DEFAULT 0,   -- starts that ended with the daemon's process
     queue_reason TEXT,                  -- why a job that once ran waits again
     problem_kind TEXT,                  -- of a failed one: slug, JSON pointer, sentence
     problem_pointer TEXT,

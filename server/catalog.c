@@ -156,8 +156,9 @@ int upload_finish(struct upload *upload, struct dataset_split *stored, int *fres
     }
     if (!rc)
         rc = store_put_split(upload->catalog->store, split, fresh, err);
-    if (!rc)
-        *stored = *split;
+    if (!rc) /* what is stored, which may be older than this upload */
+        rc = store_get_split(upload->catalog->store, split->dataset, split->split, split->sha256,
+                             stored, err);
     upload_abort(upload); /* after publish() the temporary name is gone already */
     return rc;
 }

@@ -233,17 +233,24 @@ static void fail(const struct running *running, const struct ovr_err *why) {
                  err.text);
 }
 
+static void requeue(const struct running *running) {
+    const char *id = running->job->experiment.id;
+    struct ovr_err err = {0};
+    int rc = store_requeue(running->workplace->store, running->job->experiment.seq,
+                           "the daemon was shut down while it ran; it starts again", &err);
+    if (rc == OVR_CONFLICT)
+        log_line(LOG_INFO, "experiment=%s cancelled", id);
+    else if (rc)
+        log_line(LOG_ERROR, "experiment=%s could not be put back into the queue: %s", id, err.text);
+    else
+        log_line(LOG_INFO, "experiment=%s back in the queue for shutdown", id);
+}
+
 static void end_stopped(const struct running *running, struct ovr_err *why) {
     const struct job *job = running->job;
-    struct ovr_err err = {0};
     switch (job->stop) {
     case STOP_SHUTDOWN:
-        if (store_requeue(running->workplace->store, job->experiment.seq,
-                          "the daemon was shut down while it ran; it starts again", &err))
-            log_line(LOG_ERROR, "experiment=%s could not be put back into the queue: %s",
-                     job->experiment.id, err.text);
-        else
-            log_line(LOG_INFO, "experiment=%s back in the queue for shutdown", job->experiment.id);
+        requeue(running);
         break;
     case STOP_TIME_LIMIT:
         snprintf(why->field, sizeof why->field, "/training/time_limit_seconds");

@@ -72,7 +72,7 @@ static int open_data(struct daemon *d, const struct settings *settings, struct o
     if (!rc)
         rc = weights_init(settings->data_dir, err);
     if (!rc)
-        rc = store_recover(d->store, (int)settings->max_attempts, &requeued, err);
+        rc = store_recover(d->store, (int)settings->max_crashes, &requeued, err);
     if (!rc && requeued)
         log_line(LOG_INFO, "%d experiment%s ran when the daemon ended and %s back in the queue",
                  requeued, requeued == 1 ? "" : "s", requeued == 1 ? "is" : "are");

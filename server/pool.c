@@ -74,7 +74,12 @@ static void wait_for_work(struct pool *pool, int seconds) {
 static int start_job(struct slot *slot, struct job *job) {
     struct ovr_err err = {0};
     struct store *store = slot->pool->config.workplace.store;
-    if (spec_read_stored(job->experiment.spec, &job->spec, &err) == 0) {
+    int rc = spec_read_stored(job->experiment.spec, &job->spec, &err);
+    if (rc == OVR_NOMEM) { /* not the job's fault: another try when there is memory */
+        store_requeue(store, job->experiment.seq, "memory ran out when it was to start", NULL);
+        return rc;
+    }
+    if (rc == 0) {
         job->threads = choose_threads(slot->pool, job);
         slot->started_ms = monotonic_ms();
         double limit_ms = job->spec.time_limit_seconds * 1000;

@@ -34,7 +34,7 @@ static const struct setting table[] = {
     {"idle-timeout", "SECONDS", NUMBER(idle_timeout_s, 1, 3600), "30", NULL, "a connection without traffic is closed"},
     {"max-body", "BYTES", NUMBER(max_body_bytes, 1024, 1 << 30), "1M", NULL, "largest JSON body"},
     {"max-upload", "BYTES", NUMBER(max_upload_bytes, 1024, 1024 * TIB), "16G", NULL, "largest upload of a data set's split"},
-    {"max-attempts", "N", NUMBER(max_attempts, 1, 1000), "10", NULL, "starts of one experiment before it fails as crashing the daemon"},
+    {"max-crashes", "N", NUMBER(max_crashes, 1, 1000), "10", NULL, "after so many crashes of the daemon under it an experiment fails"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };
 /* clang-format on */
@@ -108,7 +108,7 @@ static int read_flag(struct settings *settings, int argc, char **argv, int *i,
     if (!s)
         return ovr_fail(err, OVR_INVALID, flag, "there is no option %.60s; see ovrd --help", flag);
     const char *value = flag[2 + n] == '=' ? flag + 3 + n : NULL;
-    if (!value && *i + 1 < argc)
+    if (!value && *i + 1 < argc && strncmp(argv[*i + 1], "--", 2))
         value = argv[++*i];
     char name[64];
     snprintf(name, sizeof name, "--%s", s->name);

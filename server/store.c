@@ -40,6 +40,7 @@ enum sql {
     ADD_TENSOR,
     FINISH,
     REQUEUE,
+    COUNT_CRASH,
     GIVE_UP,
     RUNNING,
     DELETE_FIGURES,
@@ -90,11 +91,12 @@ static const char *const sql[N_SQL] = {
                "WHERE seq = ?1 AND state = 'running'",
     [REQUEUE] = "UPDATE experiment SET state = 'queued', revision = revision + 1, started_at = "
                 "NULL, queue_reason = ?2 WHERE seq = ?1 AND state = 'running'",
+    [COUNT_CRASH] = "UPDATE experiment SET crashes = crashes + 1 WHERE state = 'running'",
     [GIVE_UP] = "UPDATE experiment SET state = 'failed', revision = revision + 1, finished_at = "
-                "?1, problem_kind = 'crashed', problem_detail = 'the daemon ended ' || attempts || "
+                "?1, problem_kind = 'crashed', problem_detail = 'the daemon ended ' || crashes || "
                 "' times while this experiment ran; it may need more memory than the machine has. "
                 "Post it again once the cause is found' "
-                "WHERE state = 'running' AND attempts >= ?2",
+                "WHERE state = 'running' AND crashes >= ?2",
     [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
     [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1",
     [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1",
@@ -229,19 +231,25 @@ static int connect(struct connection *c, const char *path, const char *pragmas,
     return 0;
 }
 
-static int user_version(struct connection *c, struct ovr_err *err) {
+/* The one number that a query gives, or a negative code. */
+static int read_number(struct connection *c, const char *query, struct ovr_err *err) {
     sqlite3_stmt *statement;
-    if (sqlite3_prepare_v2(c->db, "PRAGMA user_version", -1, &statement, NULL))
+    if (sqlite3_prepare_v2(c->db, query, -1, &statement, NULL))
         return db_fail(c, err);
-    int version = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int(statement, 0) : -1;
+    int number = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int(statement, 0) : -1;
     sqlite3_finalize(statement);
-    return version < 0 ? db_fail(c, err) : version;
+    return number < 0 ? db_fail(c, err) : number;
 }
 
 static int migrate(struct connection *c, struct ovr_err *err) {
-    int version = user_version(c, err), newest = 0;
-    if (version < 0)
-        return version;
+    int version = read_number(c, "PRAGMA user_version", err), newest = 0;
+    int tables = read_number(c, "SELECT count(*) FROM sqlite_master", err);
+    if (version < 0 || tables < 0)
+        return version < 0 ? version : tables;
+    if (version == 0 && tables > 0)
+        return ovr_fail(err, OVR_CONFLICT, NULL,
+                        "the database in the data directory belongs to another program; choose "
+                        "another --data-dir");
     while (migrations[newest])
         newest++;
     if (version > newest)
@@ -639,13 +647,15 @@ int store_requeue(struct store *store, int64_t seq, const char *reason, struct o
     return end(store, requeue(&store->writer, seq, reason, err), err);
 }
 
-int store_recover(struct store *store, int max_attempts, int *requeued, struct ovr_err *err) {
+int store_recover(struct store *store, int max_crashes, int *requeued, struct ovr_err *err) {
     struct connection *c = &store->writer;
     *requeued = 0;
     int rc = begin(store, err);
     if (rc)
         return rc;
-    rc = run(c, bind(c, GIVE_UP, "ii", now_ms(), (int64_t)max_attempts), err);
+    rc = run(c, bind(c, COUNT_CRASH, ""), err);
+    if (!rc)
+        rc = run(c, bind(c, GIVE_UP, "ii", now_ms(), (int64_t)max_crashes), err);
     while (!rc) {
         sqlite3_stmt *row = bind(c, RUNNING, "");
         int step = sqlite3_step(row);

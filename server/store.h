@@ -133,8 +133,8 @@ int store_finish(struct store *store, int64_t seq, const struct outcome *outcome
 int store_requeue(struct store *store, int64_t seq, const char *reason, struct ovr_err *err);
 
 /* At start: everything that ran when the last process ended goes back to the queue, or fails when
- * it was started `max_attempts` times. */
-int store_recover(struct store *store, int max_attempts, int *requeued, struct ovr_err *err);
+ * that happened to it `max_crashes` times. */
+int store_recover(struct store *store, int max_crashes, int *requeued, struct ovr_err *err);
 
 /* queued or running → cancelled, at once. *was_running tells whether a worker has to be told.
  * OVR_CONFLICT in a final state, except that cancelling twice is fine. */

@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <regex.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -143,8 +144,8 @@ static inline int fits_keyword(struct check *check, json_t *schema, const char *
     if (strcmp(keyword, "required") == 0) {
         for (size_t i = 0; json_is_object(value) && i < json_array_size(rule); i++)
             if (!json_object_get(value, json_string_value(json_array_get(rule, i))))
-                return complain(check, pointer,
-                                "misses ", json_string_value(json_array_get(rule, i)));
+                return complain(check, pointer, "misses ",
+                                json_string_value(json_array_get(rule, i)));
         return 1;
     }
     if (strcmp(keyword, "items") == 0) {
@@ -235,8 +236,7 @@ static inline json_t *find_response(const json_t *contract, const char *method, 
     char code[16];
     snprintf(code, sizeof code, "%d", status);
     if (operation)
-        return resolve(contract,
-                       json_object_get(json_object_get(operation, "responses"), code));
+        return resolve(contract, json_object_get(json_object_get(operation, "responses"), code));
     const char *name = status == 400   ? "BadRequest"
                        : status == 403 ? "Forbidden"
                        : status == 404 ? "NotFound"

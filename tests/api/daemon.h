@@ -5,8 +5,8 @@
  * status and media type must be documented for the route, the body must fit its schema, and have no
  * member that the contract does not know. So each test is a contract test too.
  *
- * All functions fail the running test themselves. In JSON given as text, single quotes stand for
- * double ones.
+ * All functions fail the running test themselves. In JSON given as text without double quotes,
+ * single ones stand for them.
  */
 #ifndef TESTS_API_DAEMON_H
 #define TESTS_API_DAEMON_H
@@ -55,7 +55,8 @@ struct daemon {
 
 /* Options such as "--workers", "1" end with NULL; they may be NULL. */
 struct daemon *daemon_new(const char *const *options);
-void daemon_free(struct daemon *daemon); /* ends it by SIGTERM, which must work; removes its files */
+void daemon_free(
+    struct daemon *daemon); /* ends it by SIGTERM, which must work; removes its files */
 void daemon_start(struct daemon *daemon, const char *const *options); /* again, same directory */
 void daemon_kill(struct daemon *daemon);                              /* kill -9 */
 double daemon_stop(struct daemon *daemon); /* SIGTERM, exit status 0; returns the seconds */

@@ -7,7 +7,7 @@ extern char **environ;
 static const char *const names[] = {
     "data-dir",    "listen",       "workers",         "memory",       "isa",
     "blas-kernel", "http-threads", "max-connections", "idle-timeout", "max-body",
-    "max-upload",  "max-attempts", "log-level"};
+    "max-upload",  "max-crashes",  "log-level"};
 
 /* An environment without settings. */
 static int clear_environment(void **state) {
@@ -143,7 +143,7 @@ static void ranges(void **state) {
         {"--idle-timeout", "1", "3600", "0", "3601"},
         {"--max-body", "1K", "1G", "1023", "1073741825"},
         {"--max-upload", "1K", "1024T", "1023", "1125899906842625"},
-        {"--max-attempts", "1", "1000", "0", "1001"},
+        {"--max-crashes", "1", "1000", "0", "1001"},
     };
     for (size_t i = 0; i < COUNT(table); i++) {
         struct outcome_of o = READ(table[i].flag, table[i].low, table[i].flag, table[i].high);

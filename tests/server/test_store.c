@@ -645,6 +645,23 @@ static void recovering(void **state) {
     assert_int_equal(requeued, 0);
 }
 
+/* A daemon that is stopped in order puts its jobs back itself; only crashes count. */
+static void shutdowns_are_not_crashes(void **state) {
+    struct store *store = store_of(state);
+    char id[ID_SIZE];
+    struct ovr_err err = {0};
+    int requeued;
+    int64_t seq = start_one(store, id);
+    for (int i = 0; i < 5; i++) {
+        assert_ok(store_requeue(store, seq, "shut down", &err), &err);
+        struct experiment e = claim(store);
+        experiment_release(&e);
+    }
+    assert_ok(store_recover(store, 2, &requeued, &err), &err);
+    assert_int_equal(requeued, 1);
+    assert_int_equal(state_of(store, id), STATE_QUEUED);
+}
+
 /* Data sets */
 
 static int put_split(struct store *store, const char *name, const char *split, const char *sha256,
@@ -856,6 +873,7 @@ int main(void) {
         with_store(an_outcome_is_whole_or_not_there),
         with_store(requeueing_starts_anew),
         with_store(recovering),
+        with_store(shutdowns_are_not_crashes),
         with_store(versions_of_a_data_set),
         with_store(opening_twice_changes_nothing),
         with_store(a_newer_database_is_refused),

@@ -1,0 +1,681 @@
+/* GET /openapi.json says what the daemon does: routes, arguments, ranges and defaults of the spec,
+ * examples. That every answer fits its schema is checked by each request of all API tests. */
+#include "tests/api/contract.h"
+#include "tests/api/daemon.h"
+
+#include <stdio.h>
+
+static const char *const methods[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
+
+/* A finished experiment and a data set with which every route can answer. */
+static char *finished;
+
+static int set_up(void **state) {
+    struct daemon *d = daemon_new(NULL);
+    *state = d;
+    upload_images(d, "cifar10", 900, 20, 1);
+    finished = submit(d, "{'dataset':{'generator':'sphere','samples':200},'model':{'kind':"
+                         "'ovr_encoder','hidden':[8]},'training':{'epochs':2},'probe':null}");
+    wait_for(d, finished, "succeeded");
+    return 0;
+}
+
+static int tear_down(void **state) {
+    free(finished);
+    return without_daemon(state);
+}
+
+/* A path that exists, from its template. */
+static const char *instance(const char *template) {
+    static char path[256];
+    size_t n = 0;
+    for (const char *c = template; *c; c++) {
+        if (*c != '{') {
+            path[n++] = *c;
+            continue;
+        }
+        const char *value = strncmp(c, "{id}", 4) == 0       ? finished
+                            : strncmp(c, "{tensor}", 8) == 0 ? "encoder.bias"
+                            : strncmp(c, "{name}", 6) == 0   ? "cifar10"
+                                                             : "train";
+        n += (size_t)snprintf(path + n, sizeof path - n, "%s", value);
+        c = strchr(c, '}');
+    }
+    path[n] = '\0';
+    return path;
+}
+
+#define each_path(d, template, item)                                                               \
+    json_object_foreach(json_object_get((d)->contract, "paths"), template, item)
+
+static const struct answer *send(struct daemon *d, const char *method, const char *path) {
+    return call(d, &(struct call){.method = method, .path = path});
+}
+
+static void test_every_documented_route_is_there(void **state) {
+    struct daemon *d = *state;
+    const char *template;
+    json_t *item;
+    each_path(d, template, item) {
+        for (size_t i = 0; i < COUNT(methods); i++) {
+            if (!find_operation(item, methods[i]))
+                continue;
+            const struct answer *a = send(d, methods[i], instance(template));
+            assert_int_not_equal(a->status, 404);
+            assert_int_not_equal(a->status, 405);
+            if (strcmp(methods[i], "GET") == 0)
+                assert_status(a, 200);
+        }
+    }
+}
+
+/* Allow names what the contract has, no more and no less; the rest is 405. */
+static void test_every_method_is_documented(void **state) {
+    struct daemon *d = *state;
+    const char *template;
+    json_t *item;
+    each_path(d, template, item) {
+        char allow[64] = "";
+        for (size_t i = 0; i < COUNT(methods); i++)
+            if (find_operation(item, methods[i]))
+                strcat(strcat(allow, i ? methods[i] : "GET, HEAD"), ", ");
+        strcat(allow, "OPTIONS");
+        const struct answer *a = send(d, "OPTIONS", instance(template));
+        assert_status(a, 204);
+        assert_string_equal(header(a, "Allow"), allow);
+        for (size_t i = 0; i <= COUNT(methods); i++) {
+            const char *method = i < COUNT(methods) ? methods[i] : "BREW";
+            if (find_operation(item, method))
+                continue;
+            a = send(d, method, instance(template));
+            assert_problem(a, 405, "method-not-allowed", method);
+            assert_string_equal(header(a, "Allow"), allow);
+        }
+    }
+}
+
+/* api/routes.c is the daemon's list of routes: each line {"METHOD", "/path", … is in the contract.
+ */
+static void test_every_route_is_documented(void **state) {
+    struct daemon *d = *state;
+    FILE *file = fopen("api/routes.c", "r");
+    char line[512], method[16], path[128];
+    size_t n = 0, documented = 0;
+    const char *template;
+    json_t *item;
+    if (!file)
+        skip();
+    while (fgets(line, sizeof line, file)) {
+        if (sscanf(line, " {\"%15[A-Z]\", \"%127[^\"]\"", method, path) != 2)
+            continue;
+        n++;
+        item = json_object_get(json_object_get(d->contract, "paths"), path);
+        if (!item || !find_operation(item, method))
+            fail_msg("%s %s is not in the contract", method, path);
+        const char *summary = text_at(find_operation(item, method), "/summary");
+        if (!strstr(line, text("\"%s\"", summary)))
+            fail_msg("%s %s has another summary than \"%s\"", method, path, summary);
+    }
+    fclose(file);
+    each_path(d, template, item) {
+        for (size_t i = 0; i < COUNT(methods); i++)
+            documented += find_operation(item, methods[i]) != NULL;
+    }
+    assert_true(n > 10);
+    assert_int_equal(n, documented);
+}
+
+static json_t *find_parameter(const struct daemon *d, const json_t *list, const char *in,
+                              const char *name) {
+    size_t i;
+    json_t *parameter;
+    json_array_foreach(list, i, parameter) {
+        parameter = resolve(d->contract, parameter);
+        if (strcmp(text_at(parameter, "/in"), in) == 0 &&
+            (!name || strcmp(text_at(parameter, "/name"), name) == 0))
+            return parameter;
+    }
+    return NULL;
+}
+
+/* Which query arguments a route knows, it says itself when it gets another. */
+static void test_query_arguments_are_documented(void **state) {
+    struct daemon *d = *state;
+    const char *template;
+    json_t *item;
+    each_path(d, template, item) {
+        for (size_t m = 0; m < COUNT(methods); m++) {
+            json_t *operation = find_operation(item, methods[m]);
+            const json_t *lists[] = {json_object_get(item, "parameters"),
+                                     json_object_get(operation, "parameters")};
+            if (!operation)
+                continue;
+            const struct answer *a = send(d, methods[m], text("%s?no_such=1", instance(template)));
+            assert_problem(a, 422, "invalid-query", "no_such");
+            char known[512];
+            const char *names = strstr(fault(a, "no_such"), "known are: ");
+            snprintf(known, sizeof known, ", %s, ", names ? names + 11 : "");
+            size_t n_known = 0, n_documented = 0;
+            for (const char *c = known + 2; *c; c++)
+                n_known += *c == ',' && c[-1] != ' ';
+            for (size_t l = 0; l < COUNT(lists); l++) {
+                size_t i;
+                json_t *parameter;
+                json_array_foreach(lists[l], i, parameter) {
+                    parameter = resolve(d->contract, parameter);
+                    if (strcmp(text_at(parameter, "/in"), "query") != 0)
+                        continue;
+                    n_documented++;
+                    if (!strstr(known, text(", %s, ", text_at(parameter, "/name"))))
+                        fail_msg("%s %s does not know %s", methods[m], template,
+                                 text_at(parameter, "/name"));
+                }
+            }
+            assert_int_equal(n_known, n_documented);
+        }
+    }
+}
+
+static int refuses_query(struct daemon *d, const char *template, const char *name,
+                         const char *value) {
+    const struct answer *a = get(d, "%s?%s=%s", instance(template), name, value);
+    if (a->status == 422)
+        assert_problem(a, 422, "invalid-query", name);
+    return a->status == 422;
+}
+
+/* Ranges and choices of the query arguments of GET. */
+static void test_query_ranges(void **state) {
+    struct daemon *d = *state;
+    const char *template;
+    json_t *item;
+    size_t ranges = 0, choices = 0;
+    each_path(d, template, item) {
+        json_t *lists[] = {json_object_get(item, "parameters"),
+                           json_object_get(find_operation(item, "GET"), "parameters")};
+        for (size_t l = 0; find_operation(item, "GET") && l < COUNT(lists); l++) {
+            size_t i, k;
+            json_t *parameter, *choice;
+            json_array_foreach(lists[l], i, parameter) {
+                parameter = resolve(d->contract, parameter);
+                const json_t *schema = json_object_get(parameter, "schema");
+                const char *name = text_at(parameter, "/name");
+                if (strcmp(text_at(parameter, "/in"), "query") != 0)
+                    continue;
+                if (json_object_get(schema, "maximum")) {
+                    double min = number_at(schema, "/minimum"), max = number_at(schema, "/maximum");
+                    ranges++;
+                    assert_false(refuses_query(d, template, name, text("%.0f", min)));
+                    assert_false(refuses_query(d, template, name, text("%.0f", max)));
+                    assert_true(refuses_query(d, template, name, text("%.0f", min - 1)));
+                    assert_true(refuses_query(d, template, name, text("%.0f", max + 1)));
+                    assert_true(refuses_query(d, template, name, "1.5"));
+                    assert_true(refuses_query(d, template, name, "many"));
+                    assert_true(refuses_query(d, template, name, ""));
+                }
+                json_array_foreach(json_object_get(schema, "enum"), k, choice) {
+                    choices++;
+                    assert_false(refuses_query(d, template, name, json_string_value(choice)));
+                    assert_true(
+                        refuses_query(d, template, name, text("%s!", json_string_value(choice))));
+                }
+            }
+        }
+    }
+    assert_true(ranges >= 4);
+    assert_true(choices >= 10);
+}
+
+static void test_head_is_get_without_body(void **state) {
+    struct daemon *d = *state;
+    static const char *const same[] = {"Content-Type", "Content-Length", "Transfer-Encoding",
+                                       "ETag",         "Cache-Control",  "Link"};
+    const char *template;
+    json_t *item;
+    each_path(d, template, item) {
+        if (!find_operation(item, "GET"))
+            continue;
+        const struct answer *full = send(d, "GET", instance(template));
+        const struct answer *head = send(d, "HEAD", instance(template));
+        assert_status(head, full->status);
+        assert_int_equal(head->size, 0);
+        for (size_t i = 0; i < COUNT(same); i++) {
+            const char *a = header(full, same[i]), *b = header(head, same[i]);
+            if ((a == NULL) != (b == NULL) || (a && strcmp(a, b) != 0))
+                fail_msg("%s of %s: \"%s\" with GET, \"%s\" with HEAD", same[i], template,
+                         a ? a : "none", b ? b : "none");
+        }
+    }
+    const struct answer *a = send(d, "HEAD", "/v1/experiments/nobody");
+    assert_status(a, 404);
+    assert_string_equal(header(a, "Content-Type"), "application/problem+json");
+}
+
+static void test_problems_have_one_shape(void **state) {
+    struct daemon *d = *state;
+    assert_problem(get(d, "/nowhere"), 404, "not-found", "/openapi.json");
+    assert_problem(get(d, "/v1/experiments/"), 404, "not-found", "nothing at");
+    assert_problem(get(d, "/v1/experiments/nobody"), 404, "not-found", "nobody");
+    assert_problem(get(d, "/v1/experiments/%s/weights/nothing", finished), 404, "not-found",
+                   "nothing");
+    assert_problem(get(d, "/v1/datasets/nothing"), 404, "not-found", "upload it");
+    assert_problem(get(d, "/v1/experiments/%%zz"), 400, "bad-request", "%");
+    assert_problem(get(d, "/v1/experiments/a%%00b"), 400, "bad-request", "NUL");
+    assert_problem(get(d, "/v1/experiments/a%%2fb"), 400, "bad-request", "slash");
+    assert_problem(get(d, "/v1/../etc/passwd"), 400, "bad-request", "dot segment");
+    assert_problem(get(d, "/v1/experiments?limit=1&limit=2"), 422, "invalid-query", "twice");
+    assert_problem(call(d, &(struct call){.method = "GET",
+                                          .path = "/healthz",
+                                          .headers = {"Host: rebound.example"}}),
+                   403, "forbidden-host", "rebound.example");
+    assert_problem(call(d, &(struct call){.method = "POST",
+                                          .path = "/v1/experiments",
+                                          .headers = {"Origin: http://elsewhere.example",
+                                                      "Content-Type: application/json"},
+                                          .body = "{}"}),
+                   403, "forbidden-origin", "elsewhere.example");
+    assert_problem(post(d, text("/v1/experiments/%s/cancel", finished), NULL), 409, "conflict",
+                   "succeeded");
+}
+
+static void test_a_request_without_host_is_refused(void **state) {
+    static const char without[] = "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n";
+    static const char twice[] = "POST /v1/experiments HTTP/1.1\r\nHost: localhost\r\n"
+                                "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n"
+                                "Connection: close\r\n\r\n0\r\n\r\n";
+    assert_non_null(strstr(raw(*state, without, sizeof without - 1, 0), " 400 "));
+    assert_non_null(strstr(raw(*state, twice, sizeof twice - 1, 0), " 400 "));
+}
+
+/* ---- The schema of the spec against the validator ---- */
+
+/* Sets document/pointer, making the sections on the way. Takes value over. */
+static void set_at(json_t *document, const char *pointer, json_t *value) {
+    char name[64];
+    size_t n = strcspn(pointer + 1, "/");
+    const char *rest = pointer + 1 + n;
+    snprintf(name, sizeof name, "%.*s", (int)n, pointer + 1);
+    json_t *below =
+        json_is_array(document) ? json_array_get(document, 0) : json_object_get(document, name);
+    if (*rest && (!below || json_is_string(below) || json_is_null(below))) {
+        below = strncmp(rest, "/0", 2) == 0 ? json_array() : json_object();
+        if (json_is_array(document))
+            json_array_append_new(document, below);
+        else
+            json_object_set_new(document, name, below);
+    }
+    if (*rest)
+        set_at(below, rest, value);
+    else if (json_is_array(document))
+        json_array_clear(document), json_array_append_new(document, value);
+    else
+        json_object_set_new(document, name, value);
+}
+
+/* A spec that has this value at this place. Takes value over. */
+static const struct answer *try_value(struct daemon *d, const char *pointer, json_t *value) {
+    int stored = strstr(pointer, "/name") == pointer + 8 || strstr(pointer, "_limit") ||
+                 strstr(pointer, "/version");
+    json_t *spec = parse(strncmp(pointer, "/dataset", 8) == 0 && stored
+                             ? "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[4]}}"
+                             : "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':"
+                               "[4]},'training':{'batch_size':16}}");
+    if (strstr(pointer, "nesterov") || strstr(pointer, "momentum"))
+        set_at(spec, "/optimizer/name", json_string("sgd"));
+    set_at(spec, pointer, value);
+    char *body = json_dumps(spec, JSON_COMPACT);
+    const struct answer *a = post(d, "/v1/experiments?dry_run=true", body);
+    free(body);
+    json_decref(spec);
+    return a;
+}
+
+#define assert_refused(d, pointer, value) check_refused(d, pointer, value, 1, __LINE__)
+#define assert_accepted(d, pointer, value) check_refused(d, pointer, value, 0, __LINE__)
+
+/* Whether the validator (not the data: "must be 1..3 (…)") finds the value at fault. Takes value
+ * over. */
+static int refused(struct daemon *d, const char *pointer, json_t *value) {
+    const struct answer *a = try_value(d, pointer, value);
+    const char *detail = fault(a, pointer);
+    return detail && strncmp(detail, "must be 1..", 11) != 0 && !strstr(detail, "has only");
+}
+
+static void check_refused(struct daemon *d, const char *pointer, json_t *value, int expected,
+                          int line) {
+    char *shown = json_dumps(value, JSON_ENCODE_ANY);
+    int is = refused(d, pointer, value);
+    if (is != expected) {
+        print_error("%s: %.80s is %s\n", pointer, shown,
+                    is ? "refused" : "accepted, against the contract");
+        _fail(__FILE__, line);
+    }
+    free(shown);
+}
+
+static size_t n_ranges;
+
+static void walk_number(struct daemon *d, const json_t *schema, const char *pointer, int whole) {
+    json_t *low = json_object_get(schema, "minimum");
+    json_t *above = json_object_get(schema, "exclusiveMinimum");
+    double min = json_number_value(above ? above : low), max = number_at(schema, "/maximum");
+    if ((!low && !above) || max <= min)
+        fail_msg("%s has no range in the contract", pointer);
+    n_ranges++;
+    json_t *(*make)(double) = json_real;
+    if (!whole) {
+        check_refused(d, pointer, json_real(min), above != NULL, __LINE__);
+        assert_refused(d, pointer, make(min - 1e-9));
+        assert_refused(d, pointer, make(max * (1 + 1e-9)));
+        assert_accepted(d, pointer, make(max));
+        assert_accepted(d, pointer, make(min + (max < 1 ? max : 1) * 1e-3));
+    } else {
+        assert_accepted(d, pointer, json_integer((json_int_t)min));
+        assert_accepted(d, pointer, json_integer((json_int_t)max));
+        assert_refused(d, pointer, json_integer((json_int_t)min - 1));
+        assert_refused(d, pointer, json_integer((json_int_t)max + 1));
+        assert_refused(d, pointer, json_real(min + 0.5));
+    }
+    assert_refused(d, pointer, json_string("1"));
+    assert_refused(d, pointer, json_true());
+    assert_refused(d, pointer, json_array());
+}
+
+static json_t *repeat(char c, size_t n) {
+    char *many = malloc(n + 1);
+    memset(many, c, n);
+    many[n] = '\0';
+    json_t *string = json_string(many);
+    free(many);
+    return string;
+}
+
+static void walk_string(struct daemon *d, const json_t *schema, const char *pointer) {
+    if (json_object_get(schema, "pattern")) { /* a SHA-256 */
+        assert_refused(d, pointer, repeat('a', 63));
+        assert_refused(d, pointer, repeat('A', 64));
+        assert_accepted(d, pointer, repeat('a', 64));
+        return;
+    }
+    size_t min = (size_t)json_integer_value(json_object_get(schema, "minLength"));
+    size_t max = (size_t)number_at(schema, "/maxLength");
+    assert_false(refused(d, pointer, repeat('x', max)) &&
+                 !strstr(fault(try_value(d, pointer, repeat('x', max)), pointer), "has no"));
+    assert_refused(d, pointer, repeat('x', max + 1));
+    check_refused(d, pointer, repeat('x', 0), min > 0, __LINE__);
+    assert_refused(d, pointer, json_integer(1));
+}
+
+static void walk(struct daemon *d, json_t *schema, const char *pointer);
+
+static void walk_object(struct daemon *d, const json_t *schema, const char *pointer) {
+    json_t *members = json_object_get(schema, "properties"), *member;
+    const char *name;
+    assert_true(json_is_false(json_object_get(schema, "additionalProperties")));
+    json_object_foreach(members, name, member) {
+        walk(d, member, text("%s/%s", pointer, name));
+    }
+    if (!*pointer)
+        return;
+    assert_refused(d, pointer, json_integer(1));
+    assert_refused(d, pointer, json_array());
+    const char *unknown = text("%s/no such", pointer);
+    const struct answer *a = try_value(d, unknown, json_true());
+    const char *detail = fault(a, unknown);
+    const char *names = detail ? strstr(detail, "it knows ") : NULL;
+    if (!names) { /* {"pca": …}: what must have one member says so itself */
+        assert_non_null(fault(a, pointer));
+        return;
+    }
+    char known[400];
+    snprintf(known, sizeof known, "%s", names + 9);
+    for (char *save, *word = strtok_r(known, ", ", &save); word; word = strtok_r(NULL, ", ", &save))
+        if (!json_object_get(members, word))
+            fail_msg("%s/%s is not in the contract", pointer, word);
+}
+
+/* Every place of the spec: what the contract allows is allowed, what it does not is a fault. */
+static void walk(struct daemon *d, json_t *schema, const char *pointer) {
+    size_t i;
+    json_t *choice;
+    schema = resolve(d->contract, schema);
+    json_t *type = json_object_get(schema, "type");
+    int nullable = fits_type(type, json_null());
+    json_array_foreach(json_object_get(schema, "oneOf"), i, choice) {
+        nullable |= fits_type(json_object_get(choice, "type"), json_null());
+        if (!json_object_get(choice, "required"))
+            walk(d, choice, pointer);
+        else if (json_object_get(choice, "properties") || json_object_get(choice, "$ref"))
+            walk_object(d, choice, pointer);
+    }
+    if (json_object_get(schema, "oneOf") && !json_object_get(schema, "properties"))
+        return;
+    if (type && !nullable && *pointer && !strstr(pointer, "/glorot") && !strstr(pointer, "/he"))
+        assert_refused(d, pointer, json_null());
+    if (nullable && strcmp(pointer, "/probe") != 0)
+        assert_accepted(d, pointer, json_null());
+    json_array_foreach(json_object_get(schema, "enum"), i, choice) {
+        assert_accepted(d, pointer, json_incref(choice));
+        assert_refused(d, pointer, json_sprintf("%s?", json_string_value(choice)));
+    }
+    if ((choice = json_object_get(schema, "const")))
+        assert_accepted(d, pointer, json_incref(choice));
+    if (!type)
+        return;
+    if (fits_type(type, json_true())) {
+        assert_accepted(d, pointer, json_true());
+        assert_accepted(d, pointer, json_false());
+        assert_refused(d, pointer, json_integer(1));
+        assert_refused(d, pointer, json_string("true"));
+    }
+    json_t *empty = json_string(""), *half = json_real(0.5), *one = json_integer(1);
+    json_t *array = json_array();
+    if (fits_type(type, empty))
+        walk_string(d, schema, pointer);
+    else if (fits_type(type, one))
+        walk_number(d, schema, pointer, !fits_type(type, half));
+    else if (fits_type(type, array))
+        walk(d, json_object_get(schema, "items"), text("%s/0", pointer));
+    else if (json_object_get(schema, "properties") &&
+             json_object_size(json_object_get(schema, "properties")))
+        walk_object(d, schema, pointer);
+    json_decref(empty);
+    json_decref(half);
+    json_decref(one);
+    json_decref(array);
+}
+
+static void test_ranges_of_the_spec(void **state) {
+    struct daemon *d = *state;
+    n_ranges = 0;
+    walk(d, follow(d->contract, "#/components/schemas/Spec"), "");
+    assert_true(n_ranges > 35);
+}
+
+/* Compares every default of the schema with what the daemon filled in. Returns how many it saw. */
+static size_t compare_defaults(const struct daemon *d, json_t *schema, const json_t *spec,
+                               const char *where) {
+    size_t n = 0, i;
+    json_t *member, *choice;
+    const char *name;
+    schema = resolve(d->contract, schema);
+    json_object_foreach(json_object_get(schema, "properties"), name, member) {
+        json_t *value = json_object_get(spec, name);
+        json_t *settled = resolve(d->contract, member),
+               *wanted = json_object_get(settled, "default");
+        const char *deeper = text("%s/%s", where, name);
+        if (!value)
+            continue;
+        n += compare_defaults(d, settled, value, deeper);
+        int elsewhere = strcmp(name, "version") == 0 || strcmp(name, "test_samples") == 0 ||
+                        strcmp(name, "preprocess") == 0 || strcmp(name, "early_stopping") == 0;
+        if (!wanted || elsewhere || (json_is_object(wanted) && json_is_object(value)))
+            continue;
+        n++;
+        if (json_is_string(wanted) && json_is_object(value) &&
+            json_object_get(value, json_string_value(wanted)))
+            continue;
+        if (!same(wanted, value))
+            fail_msg("%s has another default than in the contract", deeper);
+    }
+    json_array_foreach(json_object_get(schema, "oneOf"), i, choice) {
+        n += json_is_object(spec) ? compare_defaults(d, choice, spec, where) : 0;
+    }
+    return n;
+}
+
+static void test_defaults_of_the_spec(void **state) {
+    struct daemon *d = *state;
+    static const char *const specs[] = {
+        "{'dataset':{'generator':'sphere','samples':5000},'model':{'kind':'ovr_encoder','hidden':["
+        "4]},"
+        "'preprocess':[{'pca':{'components':2}}],"
+        "'optimizer':{'name':'sgd','learning_rate':0.001},'training':{'epochs':35,"
+        "'early_stopping':{}}}",
+        "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[4]},'loss':{'ovr':{},"
+        "'activity':{}},'probe':{}}",
+        "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[4]}}",
+    };
+    size_t n = 0;
+    for (size_t i = 0; i < COUNT(specs); i++) {
+        const struct answer *a = post(d, "/v1/experiments", specs[i]);
+        assert_status(a, 202);
+        const json_t *spec = at(a->json, "/spec");
+        size_t seen =
+            compare_defaults(d, follow(d->contract, "#/components/schemas/Spec"), spec, "");
+        assert_true(seen > 20);
+        n += seen;
+        const char *cancel = text_at(a->json, "/links/cancel");
+        assert_status(post(d, cancel, NULL), 202);
+    }
+    assert_true(n > 80);
+    /* Those that differ between the kinds are told in words. */
+    const struct answer *a = post(d, "/v1/experiments", specs[2]);
+    assert_json(a->json, "/spec/loss", "{'ovr':null,'activity':null}");
+    assert_json(a->json, "/spec/probe", "null");
+    assert_json(a->json, "/spec/model/init", "'glorot'");
+    assert_json(a->json, "/spec/training/early_stopping", "null");
+    post(d, text_at(a->json, "/links/cancel"), NULL);
+}
+
+/* ---- The document itself ---- */
+
+/* All references lead somewhere, every example beside a schema fits it. Returns the examples. */
+static size_t check_document(const struct daemon *d, const json_t *place) {
+    size_t n = 0, i;
+    const char *name;
+    json_t *below, *example = json_object_get(place, "example");
+    const char *reference = json_string_value(json_object_get(place, "$ref"));
+    if (reference && !follow(d->contract, reference))
+        fail_msg("%s leads nowhere", reference);
+    if (example && json_object_get(place, "schema")) {
+        struct check check = {.contract = d->contract};
+        n++;
+        if (!fits(&check, json_object_get(place, "schema"), example, ""))
+            fail_msg("an example does not fit: %s", check.fault);
+    }
+    json_object_foreach((json_t *)(uintptr_t)place, name, below) {
+        n += check_document(d, below);
+    }
+    json_array_foreach(place, i, below) {
+        n += check_document(d, below);
+    }
+    return n;
+}
+
+static void test_references_and_examples(void **state) {
+    struct daemon *d = *state;
+    assert_true(check_document(d, d->contract) > 15);
+    /* Every component is used. */
+    char *whole = json_dumps(d->contract, JSON_COMPACT);
+    const char *kind, *name;
+    json_t *list, *component;
+    json_object_foreach(json_object_get(d->contract, "components"), kind, list) {
+        json_object_foreach(list, name, component) {
+            if (!strstr(whole, text("\"#/components/%s/%s\"", kind, name)) &&
+                strcmp(name, "MethodNotAllowed") != 0)
+                fail_msg("nothing uses %s/%s", kind, name);
+        }
+    }
+    free(whole);
+}
+
+/* What the contract shows as a body to post can be posted, and fits its own schema. */
+static void test_examples_can_be_posted(void **state) {
+    struct daemon *d = *state;
+    json_t *media =
+        at(d->contract, "/paths/~1v1~1experiments/post/requestBody/content/application~1json");
+    const char *name;
+    json_t *example;
+    size_t n = 0, i;
+    json_object_foreach(json_object_get(media, "examples"), name, example) {
+        struct check check = {.contract = d->contract};
+        json_t *value = json_object_get(example, "value");
+        if (!fits(&check, json_object_get(media, "schema"), value, ""))
+            fail_msg("the example %s does not fit: %s", name, check.fault);
+        char *body = json_dumps(value, JSON_COMPACT);
+        const struct answer *a = post(d, "/v1/experiments?dry_run=true", body);
+        free(body);
+        assert_status(a, 200);
+        n++;
+    }
+    assert_int_equal(n, 3);
+    json_array_foreach(at(d->contract, "/components/schemas/Spec/examples"), i, example) {
+        char *body = json_dumps(example, JSON_COMPACT);
+        assert_status(post(d, "/v1/experiments?dry_run=true", body), 200);
+        free(body);
+    }
+}
+
+/* The files of examples/ are specs that this daemon takes. */
+static void test_example_files_can_be_posted(void **state) {
+    struct daemon *d = *state;
+    static const char *const files[] = {"demo", "demo-encoder-sphere", "reference"};
+    upload_images(d, "cifar10", 900, 20, 1);
+    for (size_t i = 0; i < COUNT(files); i++) {
+        json_t *spec = json_load_file(text("examples/%s.json", files[i]), 0, NULL);
+        if (!spec)
+            skip();
+        struct check check = {.contract = d->contract};
+        if (!fits(&check, follow(d->contract, "#/components/schemas/Spec"), spec, ""))
+            fail_msg("examples/%s.json does not fit the contract: %s", files[i], check.fault);
+        char *body = json_dumps(spec, JSON_COMPACT);
+        const struct answer *a = post(d, "/v1/experiments?dry_run=true", body);
+        free(body);
+        json_decref(spec);
+        assert_status(a, 200);
+    }
+}
+
+static void test_parameters_of_paths(void **state) {
+    struct daemon *d = *state;
+    const char *template;
+    json_t *item;
+    each_path(d, template, item) {
+        for (const char *c = template; (c = strchr(c, '{')); c++) {
+            const char *name = text("%.*s", (int)strcspn(c + 1, "}"), c + 1);
+            if (!find_parameter(d, json_object_get(item, "parameters"), "path", name))
+                fail_msg("%s does not describe %s", template, name);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_documented_route_is_there),
+        cmocka_unit_test(test_every_method_is_documented),
+        cmocka_unit_test(test_every_route_is_documented),
+        cmocka_unit_test(test_query_arguments_are_documented),
+        cmocka_unit_test(test_query_ranges),
+        cmocka_unit_test(test_head_is_get_without_body),
+        cmocka_unit_test(test_problems_have_one_shape),
+        cmocka_unit_test(test_a_request_without_host_is_refused),
+        cmocka_unit_test(test_parameters_of_paths),
+        cmocka_unit_test(test_references_and_examples),
+        cmocka_unit_test(test_examples_can_be_posted),
+        cmocka_unit_test(test_example_files_can_be_posted),
+        cmocka_unit_test(test_ranges_of_the_spec),
+        cmocka_unit_test(test_defaults_of_the_spec),
+    };
+    return cmocka_run_group_tests_name("contract", tests, set_up, tear_down);
+}
