@@ -81,7 +81,7 @@ static void missing_file(void **state) {
     struct samples s;
     struct ovr_err err = {0};
     assert_failed(cifar10_open(&s, "/nonexistent/x.bin", &err), OVR_IO, &err, "No such file");
-    assert_string_equal(err.field, "/nonexistent/x.bin");
+    assert_string_equal(err.field, ""); /* a path of this machine is nobody's JSON pointer */
 }
 
 static int check_in_pieces(const uint8_t *bytes, size_t piece, struct ovr_err *err) {
