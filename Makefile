@@ -49,7 +49,7 @@ API    := $(call objects,api)
 # A test links what its folder's name says; core64 is the float64 build of core.
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c))
 
-.PHONY: all deps demo check check-fast check-source check-asan check-tsan bench clean help format install
+.PHONY: all deps demo check check-fast check-source check-asan check-tsan bench clean help format
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
