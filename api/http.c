@@ -271,8 +271,15 @@ static void answer_not_modified(const struct exchange *exchange, struct reply *r
     if (reply->status == 200 && etag && list && exchange->request.method &&
         strcmp(exchange->request.method, "GET") == 0 && names_etag(list, etag)) {
         reply->status = 304;
-        reply->size = 0;
     }
+}
+
+/* libmicrohttpd 0.9.75 sends the last chunk of a body of unknown size even where no body goes out,
+ * and so would spoil the next reply on this connection. Without chunks it closes the connection. */
+static void avoid_chunks_without_body(const struct exchange *exchange, const struct reply *reply) {
+    bool bodiless = reply->status == 304 || (exchange->verb && strcmp(exchange->verb, "HEAD") == 0);
+    if (bodiless && reply->size < 0)
+        MHD_set_response_options(reply->response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
 }
 
 static struct reply *with_default_headers(const struct exchange *exchange, struct reply *reply) {
@@ -293,8 +300,9 @@ static enum MHD_Result send_reply(struct exchange *exchange, struct reply *reply
         return MHD_queue_response(exchange->connection, 500, exchange->http->out_of_memory);
     }
     answer_not_modified(exchange, reply);
+    avoid_chunks_without_body(exchange, reply);
     exchange->status = reply->status;
-    exchange->size = reply->size;
+    exchange->size = reply->status == 304 ? 0 : reply->size;
     enum MHD_Result result =
         MHD_queue_response(exchange->connection, (unsigned)reply->status, reply->response);
     reply_free(reply);
@@ -1117,9 +1125,11 @@ static struct MHD_Daemon *start_daemon(struct http *http, int fd) {
     unsigned n_connections = (unsigned)config->max_connections;
     unsigned headroom = n_connections > HEADROOM ? n_connections : HEADROOM;
     unsigned threads = config->threads > 1 ? (unsigned)config->threads : 0; /* 0: no pool, one */
-    /* The logger comes first, so that it hears of faults in the options after it. */
+    /* poll, not epoll: with its edge-triggered epoll libmicrohttpd 0.9.75 misses that a client went
+     * away when its last bytes and the end arrive together, and keeps what it uploaded until the
+     * idle timeout. The logger comes first, so that it hears of faults in the options after it. */
     struct MHD_Daemon *daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
         on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_trouble, http, MHD_OPTION_LISTEN_SOCKET,
         fd, MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT,
         n_connections + headroom, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)config->idle_timeout_s,

@@ -54,16 +54,18 @@ static const char *binary(void) {
     return text("%s/ovrd", build ? build : "build");
 }
 
-/* In the child: becomes the daemon. It dies with the test. */
-static void become_daemon(const char *path, const char *dir, const char *const *options, int out,
-                          int err) {
-    const char *argv[MAX_OPTIONS] = {"ovrd", "--listen", "127.0.0.1:0", "--data-dir", dir};
-    for (size_t n = 5; dir && options && *options && n + 1 < MAX_OPTIONS; n++)
-        argv[n] = *options++;
-    for (size_t n = 1; !dir && options && *options && n + 1 < MAX_OPTIONS; n++)
-        argv[n] = *options++;
-    if (!dir && (!options || !argv[1]))
-        argv[1] = NULL;
+/* In the child: becomes ovrd. It dies with the test. */
+static void become(const char *path, const char *dir, const char *const *options, int out,
+                   int err) {
+    const char *argv[MAX_OPTIONS] = {"ovrd"};
+    size_t n = 1;
+    if (dir) {
+        const char *const usual[] = {"--listen", "127.0.0.1:0", "--data-dir", dir};
+        memcpy(argv + n, usual, sizeof usual);
+        n += COUNT(usual);
+    }
+    while (options && *options && n + 1 < MAX_OPTIONS)
+        argv[n++] = *options++;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     dup2(out, STDOUT_FILENO);
     dup2(err, STDERR_FILENO);
@@ -71,12 +73,13 @@ static void become_daemon(const char *path, const char *dir, const char *const *
     _exit(127);
 }
 
+/* dir NULL: with these options only. */
 static pid_t spawn(const char *dir, const char *const *options, int out, int err) {
     const char *path = binary();
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0)
-        become_daemon(path, dir, options, out, err);
+        become(path, dir, options, out, err);
     return pid;
 }
 
