@@ -143,6 +143,21 @@ static struct reply *read_histogram_query(const struct request *request, int64_t
     return reply;
 }
 
+static int find_best_epoch(void *context, int epoch, const struct figure *figure) {
+    (void)epoch;
+    if (strcmp(figure->name, "best_epoch") == 0)
+        *(int *)context = (int)figure->count;
+    return 0;
+}
+
+/* "best" on the validation split: the result's own histogram is of the test split. */
+static int best_epoch_of(struct api *api, const struct experiment *e, const char *split, int *epoch,
+                         struct ovr_err *err) {
+    if (*epoch || strcmp(split, "validation") || e->state != STATE_SUCCEEDED)
+        return 0;
+    return store_read_figures(api->store, e->seq, 0, 0, find_best_epoch, epoch, err);
+}
+
 struct reply *handle_histogram(struct request *request) {
     struct api *api = request->context;
     struct experiment e;
@@ -156,7 +171,8 @@ struct reply *handle_histogram(struct request *request) {
     if (store_get_experiment(api->store, request->segments[0], &e, &err))
         return problem_from(&err);
     int found = (int)epoch;
-    if (store_read_histogram(api->store, e.seq, &found, split, &histogram, &err)) {
+    if (best_epoch_of(api, &e, split, &found, &err) ||
+        store_read_histogram(api->store, e.seq, &found, split, &histogram, &err)) {
         if (err.code == OVR_NOT_FOUND && epoch == 0)
             reply = problem(404, "not-found",
                             "experiment %s is %s and has no histogram yet; the first comes with "

@@ -108,10 +108,10 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
     if (cost->train.memory_bytes > (uint64_t)a->memory_bytes) {
         spec_fault(
             faults, "",
-            "needs about %.2f GiB of memory, this daemon may use %.2f GiB; lower "
-            "/model/hidden, /training/batch_size or /dataset/train_limit, or start ovrd with "
-            "a larger --memory",
-            (double)cost->train.memory_bytes / (1 << 30), (double)a->memory_bytes / (1 << 30));
+            "needs about %.2f GiB of memory, this daemon may use %.2f GiB; lower /model/hidden, "
+            "/training/batch_size or %s, or start ovrd with a larger --memory",
+            (double)cost->train.memory_bytes / (1 << 30), (double)a->memory_bytes / (1 << 30),
+            spec->generated ? "/dataset/samples" : "/dataset/train_limit");
         return ovr_fail(err, OVR_INVALID, "", "the experiment cannot fit into memory");
     }
     warn_collapse(spec, warnings);

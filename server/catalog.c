@@ -163,14 +163,26 @@ int upload_finish(struct upload *upload, struct dataset_split *stored, int *fres
     return rc;
 }
 
-static int open_split(const struct catalog *catalog, const char *sha256, int64_t limit,
-                      struct samples *samples, struct ovr_err *err) {
-    char path[700];
+/* Opens a version and checks that its bytes are still those that were uploaded: a result names
+ * them. */
+static int open_split(const struct catalog *catalog, const struct spec *spec, const char *split,
+                      const char *sha256, int64_t limit, struct samples *samples,
+                      struct ovr_err *err) {
+    char path[700], found[DIGEST_SIZE] = "";
+    struct ovr_err why = {0};
     snprintf(path, sizeof path, "%s/%s", catalog->directory, sha256);
-    int rc = cifar10_open(samples, path, err);
-    if (!rc && limit > 0)
+    int rc = cifar10_open(samples, path, &why);
+    if (!rc)
+        digest_of(samples->map, samples->map_bytes, found);
+    if (rc == OVR_NOMEM)
+        return ovr_nomem(err, "a data set");
+    if (rc || strcmp(found, sha256))
+        return ovr_fail(err, OVR_IO, NULL, "the stored %s split of data set %s %s; upload it again",
+                        split, spec->dataset,
+                        rc == OVR_IO ? "cannot be read" : "no longer has the SHA-256 it came with");
+    if (limit > 0)
         samples->n = min_size(samples->n, (size_t)limit);
-    return rc;
+    return 0;
 }
 
 int catalog_open_samples(const struct catalog *catalog, const struct spec *spec,
@@ -181,6 +193,7 @@ int catalog_open_samples(const struct catalog *catalog, const struct spec *spec,
         rc = sphere_generate(train, &spec->sphere, 0, err);
         return rc ? rc : sphere_generate(test, &spec->sphere, 1, err);
     }
-    rc = open_split(catalog, spec->train_sha256, spec->train_limit, train, err);
-    return rc ? rc : open_split(catalog, spec->test_sha256, spec->test_limit, test, err);
+    rc = open_split(catalog, spec, "train", spec->train_sha256, spec->train_limit, train, err);
+    return rc ? rc
+              : open_split(catalog, spec, "test", spec->test_sha256, spec->test_limit, test, err);
 }

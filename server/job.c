@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { MAX_FIGURES = 48 };
 
@@ -216,6 +217,29 @@ static const char *problem_kind(int code) {
     }
 }
 
+/* The end of a job has to reach the store: back to the queue for `reason`, or `outcome` where that
+ * is not NULL. While the disk refuses it is tried again every second; at shutdown that ends, since
+ * the next start finds the job running and puts it back itself. */
+static int settle(const struct running *running, const struct outcome *outcome,
+                  const char *reason) {
+    const struct timespec pause = {.tv_sec = 1};
+    const struct job *job = running->job;
+    struct store *store = running->workplace->store;
+    for (int tries = 0;; tries++) {
+        struct ovr_err err = {0};
+        int rc = outcome ? store_finish(store, job->experiment.seq, outcome, &err)
+                         : store_requeue(store, job->experiment.seq, reason, &err);
+        if (rc == 0 || rc == OVR_CONFLICT)
+            return rc;
+        if (tries == 0)
+            log_line(LOG_ERROR, "experiment=%s its end can't be stored yet: %s", job->experiment.id,
+                     err.text);
+        if (job->stop == STOP_SHUTDOWN)
+            return rc;
+        nanosleep(&pause, NULL);
+    }
+}
+
 static void fail(const struct running *running, const struct ovr_err *why) {
     const struct job *job = running->job;
     int of_spec =
@@ -226,31 +250,33 @@ static void fail(const struct running *running, const struct ovr_err *why) {
         .problem_pointer = of_spec ? why->field : NULL,
         .problem_detail = why->text,
     };
-    struct ovr_err err = {0};
     log_line(LOG_WARN, "experiment=%s failed: %s", job->experiment.id, why->text);
-    if (store_finish(running->workplace->store, job->experiment.seq, &outcome, &err))
-        log_line(LOG_ERROR, "experiment=%s its failure could not be stored: %s", job->experiment.id,
-                 err.text);
+    settle(running, &outcome, NULL);
 }
 
-static void requeue(const struct running *running) {
+static void requeue(const struct running *running, const char *reason) {
     const char *id = running->job->experiment.id;
-    struct ovr_err err = {0};
-    int rc = store_requeue(running->workplace->store, running->job->experiment.seq,
-                           "the daemon was shut down while it ran; it starts again", &err);
+    int rc = settle(running, NULL, reason);
     if (rc == OVR_CONFLICT)
         log_line(LOG_INFO, "experiment=%s cancelled", id);
-    else if (rc)
-        log_line(LOG_ERROR, "experiment=%s could not be put back into the queue: %s", id, err.text);
-    else
-        log_line(LOG_INFO, "experiment=%s back in the queue for shutdown", id);
+    else if (rc == 0)
+        log_line(LOG_INFO, "experiment=%s back in the queue: %s", id, reason);
+}
+
+/* A disk that has no room for the result may have none for a while: the next try should not follow
+ * at once. */
+static void requeue_for_lack_of_disk(const struct running *running) {
+    const struct timespec pause = {.tv_sec = 1};
+    for (int i = 0; i < 10 && !running->job->stop; i++)
+        nanosleep(&pause, NULL);
+    requeue(running, "the disk was full; it starts again");
 }
 
 static void end_stopped(const struct running *running, struct ovr_err *why) {
     const struct job *job = running->job;
     switch (job->stop) {
     case STOP_SHUTDOWN:
-        requeue(running);
+        requeue(running, "the daemon was shut down while it ran; it starts again");
         break;
     case STOP_TIME_LIMIT:
         snprintf(why->field, sizeof why->field, "/training/time_limit_seconds");
@@ -281,6 +307,8 @@ void job_run(const struct workplace *workplace, struct job *job) {
         end_stopped(&running, &err);
     else if (rc == OVR_CONFLICT)
         log_line(LOG_INFO, "experiment=%s cancelled", job->experiment.id);
+    else if (rc == OVR_FULL)
+        requeue_for_lack_of_disk(&running);
     else
         fail(&running, &err);
     train_result_release(&result);

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DRAIN_SECONDS = 8 }; /* of the 10 s within which SIGTERM ends the process */
+enum { DRAIN_SECONDS = 6 }; /* of the 10 s within which SIGTERM ends the process */
 
 /* Memory of the machine, or of its container where that is less. */
 static int64_t memory_budget(const struct settings *settings) {
@@ -145,6 +145,8 @@ static void serve(struct daemon *d, const sigset_t *signals) {
 }
 
 static void stop(struct daemon *d) {
+    if (d->api.pool)
+        pool_drain(d->api.pool); /* jobs end while the last replies go out */
     http_stop(d->http);
     if (d->api.pool && pool_stop(d->api.pool, DRAIN_SECONDS)) {
         /* A worker sits in a computation that can't be interrupted. Its experiment is still running

@@ -247,16 +247,22 @@ int pool_running(struct pool *pool) {
     return running;
 }
 
-int pool_stop(struct pool *pool, int seconds) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += seconds;
+void pool_drain(struct pool *pool) {
     pthread_mutex_lock(&pool->lock);
     pool->stopping = 1;
     for (int i = 0; i < pool->n_slots; i++)
         if (pool->slots[i].job)
             ask_to_stop(&pool->slots[i], STOP_SHUTDOWN);
     pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+int pool_stop(struct pool *pool, int seconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += seconds;
+    pool_drain(pool);
+    pthread_mutex_lock(&pool->lock);
     while (pool->n_left < pool->n_threads &&
            pthread_cond_timedwait(&pool->ended, &pool->lock, &until) != ETIMEDOUT)
         ;

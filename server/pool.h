@@ -38,7 +38,10 @@ int pool_progress(struct pool *pool, const char *id, struct pool_progress *progr
 /* Stops what is over its time limit; call it a few times a second. */
 void pool_tick(struct pool *pool);
 
-/* No new claims; asks every job to stop and go back to the queue; waits at most `seconds`. Returns
+/* No new claims, and every job is asked to stop and go back to the queue; returns at once. */
+void pool_drain(struct pool *pool);
+
+/* Drains and waits at most `seconds` for the workers. Returns
  * how many still run: then the pool is not freed, and the process has to end with it. */
 int pool_stop(struct pool *pool, int seconds);
 

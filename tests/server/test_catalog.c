@@ -2,7 +2,9 @@
 #include "server/catalog.h"
 #include "tests/server/check.h"
 
+#include <fcntl.h>
 #include <nettle/sha2.h>
+#include <sys/stat.h>
 
 enum { RECORDS = 7, BYTES = RECORDS * CIFAR10_RECORD };
 
@@ -268,7 +270,39 @@ static void samples_and_limits(void **state) {
     samples_release(&test);
     spec.test_sha256[0] ^= 1;
     assert_failed(catalog_open_samples(&catalog, &spec, &train, &test, &err), OVR_IO, &err,
-                  "cannot read the data set's file");
+                  "cannot be read; upload it again");
+    samples_release(&train);
+    samples_release(&test);
+}
+
+/* A result names the bytes it was trained on, so other bytes under that name are refused. */
+static void damaged_files_are_refused(void **state) {
+    struct place *place = *state;
+    struct catalog catalog = open_catalog(place);
+    struct records r;
+    struct dataset_split stored;
+    struct ovr_err err = {0};
+    struct samples train, test;
+    struct spec spec = {0};
+    char path[700];
+    int fresh;
+    fill_records(&r, 5);
+    assert_ok(send(&catalog, "train", "", r.bytes, BYTES, BYTES, &stored, &fresh, &err), &err);
+    snprintf(spec.train_sha256, sizeof spec.train_sha256, "%s", r.sha256);
+    snprintf(spec.test_sha256, sizeof spec.test_sha256, "%s", r.sha256);
+    snprintf(path, sizeof path, "%s/%s", catalog.directory, r.sha256);
+    assert_int_equal(chmod(path, 0644), 0);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, &(char){r.bytes[1000] ^ 1}, 1, 1000), 1);
+    assert_failed(catalog_open_samples(&catalog, &spec, &train, &test, &err), OVR_IO, &err,
+                  "no longer has the SHA-256");
+    samples_release(&train);
+    samples_release(&test);
+    err = (struct ovr_err){0};
+    assert_int_equal(ftruncate(fd, 3073), 0); /* whole records, but fewer */
+    close(fd);
+    assert_failed(catalog_open_samples(&catalog, &spec, &train, &test, &err), OVR_IO, &err,
+                  "upload it again");
     samples_release(&train);
     samples_release(&test);
 }
@@ -299,6 +333,7 @@ int main(void) {
         with_store(names_and_splits),
         with_store(directories_that_cannot_be),
         with_store(samples_and_limits),
+        with_store(damaged_files_are_refused),
         with_store(generated_samples),
     };
     return cmocka_run_group_tests_name("server/catalog", tests, NULL, NULL);

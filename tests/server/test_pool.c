@@ -263,7 +263,7 @@ static void failures_have_a_reason(void **state) {
          "\"train\":\"0000000000000000000000000000000000000000000000000000000000000000\","
          "\"test\":\"0000000000000000000000000000000000000000000000000000000000000000\"}},"
          "\"model\":{\"kind\":\"mlp\",\"hidden\":[1]}}",
-         "storage", NULL, "cannot read the data set's file"},
+         "storage", NULL, "cannot be read; upload it again"},
         {"{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[20]},"
          "\"optimizer\":{\"name\":\"sgd\",\"learning_rate\":1e30}}",
          "diverged", "/optimizer/learning_rate", "learning"},
