@@ -60,8 +60,9 @@ deps: ## install the Debian packages that are missing (sudo where not root)
 demo: deps ## install, build, and run two experiments from submission to curl commands
 	@$(MAKE) --no-print-directory all
 	@scripts/demo.sh
-check: ## install what the tests need, build, run all tests
+check: ## install what the tests need, check the source's rules, build, run all tests
 	@scripts/deps.sh build test
+	@$(MAKE) --no-print-directory check-source
 	@$(MAKE) --no-print-directory check-fast
 check-fast: all $(TESTS) ## the same without looking for packages
 	@scripts/run-tests.sh $(B)

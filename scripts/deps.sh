@@ -55,7 +55,7 @@ missing_things() {
             command -v "${brings#program:}" >/dev/null 2>&1 ||
                 echo "  ${brings#program:}    (Debian: $package)" ;;
         python:*)
-            python3 -c "import ${brings#python:}" >/dev/null 2>&1 ||
+            -c "import ${brings#python:}" >/dev/null 2>&1 ||
                 echo "  Python module ${brings#python:}    (Debian: $package)" ;;
         esac
     done
