@@ -23,8 +23,6 @@ ca-certificates                                -
 '
 tests='
 libcmocka-dev                                  header:cmocka.h
-python3                                        program:python3
-python3-numpy                                  python:numpy
 clang-format                                   program:clang-format
 '
 
@@ -54,9 +52,6 @@ missing_things() {
         program:*)
             command -v "${brings#program:}" >/dev/null 2>&1 ||
                 echo "  ${brings#program:}    (Debian: $package)" ;;
-        python:*)
-            -c "import ${brings#python:}" >/dev/null 2>&1 ||
-                echo "  Python module ${brings#python:}    (Debian: $package)" ;;
         esac
     done
 }
@@ -70,7 +65,7 @@ This is not a Debian system (there is no dpkg-query), so nothing is installed he
 Not found, please install it with this system's packages and try again:
 $lacking
 All that is needed: gcc, make, libmicrohttpd, jansson, SQLite, OpenBLAS with LAPACKE, nettle, libcurl and
-curl; for the tests cmocka, Python with numpy, clang-format.
+curl; for the tests cmocka, clang-format.
 END
     exit 1
 }
