@@ -619,7 +619,7 @@ static bool find_route(struct exchange *exchange) {
     if (strcmp(verb, "OPTIONS") == 0)
         reply = reply_static(204, NULL, "", 0);
     else
-        reply = problem(405, "method-not-allowed", "%.*s is not possible on %.*s, but %s is",
+        reply = problem(405, "method-not-allowed", "%.*s is not possible on %.*s; possible: %s",
                         MAX_SHOWN, verb, length, shown, allow);
     return settle(exchange, reply_header(reply, "Allow", "%s", allow));
 }

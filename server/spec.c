@@ -415,8 +415,13 @@ static json_t *read_text(struct reading *r, const struct field *f, json_t *value
             return NULL;
         }
     } else if (!text || (double)n > f->max || (double)n < f->min || strlen(text) != n) {
+        char got[32];
+        if (text)
+            snprintf(got, sizeof got, "%zu bytes", n);
+        else
+            snprintf(got, sizeof got, "%s", type_name(value));
         spec_fault(r->faults, at->pointer, "must be a string of %g..%g bytes without NUL, got %s",
-                   f->min, f->max, text ? "another length" : type_name(value));
+                   f->min, f->max, got);
         return NULL;
     }
     if (!(f->flags & NOWHERE))
