@@ -1,8 +1,7 @@
 /* The sparse code of a whole split: what a probe trains on.
  *
  * Only non-zero activations are stored, five bytes each, sample by sample and within a sample shard
- * by shard, so that a member reads its part of a sample's code in one run. `struct code_block`
- * holds the codes of up to CODE_BLOCK consecutive samples.
+ * by shard, so that a member reads its part of a sample's code in one run.
  */
 #ifndef OVR_CODE_H
 #define OVR_CODE_H
@@ -11,15 +10,17 @@
 
 enum { CODE_BLOCK = 128 };
 
+/* The active units of up to CODE_BLOCK consecutive samples; one piece of memory, which begins at
+ * `value`. */
 struct code_block {
-    uint32_t
-        *start;    /* [sample·(n_shards + 1) + shard]: where a shard's run begins; last: the end */
-    uint8_t *unit; /* unit within its shard */
     real *value;
+    uint8_t *unit; /* within its shard */
 };
 
 struct code {
     size_t n, n_units, n_shards;
+    /* [sample·(n_shards + 1) + shard]: where in its block a shard's run begins; last: its end */
+    uint32_t *start;
     struct code_block *blocks;
     const uint16_t *labels; /* n; borrowed */
 };
@@ -27,7 +28,9 @@ struct code {
 int code_new(struct code **code, size_t n, size_t n_units, const uint16_t *labels,
              struct ovr_err *err);
 void code_free(struct code *code);
-size_t code_bytes(const struct code *code); /* what it takes in memory */
+
+/* What it takes in memory when a share `active` of the activations is not zero. */
+size_t code_bytes(size_t n, size_t n_units, double active);
 
 /* By every member, after net_forward() of samples first .. first + n − 1, a whole block. Returns
  * OVR_NOMEM for all members alike. */
@@ -38,7 +41,7 @@ int code_add(struct member *member, struct code *code, const struct net *net, si
 static inline size_t code_run(const struct code *code, size_t sample, size_t shard,
                               const uint8_t **unit, const real **value) {
     const struct code_block *block = &code->blocks[sample / CODE_BLOCK];
-    const uint32_t *start = block->start + sample % CODE_BLOCK * (code->n_shards + 1) + shard;
+    const uint32_t *start = code->start + sample * (code->n_shards + 1) + shard;
     *unit = block->unit + start[0];
     *value = block->value + start[0];
     return start[1] - start[0];

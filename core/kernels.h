@@ -24,6 +24,9 @@ struct update {
 /* A panel of ACTIVE_ROWS rows fits into a first-level cache of 32 KiB. */
 enum { PANEL = 64, ACTIVE_ROWS = 128 };
 
+/* Elements that pack_active() may write beyond what it was asked for: a vector register. */
+enum { PACK_ROOM = 16 };
+
 struct kernels {
     enum isa isa;
 
@@ -56,6 +59,13 @@ struct kernels {
     void (*active_product)(const uint32_t *col_count, const uint8_t *active_row,
                            const real *active_value, const real *x_panels, size_t rows, size_t cols,
                            size_t d, int add, real *out);
+
+    /* How many of n activations are not zero. */
+    uint32_t (*count_active)(const real *h, size_t n);
+
+    /* Which, and their values; n ≤ 256. Returns how many. Both arrays have room for n + PACK_ROOM,
+     * which may be written. */
+    size_t (*pack_active)(const real *h, size_t n, uint8_t *unit, real *value);
 
     /* One fused pass over n weights, their gradient and their moments (m, v; SGD: m alone). */
     void (*update)(const struct update *update, size_t n, real *weight, const real *gradient,

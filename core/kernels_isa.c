@@ -3,6 +3,7 @@
  * way that the instruction set's vector length gives. */
 #include "core/kernels.h"
 
+#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
@@ -207,6 +208,43 @@ static size_t list_active(const real *restrict g, size_t rows, size_t cols,
     return total;
 }
 
+static uint32_t count_active(const real *h, size_t n) {
+    uint32_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (size_t k = 0; k < n; k++)
+        count += h[k] != 0;
+    return count;
+}
+
+#if defined(__AVX512F__) && !defined(OVR_FLOAT64)
+static size_t pack_active(const real *h, size_t n, uint8_t *unit, real *value) {
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    size_t count = 0;
+    for (size_t k = 0; k < n; k += 16) {
+        __mmask16 inside = n - k >= 16 ? 0xffff : (__mmask16)((1u << (n - k)) - 1);
+        __m512 v = _mm512_maskz_loadu_ps(inside, h + k);
+        __mmask16 active = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        __m512i units = _mm512_add_epi32(lane, _mm512_set1_epi32((int)k));
+        _mm512_storeu_ps(value + count, _mm512_maskz_compress_ps(active, v));
+        _mm_storeu_si128((__m128i *)(void *)(unit + count),
+                         _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(active, units)));
+        count += (size_t)__builtin_popcount(active);
+    }
+    return count;
+}
+#else
+static size_t pack_active(const real *restrict h, size_t n, uint8_t *restrict unit,
+                          real *restrict value) {
+    size_t count = 0;
+    for (size_t k = 0; k < n; k++) { /* no branch, see list_active() */
+        unit[count] = (uint8_t)k;
+        value[count] = h[k];
+        count += h[k] != 0;
+    }
+    return count;
+}
+#endif
+
 /* Columns that one pass over a list sums up, as many as there are registers for. */
 enum { SUMS = 8, SPAN = SUMS * LANES };
 
@@ -254,6 +292,8 @@ const struct kernels PASTE(kernels_, ISA) = {
     .relu_backward = relu_backward,
     .list_active = list_active,
     .active_product = active_product,
+    .count_active = count_active,
+    .pack_active = pack_active,
     .update = update,
     .sparse_read = sparse_read,
     .sparse_write = sparse_write,

@@ -1,7 +1,6 @@
 #include "core/measure.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* 0.1·2^(j/4): four literals an octave, doubled exactly from there. */
@@ -37,12 +36,6 @@ struct measure {
     int n_members;
 };
 
-size_t measure_memory(size_t n_units, int members) {
-    return sizeof(struct measure) + n_units * (sizeof(real) + sizeof(double)) +
-           net_n_shards(n_units) * 2 * sizeof(double) +
-           (size_t)members * sizeof(struct member_sums);
-}
-
 static void fill_first_bins(struct measure *measure) {
     for (size_t bin = 0; bin < HISTOGRAM_BINS; bin++)
         measure->edges[bin] = (real)(float)histogram_edges[bin];
@@ -58,35 +51,19 @@ static void fill_first_bins(struct measure *measure) {
     }
 }
 
-int measure_new(struct measure **out, const struct net *net, int members, struct ovr_err *err) {
-    struct measure *m = ovr_calloc(1, sizeof *m);
-    *out = NULL;
-    if (!m)
-        return ovr_nomem(err, "the measures of a code");
+struct measure *measure_place(const struct net *net, int members, struct arena *arena) {
+    struct measure counted, *placed = arena_take(arena, 1, sizeof *placed);
+    struct measure *m = placed ? placed : &counted;
     m->n_shards = net->n_shards;
     m->n_units = net->config.n_units;
     m->n_members = members;
-    m->unit_max = ovr_calloc(m->n_units, sizeof *m->unit_max);
-    m->direction = ovr_calloc(m->n_units, sizeof *m->direction);
-    m->parts = ovr_calloc(m->n_shards * 2, sizeof *m->parts);
-    m->members = ovr_calloc((size_t)members, sizeof *m->members);
-    if (!m->unit_max || !m->direction || !m->parts || !m->members) {
-        measure_free(m);
-        return ovr_nomem(err, "the measures of a code");
-    }
-    fill_first_bins(m);
-    *out = m;
-    return 0;
-}
-
-void measure_free(struct measure *m) {
-    if (!m)
-        return;
-    free(m->unit_max);
-    free(m->direction);
-    free(m->parts);
-    free(m->members);
-    free(m);
+    m->unit_max = arena_take(arena, m->n_units, sizeof *m->unit_max);
+    m->direction = arena_take(arena, m->n_units, sizeof *m->direction);
+    m->parts = arena_take(arena, m->n_shards * 2, sizeof *m->parts);
+    m->members = arena_take(arena, (size_t)members, sizeof *m->members);
+    if (placed)
+        fill_first_bins(placed);
+    return placed;
 }
 
 void measure_reset(struct member *member, struct measure *m) {

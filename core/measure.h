@@ -33,9 +33,8 @@ struct measures {
 
 struct measure; /* running sums over the batches of a split */
 
-int measure_new(struct measure **measure, const struct net *net, int members, struct ovr_err *err);
-void measure_free(struct measure *measure);
-size_t measure_memory(size_t n_units, int members);
+/* Takes it from `arena`, which has to be zero. NULL when the arena only counts. */
+struct measure *measure_place(const struct net *net, int members, struct arena *arena);
 
 /* By every member, in this order: reset, add after each net_forward(), finish. */
 void measure_reset(struct member *member, struct measure *measure);

@@ -67,134 +67,71 @@ static size_t count_groups(const struct batch *batch) {
     return (batch->n + batch->group - 1) / batch->group;
 }
 
-/* One member's workspace for the shard in hand. */
+enum { ACTIVE_LIST = SHARD_UNITS * (ACTIVE_ROWS + 1) };
+
+/* One member's: copies of what is known of the batch's rows, and room for the shard in hand. */
 struct workspace {
-    real *dw; /* units×D */
-    real *g;  /* n×units: gradient at the pre-activations */
-    real *dv; /* units×width */
-    real *z;  /* n×width: this shard's part of the logits */
-    real *db; /* units */
-    real *dc; /* width */
+    real *row_scale, *pull, *back; /* max_rows */
+    real *delta;                   /* max_rows×width */
+    real *dw;                      /* units×D */
+    real *g;                       /* n×units: gradient at the pre-activations */
+    real *dv;                      /* units×width */
+    real *z;                       /* n×width: this shard's part of the logits */
+    real *db;                      /* units */
+    real *dc;                      /* width */
+    uint32_t *active_count;        /* units; the lists of kernels.h */
+    uint8_t *active_row;
+    real *active_value;
 };
 
-static size_t workspace_size(const struct net_config *config, size_t width, size_t max_rows) {
-    size_t units = SHARD_UNITS;
-    return units * config->n_inputs + max_rows * units + units * width + max_rows * width + units +
-           width;
+static void workspace_place(struct workspace *work, const struct net *net, struct arena *arena) {
+    const size_t units = SHARD_UNITS, rows = net->max_rows, width = net->width;
+    work->row_scale = arena_take(arena, rows, sizeof(real));
+    work->pull = arena_take(arena, rows, sizeof(real));
+    work->back = arena_take(arena, rows, sizeof(real));
+    work->delta = arena_take(arena, rows * width, sizeof(real));
+    work->dw = arena_take(arena, units * net->config.n_inputs, sizeof(real));
+    work->g = arena_take(arena, rows * units, sizeof(real));
+    work->dv = arena_take(arena, units * width, sizeof(real));
+    work->z = arena_take(arena, rows * width, sizeof(real));
+    work->db = arena_take(arena, units, sizeof(real));
+    work->dc = arena_take(arena, width, sizeof(real));
+    work->active_count = arena_take(arena, units, sizeof(uint32_t));
+    work->active_row = arena_take(arena, ACTIVE_LIST, sizeof(uint8_t));
+    work->active_value = arena_take(arena, ACTIVE_LIST, sizeof(real));
 }
 
-static struct workspace workspace(const struct net *net, int rank) {
-    size_t units = SHARD_UNITS;
-    struct workspace w;
-    w.dw = net->gradient + (size_t)rank * net->scratch_size;
-    w.g = w.dw + units * net->config.n_inputs;
-    w.dv = w.g + net->max_rows * units;
-    w.z = w.dv + units * net->width;
-    w.db = w.z + net->max_rows * net->width;
-    w.dc = w.db + units;
-    return w;
+static size_t count_panels(const struct net_config *config) {
+    return (config->n_inputs + PANEL - 1) / PANEL;
 }
 
 static size_t head_width(const struct net_config *config) {
     return (config->n_classes + 7) / 8 * 8;
 }
 
-enum { ACTIVE_LIST = SHARD_UNITS * (ACTIVE_ROWS + 1) };
-
-static size_t count_panels(const struct net_config *config) {
-    return (config->n_inputs + PANEL - 1) / PANEL;
-}
-
-static size_t count_params(const struct net_config *config) {
-    size_t width = head_width(config);
-    return config->n_units * (config->n_inputs + 1 + width) + width;
-}
-
-/* The scratch arrays and their sizes in bytes, in one table for allocating, freeing and counting.
- */
-struct scratch_size {
-    size_t offset, bytes;
-};
-
-enum { N_SCRATCH = 13 };
-
-static void scratch_sizes(const struct net_config *config, size_t max_rows, size_t members,
-                          struct scratch_size *sizes) {
-    size_t n_shards = net_n_shards(config->n_units), width = head_width(config);
-    size_t workspace = (workspace_size(config, width, max_rows) + 15) / 16 * 16;
-    size_t lists = members * ACTIVE_LIST;
-    const struct scratch_size all[N_SCRATCH] = {
-        {offsetof(struct net, h), max_rows * config->n_units * sizeof(real)},
-        {offsetof(struct net, s), config->n_units * sizeof(real)},
-        {offsetof(struct net, parts),
-         n_shards * part_length(max_rows, max_rows, config->n_classes) * sizeof(double)},
-        {offsetof(struct net, overlap_parts), n_shards * max_rows * sizeof(double)},
-        {offsetof(struct net, row_scale), members * max_rows * sizeof(real)},
-        {offsetof(struct net, pull), members * max_rows * sizeof(real)},
-        {offsetof(struct net, back), members * max_rows * sizeof(real)},
-        {offsetof(struct net, delta), members * max_rows * width * sizeof(real)},
-        {offsetof(struct net, gradient), members * workspace * sizeof(real)},
-        {offsetof(struct net, panels), max_rows * count_panels(config) * PANEL * sizeof(real)},
-        {offsetof(struct net, active_count), members * SHARD_UNITS * sizeof(uint32_t)},
-        {offsetof(struct net, active_row), lists * sizeof(uint8_t)},
-        {offsetof(struct net, active_value), lists * sizeof(real)},
-    };
-    memcpy(sizes, all, sizeof all);
-}
-
-size_t net_memory(const struct net_config *config, size_t moments, size_t max_rows, int members) {
-    struct scratch_size sizes[N_SCRATCH];
-    scratch_sizes(config, max_rows, (size_t)members, sizes);
-    size_t bytes = (1 + moments) * count_params(config) * sizeof(real);
-    for (int i = 0; i < N_SCRATCH; i++)
-        bytes += sizes[i].bytes;
-    return bytes;
-}
-
-static void **scratch_at(struct net *net, size_t offset) {
-    return (void **)(void *)((char *)net + offset);
-}
-
-int net_new(struct net **out, const struct net_config *config, const struct kernels *kernels,
-            size_t moments, size_t max_rows, int members, struct ovr_err *err) {
-    *out = NULL;
-    struct net *net = calloc(1, sizeof *net);
-    if (!net)
-        return ovr_nomem(err, "the network");
-    net->config = *config;
-    net->kernels = kernels;
-    net->max_rows = max_rows;
-    net->width = head_width(config);
-    net->n_shards = net_n_shards(config->n_units);
-    net->n_params = count_params(config);
-    net->scratch_size = (workspace_size(config, net->width, max_rows) + 15) / 16 * 16;
-    net->params = ovr_calloc(net->n_params, sizeof(real));
-    int complete = net->params != NULL;
+void net_place(struct net *net, const struct net_config *config, const struct kernels *kernels,
+               size_t moments, size_t max_rows, int members, struct arena *arena) {
+    size_t width = head_width(config), k = config->n_units, n_shards = net_n_shards(k);
+    *net = (struct net){.config = *config,
+                        .kernels = kernels,
+                        .n_shards = n_shards,
+                        .width = width,
+                        .max_rows = max_rows,
+                        .n_params = k * (config->n_inputs + 1 + width) + width};
+    net->params = arena_take(arena, net->n_params, sizeof(real));
     for (size_t i = 0; i < moments; i++)
-        complete &= (net->moment[i] = ovr_calloc(net->n_params, sizeof(real))) != NULL;
-    struct scratch_size sizes[N_SCRATCH];
-    scratch_sizes(config, max_rows, (size_t)members, sizes);
-    for (int i = 0; i < N_SCRATCH; i++)
-        complete &= (*scratch_at(net, sizes[i].offset) = ovr_calloc(1, sizes[i].bytes)) != NULL;
-    if (!complete) {
-        net_free(net);
-        return ovr_nomem(err, "the network's weights and activations");
+        net->moment[i] = arena_take(arena, net->n_params, sizeof(real));
+    net->h = arena_take(arena, max_rows * k, sizeof(real));
+    net->s = arena_take(arena, k, sizeof(real));
+    net->parts = arena_take(arena, n_shards * part_length(max_rows, max_rows, config->n_classes),
+                            sizeof(double));
+    net->overlap_parts = arena_take(arena, n_shards * max_rows, sizeof(double));
+    net->panels = arena_take(arena, max_rows * count_panels(config) * PANEL, sizeof(real));
+    net->work = arena_take(arena, (size_t)members, sizeof *net->work);
+    for (int i = 0; i < members; i++) {
+        struct workspace counted;
+        workspace_place(net->work ? &net->work[i] : &counted, net, arena);
     }
-    *out = net;
-    return 0;
-}
-
-void net_free(struct net *net) {
-    if (!net)
-        return;
-    struct scratch_size sizes[N_SCRATCH];
-    scratch_sizes(&net->config, net->max_rows, 1, sizes);
-    for (int i = 0; i < N_SCRATCH; i++)
-        free(*scratch_at(net, sizes[i].offset));
-    free(net->moment[0]);
-    free(net->moment[1]);
-    free(net->params);
-    free(net);
 }
 
 static double draw_weight(struct rng *rng, const struct net_config *config, size_t in, size_t out) {
@@ -301,8 +238,8 @@ static struct terms group_terms(struct net *net, size_t row, size_t n, const rea
 struct terms net_forward(struct member *member, struct net *net, const struct batch *batch) {
     const struct net_config *config = &net->config;
     size_t first, end, n = batch->n, n_groups = count_groups(batch);
-    real *row_scale = net->row_scale + (size_t)member->rank * net->max_rows;
-    struct workspace work = workspace(net, member->rank);
+    const struct workspace *work = &net->work[member->rank];
+    real *row_scale = work->row_scale;
     team_share(member, net->n_shards, &first, &end);
 
     team_barrier(member); /* nobody still reads the last batch's sums */
@@ -310,7 +247,7 @@ struct terms net_forward(struct member *member, struct net *net, const struct ba
         row_scale[i] = 1;
     for (size_t i = first; i < end; i++) {
         struct shard shard = net_shard(net, i);
-        forward_shard(net, &work, &shard, batch, row_scale);
+        forward_shard(net, work, &shard, batch, row_scale);
     }
     team_sum(member, net->parts, net->n_shards, part_length(n, n_groups, config->n_classes));
 
@@ -330,12 +267,10 @@ struct terms net_forward(struct member *member, struct net *net, const struct ba
         struct terms group = group_terms(net, row, rows, row_scale, sums[g], overlaps[g]);
         terms_add(&terms, &group);
     }
-    if (config->n_classes) {
-        real *delta = net->delta + (size_t)member->rank * net->max_rows * net->width;
+    if (config->n_classes)
         terms.cross_entropy =
             (double)n * softmax_cross_entropy(n, config->n_classes, net->width, overlaps + n_groups,
-                                              batch->labels, delta, &terms.correct);
-    }
+                                              batch->labels, work->delta, &terms.correct);
     terms.loss = terms.ovr + terms.activity + terms.cross_entropy;
     return terms;
 }
@@ -359,9 +294,9 @@ static void update_slice(struct net *net, const struct update *update, size_t of
 
 /* The classifier's part: g becomes its gradient at H, and its weights of this shard are updated. */
 static void head_backward(struct net *net, const struct workspace *work, const struct shard *shard,
-                          const struct batch *batch, const real *delta,
-                          const struct update *update) {
+                          const struct batch *batch, const struct update *update) {
     size_t width = net->width, units = shard->units;
+    const real *delta = work->delta;
     size_t at = at_head_weight(net) + shard->first * width;
     linalg_gemm_nt(batch->n, units, width, delta, width, net->params + at, width, 0, work->g,
                    units);
@@ -397,13 +332,13 @@ static void fill_panels(struct member *member, struct net *net, const struct bat
 }
 
 /* dW of a shard from the gradient g (n×units) at its pre-activations. */
-static void weight_gradient(struct net *net, size_t rank, const struct workspace *work,
+static void weight_gradient(struct net *net, const struct workspace *work,
                             const struct shard *shard, const struct batch *batch) {
     const struct kernels *kernels = net->kernels;
     size_t d = net->config.n_inputs, units = shard->units, n_panels = count_panels(&net->config);
-    uint32_t *count = net->active_count + rank * SHARD_UNITS;
-    uint8_t *active = net->active_row + rank * ACTIVE_LIST;
-    real *value = net->active_value + rank * ACTIVE_LIST;
+    uint32_t *count = work->active_count;
+    uint8_t *active = work->active_row;
+    real *value = work->active_value;
     for (size_t row = 0; row < batch->n; row += ACTIVE_ROWS) {
         size_t rows = min_size(ACTIVE_ROWS, batch->n - row);
         const real *g = work->g + row * units;
@@ -419,15 +354,12 @@ static void weight_gradient(struct net *net, size_t rank, const struct workspace
 void net_backward(struct member *member, struct net *net, const struct batch *batch,
                   const struct update *update) {
     const struct net_config *config = &net->config;
-    size_t rank = (size_t)member->rank, first, end, n = batch->n, d = config->n_inputs;
-    struct workspace work = workspace(net, member->rank);
-    real *row_scale = net->row_scale + rank * net->max_rows;
-    real *pull = net->pull + rank * net->max_rows, *back = net->back + rank * net->max_rows;
-    const real *delta = net->delta + rank * net->max_rows * net->width;
+    size_t first, end, n = batch->n, d = config->n_inputs;
+    const struct workspace *work = &net->work[member->rank];
     double slope = 0;
 
-    ovr_gradient(config->ovr.form, ovr_lambda(&config->ovr, n), n, row_scale, net->overlap_parts,
-                 pull, back);
+    ovr_gradient(config->ovr.form, ovr_lambda(&config->ovr, n), n, work->row_scale,
+                 net->overlap_parts, work->pull, work->back);
     if (config->activity)
         activity_value(config->activity_target, net->parts[n], n, config->n_units, &slope);
 
@@ -438,11 +370,11 @@ void net_backward(struct member *member, struct net *net, const struct batch *ba
         struct shard shard = net_shard(net, i);
         const real *h = shard_h(net, &shard);
         if (config->n_classes)
-            head_backward(net, &work, &shard, batch, delta, update);
-        net->kernels->relu_backward(h, work.g, !config->n_classes, pull, back, net->s + shard.first,
-                                    (real)slope, n, shard.units, work.db);
-        weight_gradient(net, rank, &work, &shard, batch);
-        update_slice(net, update, shard.first * d, shard.units * d, work.dw);
-        update_slice(net, update, at_bias(net) + shard.first, shard.units, work.db);
+            head_backward(net, work, &shard, batch, update);
+        net->kernels->relu_backward(h, work->g, !config->n_classes, work->pull, work->back,
+                                    net->s + shard.first, (real)slope, n, shard.units, work->db);
+        weight_gradient(net, work, &shard, batch);
+        update_slice(net, update, shard.first * d, shard.units * d, work->dw);
+        update_slice(net, update, at_bias(net) + shard.first, shard.units, work->db);
     }
 }

@@ -21,6 +21,7 @@
 #ifndef OVR_NET_H
 #define OVR_NET_H
 
+#include "core/arena.h"
 #include "core/kernels.h"
 #include "core/optimizer.h"
 #include "core/ovr.h"
@@ -65,34 +66,25 @@ struct net {
     const struct kernels *kernels;
     size_t n_shards, width, max_rows;
     size_t n_params;
-    real *params;    /* the flat buffer; owned */
-    real *moment[2]; /* owned; NULL where the optimiser has fewer */
-
-    /* Scratch, sized at net_new() and never allocated afterwards. */
-    real *h; /* shard k0 at h + max_rows·k0: n×(units of the shard) */
-    real *s; /* K */
+    /* All arrays are taken from the job's arena by net_place(). */
+    real *params;    /* the flat buffer */
+    real *moment[2]; /* NULL where the optimiser has fewer */
+    real *h;         /* shard k0 at h + max_rows·k0: n×(units of the shard) */
+    real *s;         /* K */
     double *parts, *overlap_parts;
-    real *row_scale, *pull, *back; /* max_rows for each member */
-    real *delta;                   /* max_rows×width for each member */
-    real *gradient;                /* for each member: one shard's, scratch_size elements */
-    size_t scratch_size;
     real *panels; /* the batch's x, ACTIVE_ROWS rows after the other in panels (kernels.h) */
-    uint32_t *active_count; /* for each member: SHARD_UNITS */
-    uint8_t *active_row;    /* for each member: SHARD_UNITS·(ACTIVE_ROWS + 1) */
-    real *active_value;     /* the same */
+    struct workspace *work; /* one for each member */
 };
 
 struct shard {
     size_t index, first, units; /* units first .. first + units - 1 */
 };
 
-/* `max_rows`: the largest batch. Weights are zero until net_init_weights(). */
-int net_new(struct net **net, const struct net_config *config, const struct kernels *kernels,
-            size_t moments, size_t max_rows, int members, struct ovr_err *err);
-void net_free(struct net *net);
-
-/* Bytes that net_new() allocates. */
-size_t net_memory(const struct net_config *config, size_t moments, size_t max_rows, int members);
+/* Takes the arrays of a net from `arena`, which has to be zero: so are the weights until
+ * net_init_weights(). With an arena that only counts, *net can be asked for its sizes and no more.
+ * `max_rows`: the largest batch. */
+void net_place(struct net *net, const struct net_config *config, const struct kernels *kernels,
+               size_t moments, size_t max_rows, int members, struct arena *arena);
 
 size_t net_n_shards(size_t n_units);
 struct shard net_shard(const struct net *net, size_t index);

@@ -3,7 +3,6 @@
 #include "core/rng.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { EVALUATE_ROWS = 256 };
@@ -163,21 +162,35 @@ static void work(struct member *member, void *arg) {
         result->accuracy_test = accuracy;
 }
 
-size_t probe_memory(size_t n_units, size_t n_classes, size_t batch_size, int members) {
-    size_t width = (n_classes + 7) / 8 * 8;
-    size_t rows = batch_size > EVALUATE_ROWS ? batch_size : EVALUATE_ROWS;
-    return 4 * (n_units + 1) * width * sizeof(real) +
-           net_n_shards(n_units) * rows * n_classes * sizeof(double) +
-           (size_t)members * (rows + SHARD_UNITS) * width * sizeof(real);
+/* Sizes and arrays, from what is set already. */
+static void place(struct probe *p, size_t n_units, size_t n_train, int members,
+                  struct arena *arena) {
+    size_t batch = p->config->batch_size;
+    p->width = (p->n_classes + 7) / 8 * 8;
+    p->max_rows = batch > EVALUATE_ROWS ? batch : EVALUATE_ROWS;
+    p->n_params = (n_units + 1) * p->width;
+    p->params = arena_take(arena, p->n_params, sizeof(real));
+    p->m = arena_take(arena, p->n_params, sizeof(real));
+    p->v = arena_take(arena, p->n_params, sizeof(real));
+    p->best = arena_take(arena, p->n_params, sizeof(real));
+    p->parts =
+        arena_take(arena, net_n_shards(n_units) * p->max_rows * p->n_classes, sizeof(double));
+    p->delta = arena_take(arena, (size_t)members * p->max_rows * p->width, sizeof(real));
+    p->gradient = arena_take(arena, (size_t)members * SHARD_UNITS * p->width, sizeof(real));
+    p->order = arena_take(arena, n_train, sizeof(uint32_t));
+    p->labels = arena_take(arena, (size_t)members * p->max_rows, sizeof(uint16_t));
+}
+
+void probe_plan(const struct probe_config *config, size_t n_units, size_t n_classes, size_t n_train,
+                int members, struct arena *counting) {
+    struct probe p = {.config = config, .n_classes = n_classes};
+    place(&p, n_units, n_train, members, counting);
 }
 
 int probe_run(struct team *team, const struct kernels *kernels, const struct probe_config *config,
               size_t n_classes, const struct code *train, const struct code *watch,
-              const struct code *test, const struct probe_progress *progress,
+              const struct code *test, const struct probe_progress *progress, struct arena *arena,
               struct probe_result *result, struct ovr_err *err) {
-    size_t members = (size_t)team_size(team), width = (n_classes + 7) / 8 * 8;
-    size_t rows = config->batch_size > EVALUATE_ROWS ? config->batch_size : EVALUATE_ROWS;
-    *result = (struct probe_result){.accuracy_test = NAN, .width = width};
     struct probe p = {
         .kernels = kernels,
         .config = config,
@@ -187,44 +200,15 @@ int probe_run(struct team *team, const struct kernels *kernels, const struct pro
         .progress = progress,
         .result = result,
         .n_classes = n_classes,
-        .width = width,
-        .n_params = (train->n_units + 1) * width,
-        .max_rows = rows,
-        .params = ovr_calloc((train->n_units + 1) * width, sizeof(real)),
-        .m = ovr_calloc((train->n_units + 1) * width, sizeof(real)),
-        .v = ovr_calloc((train->n_units + 1) * width, sizeof(real)),
-        .best = ovr_calloc((train->n_units + 1) * width, sizeof(real)),
-        .parts = ovr_calloc(train->n_shards * rows * n_classes, sizeof(double)),
-        .delta = ovr_calloc(members * rows * width, sizeof(real)),
-        .gradient = ovr_calloc(members * SHARD_UNITS * width, sizeof(real)),
-        .order = ovr_calloc(train->n, sizeof(uint32_t)),
-        .labels = ovr_calloc(members * rows, sizeof(uint16_t)),
     };
-    int rc = 0;
-    if (!p.params || !p.m || !p.v || !p.best || !p.parts || !p.delta || !p.gradient || !p.order ||
-        !p.labels) {
-        rc = ovr_nomem(err, "the probe");
-        goto out;
-    }
+    place(&p, train->n_units, train->n, team_size(team), arena);
+    *result = (struct probe_result){.accuracy_test = NAN, .width = p.width};
     team_run(team, work, &p);
     if (p.stopped)
-        rc = ovr_fail(err, OVR_STOPPED, NULL, "stopped while the probe was trained");
-    else if (!isfinite(result->loss_best) || !result->epoch_best)
-        rc = ovr_fail(err, OVR_DIVERGED, "/probe/learning_rate",
-                      "the probe's loss is not finite; lower its learning rate");
-    if (!rc) {
-        result->weights = p.best;
-        p.best = NULL;
-    }
-out:
-    free(p.params);
-    free(p.m);
-    free(p.v);
-    free(p.best);
-    free(p.parts);
-    free(p.delta);
-    free(p.gradient);
-    free(p.order);
-    free(p.labels);
-    return rc;
+        return ovr_fail(err, OVR_STOPPED, NULL, "stopped while the probe was trained");
+    if (!isfinite(result->loss_best) || !result->epoch_best)
+        return ovr_fail(err, OVR_DIVERGED, "/probe/learning_rate",
+                        "the probe's loss is not finite; lower its learning rate");
+    result->weights = p.best;
+    return 0;
 }

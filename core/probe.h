@@ -26,7 +26,7 @@ struct probe_result {
     int epoch_best;       /* the epoch of loss_best, from 1 */
     double accuracy_test; /* of `test` with the weights of epoch_best; NaN without it */
     size_t width;         /* n_classes rounded up to 8 */
-    real *weights;        /* of epoch_best: n_units×width, then the bias (width). Caller frees. */
+    real *weights;        /* of epoch_best: n_units×width, then the bias (width); in the arena */
 };
 
 struct probe_progress {
@@ -37,12 +37,15 @@ struct probe_progress {
 };
 
 /* Trains on `train`, watches `watch` after every epoch, and reads `test` (may be NULL) once at the
- * end. `progress` is not NULL, its members may be. */
+ * end. `progress` is not NULL, its members may be. All memory is taken from `arena`, which has to
+ * be zero there and have room for what probe_plan() counts. */
 int probe_run(struct team *team, const struct kernels *kernels, const struct probe_config *config,
               size_t n_classes, const struct code *train, const struct code *watch,
-              const struct code *test, const struct probe_progress *progress,
+              const struct code *test, const struct probe_progress *progress, struct arena *arena,
               struct probe_result *result, struct ovr_err *err);
 
-size_t probe_memory(size_t n_units, size_t n_classes, size_t batch_size, int members);
+/* Counts what a run takes: for n_train samples of codes of n_units. */
+void probe_plan(const struct probe_config *config, size_t n_units, size_t n_classes, size_t n_train,
+                int members, struct arena *counting);
 
 #endif

@@ -2,11 +2,6 @@
 
 #include <stdio.h>
 
-/* Shape of the data that a spec names. */
-struct shape {
-    size_t n_train, n_test, width, classes;
-};
-
 static int find_split(const struct admission *a, const struct spec *spec, const char *split,
                       char sha256[65], struct dataset_split *found, json_t *faults,
                       struct ovr_err *err) {
@@ -32,11 +27,20 @@ static size_t limited(int64_t samples, int64_t limit, const char *pointer, json_
     return (size_t)(limit && limit < samples ? limit : samples);
 }
 
+static struct train_data sphere_data(const struct sphere_config *sphere) {
+    size_t n = sphere->samples + sphere->test_samples;
+    return (struct train_data){.n_train = sphere->samples,
+                               .n_test = sphere->test_samples,
+                               .n_values = 3,
+                               .n_classes = sphere->classes,
+                               .bytes =
+                                   n * (3 * sizeof(real) + sizeof(uint16_t) + sizeof(uint32_t))};
+}
+
 static int find_data(const struct admission *a, struct spec *spec, json_t *document,
-                     struct shape *shape, json_t *faults, struct ovr_err *err) {
+                     struct train_data *data, json_t *faults, struct ovr_err *err) {
     if (spec->generated) {
-        *shape = (struct shape){spec->sphere.samples, spec->sphere.test_samples, 3,
-                                spec->sphere.classes};
+        *data = sphere_data(&spec->sphere);
         return 0;
     }
     struct dataset_split train = {0}, test = {0};
@@ -45,25 +49,27 @@ static int find_data(const struct admission *a, struct spec *spec, json_t *docum
         rc = find_split(a, spec, "test", spec->test_sha256, &test, faults, err);
     if (rc || !train.samples || !test.samples)
         return rc;
-    *shape =
-        (struct shape){limited(train.samples, spec->train_limit, "/dataset/train_limit", faults),
-                       limited(test.samples, spec->test_limit, "/dataset/test_limit", faults),
-                       (size_t)train.width, (size_t)train.classes};
+    *data = (struct train_data){
+        .n_train = limited(train.samples, spec->train_limit, "/dataset/train_limit", faults),
+        .n_test = limited(test.samples, spec->test_limit, "/dataset/test_limit", faults),
+        .n_values = (size_t)train.width,
+        .n_classes = (size_t)train.classes,
+        .bytes = (uint64_t)(train.bytes + test.bytes)};
     return spec_pin_version(document, spec, err);
 }
 
-static void check_shape(const struct spec *spec, const struct shape *shape, json_t *faults) {
+static void check_data(const struct spec *spec, const struct train_data *data, json_t *faults) {
     const struct train_config *train = &spec->train;
-    size_t held_out = train_held_out(train, shape->n_train), width = shape->width;
-    size_t n = shape->n_train - held_out;
-    if (held_out >= shape->n_train) {
+    size_t held_out = prepared_held_out(&train->data, data->n_train), width = data->n_values;
+    size_t n = data->n_train - held_out;
+    if (held_out >= data->n_train) {
         spec_fault(faults, "/training/validation",
                    "holds out %zu of %zu training samples, so none is left to train on", held_out,
-                   shape->n_train);
+                   data->n_train);
         return;
     }
-    for (size_t i = 0; i < train->n_preprocess; i++) {
-        const struct preprocess_step *step = &train->preprocess[i];
+    for (size_t i = 0; i < train->data.n_preprocess; i++) {
+        const struct preprocess_step *step = &train->data.preprocess[i];
         size_t most = min_size(width, n);
         char pointer[64];
         snprintf(pointer, sizeof pointer, "/preprocess/%zu/pca/components", i);
@@ -93,17 +99,16 @@ static void warn_collapse(const struct spec *spec, json_t *warnings) {
 
 int admit(const struct admission *a, struct spec *spec, json_t *document, json_t *faults,
           json_t *warnings, struct cost *cost, struct ovr_err *err) {
-    struct shape shape = {0};
-    int rc = find_data(a, spec, document, &shape, faults, err);
+    struct train_data data = {0};
+    int rc = find_data(a, spec, document, &data, faults, err);
     if (rc)
         return rc;
-    if (shape.n_train)
-        check_shape(spec, &shape, faults);
+    if (data.n_train)
+        check_data(spec, &data, faults);
     if (spec_has_faults(faults))
         return ovr_fail(err, OVR_INVALID, "", "the spec does not fit the data");
     int members = spec->threads ? spec->threads : a->cores;
-    cost->train = train_estimate(&spec->train, shape.n_train, shape.n_test, shape.width,
-                                 shape.classes, members);
+    cost->train = train_estimate(&spec->train, &data, members);
     cost->seconds = cost->train.flops_total / (a->flops_per_second * a->cores);
     if (cost->train.memory_bytes > (uint64_t)a->memory_bytes) {
         spec_fault(

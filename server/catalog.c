@@ -1,9 +1,9 @@
 #include "server/catalog.h"
 
 #include "server/digest.h"
+#include "server/files.h"
 #include "server/log.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -28,34 +28,16 @@ int catalog_name_is_valid(const char *name) {
     return n > 0 && n < DATASET_NAME_SIZE && name[n] == '\0' && name[0] != '.';
 }
 
-/* What a killed daemon left half uploaded. */
-static void remove_leftovers(const char *directory) {
-    DIR *dir = opendir(directory);
-    if (!dir)
-        return;
-    for (struct dirent *entry; (entry = readdir(dir));)
-        if (strncmp(entry->d_name, "upload-", 7) == 0)
-            unlinkat(dirfd(dir), entry->d_name, 0);
-    closedir(dir);
-}
-
 int catalog_init(struct catalog *catalog, const char *data_dir, struct store *store,
                  struct ovr_err *err) {
     catalog->store = store;
     int n = snprintf(catalog->directory, sizeof catalog->directory, "%s/datasets", data_dir);
     if (n < 0 || (size_t)n >= sizeof catalog->directory)
         return ovr_fail(err, OVR_INVALID, "--data-dir", "the path is too long");
-    if (mkdir(catalog->directory, 0755) && errno != EEXIST)
-        return ovr_fail(err, OVR_IO, NULL, "cannot make %s: %s", catalog->directory,
-                        strerror(errno));
-    remove_leftovers(catalog->directory);
-    return 0;
-}
-
-static int io_fail(struct ovr_err *err, const char *what) {
-    int why = errno;
-    return ovr_fail(err, why == ENOSPC ? OVR_FULL : OVR_IO, NULL, "cannot %s: %s", what,
-                    strerror(why));
+    int rc = files_make_directory(catalog->directory, err);
+    if (!rc)
+        files_remove_leftovers(catalog->directory, "upload-");
+    return rc;
 }
 
 int upload_open(struct upload **out, struct catalog *catalog, const char *dataset,
@@ -76,7 +58,7 @@ int upload_open(struct upload **out, struct catalog *catalog, const char *datase
     upload->fd = mkostemp(upload->path, O_CLOEXEC);
     if (upload->fd < 0) {
         free(upload);
-        return io_fail(err, "make a file for the upload");
+        return files_fail(err, "make a file for the upload");
     }
     digest_init(&upload->digest);
     snprintf(upload->expected, sizeof upload->expected, "%s", sha256);
@@ -100,7 +82,7 @@ int upload_write(struct upload *upload, const char *bytes, size_t n) {
         if (written < 0 && errno == EINTR)
             continue;
         if (written <= 0)
-            return io_fail(&upload->err, "store the upload");
+            return files_fail(&upload->err, "store the upload");
         bytes += written;
         n -= (size_t)written;
     }
@@ -120,14 +102,8 @@ static int publish(struct upload *upload, struct ovr_err *err) {
     char path[700];
     snprintf(path, sizeof path, "%s/%s", upload->catalog->directory, upload->split.sha256);
     if (fchmod(upload->fd, 0444) || fsync(upload->fd) || rename(upload->path, path))
-        return io_fail(err, "store the upload");
-    int dir = open(upload->catalog->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int failed = dir < 0 || fsync(dir);
-    if (failed)
-        io_fail(err, "store the upload");
-    if (dir >= 0)
-        close(dir);
-    return failed ? OVR_IO : 0;
+        return files_fail(err, "store the upload");
+    return files_sync_directory(upload->catalog->directory, err);
 }
 
 int upload_finish(struct upload *upload, struct dataset_split *stored, int *fresh,

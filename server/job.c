@@ -81,7 +81,7 @@ struct running {
 static int save_epoch(void *context, const struct epoch_report *report, struct ovr_err *err) {
     struct running *running = context;
     const struct train_config *config = &running->job->spec.train;
-    int clean = config->protocol == PROTOCOL_CLEAN;
+    int clean = config->data.protocol == PROTOCOL_CLEAN;
     char digest[DIGEST_SIZE];
     struct figures figures = {.n = 0};
     digest_of(report->net->params, report->net->n_params * sizeof(real), digest);
@@ -105,7 +105,7 @@ static void add_result(struct figures *figures, const struct running *running,
         add_real(figures, "accuracy", r->accuracy);
     if (!isnan(r->accuracy_last))
         add_real(figures, "accuracy_last", r->accuracy_last);
-    add_text(figures, "protocol", config->protocol == PROTOCOL_CLEAN ? "clean" : "published");
+    add_text(figures, "protocol", config->data.protocol == PROTOCOL_CLEAN ? "clean" : "published");
     add_measures(figures, &r->measures);
     add_count(figures, "best_epoch", (uint64_t)r->best_epoch);
     add_count(figures, "epochs", (uint64_t)r->epochs);
@@ -114,8 +114,8 @@ static void add_result(struct figures *figures, const struct running *running,
         add_count(figures, "probe.best_epoch", (uint64_t)r->probe.epoch_best);
         add_real(figures, "probe.loss", r->probe.loss_best);
         add_real(figures, "probe.accuracy",
-                 config->protocol == PROTOCOL_CLEAN ? r->probe.accuracy_test
-                                                    : r->probe.accuracy_best);
+                 config->data.protocol == PROTOCOL_CLEAN ? r->probe.accuracy_test
+                                                         : r->probe.accuracy_best);
     }
     add_real(figures, "lambda_per_pair",
              config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
@@ -179,22 +179,20 @@ static int save_result(const struct running *running, const struct train_result 
 
 /* The team's size is settled only here, so that a job that was refused memory for threads fails as
  * itself. */
-static int train(struct running *running, struct train_result *result, struct ovr_err *err) {
+static int train(struct running *running, const struct prepared **data, struct train_result *result,
+                 struct ovr_err *err) {
     struct job *job = running->job;
-    struct samples training = {0}, testing = {0};
+    const struct workplace *workplace = running->workplace;
     struct team *team = NULL;
     struct train_hooks hooks = {
         .context = running, .stop = &job->stop, .progress = &job->progress, .epoch = save_epoch};
-    int rc =
-        catalog_open_samples(running->workplace->catalog, &job->spec, &training, &testing, err);
+    job->progress.epochs = job->spec.train.epochs;
+    int rc = team_new(&team, job->threads, err);
     if (!rc)
-        rc = team_new(&team, job->threads, err);
+        rc = cache_get(workplace->cache, &job->spec, team, &job->stop, data, err);
     if (!rc)
-        rc = train_run(&job->spec.train, &training, &testing, team, running->workplace->kernels,
-                       &hooks, result, err);
+        rc = train_run(&job->spec.train, *data, team, workplace->kernels, &hooks, result, err);
     team_free(team);
-    samples_release(&training);
-    samples_release(&testing);
     return rc;
 }
 
@@ -293,13 +291,15 @@ static void end_stopped(const struct running *running, struct ovr_err *why) {
 
 void job_run(const struct workplace *workplace, struct job *job) {
     struct running running = {workplace, job, now_ms()};
+    const struct prepared *data = NULL; /* used until the result, which names its steps, is saved */
     struct train_result result = {0};
     struct ovr_err err = {0};
     log_line(LOG_INFO, "experiment=%s started, %d thread%s, attempt %d", job->experiment.id,
              job->threads, job->threads == 1 ? "" : "s", job->experiment.attempts);
-    int rc = train(&running, &result, &err);
+    int rc = train(&running, &data, &result, &err);
     if (!rc)
         rc = save_result(&running, &result, &err);
+    cache_put(workplace->cache, data);
     if (!rc)
         log_line(LOG_INFO, "experiment=%s succeeded after %.1f s", job->experiment.id,
                  (double)(now_ms() - running.started_ms) / 1000);

@@ -4,13 +4,13 @@
 #define SERVER_JOB_H
 
 #include "core/train.h"
-#include "server/catalog.h"
+#include "server/cache.h"
 #include "server/store.h"
 
 /* What all jobs of a daemon share. */
 struct workplace {
     struct store *store;
-    struct catalog *catalog;
+    struct cache *cache; /* of prepared data */
     const struct kernels *kernels;
     const char *data_dir;
 };

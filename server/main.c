@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -55,11 +56,13 @@ struct daemon {
     int lock;
     struct store *store;
     struct catalog catalog;
+    struct cache cache;
     struct api api;
     struct http *http;
 };
 
-static int open_data(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
+static int open_data(struct daemon *d, const struct settings *settings, enum isa isa,
+                     struct ovr_err *err) {
     char path[512];
     int requeued = 0;
     int rc = take_data_dir(settings->data_dir, &d->lock, err);
@@ -69,6 +72,9 @@ static int open_data(struct daemon *d, const struct settings *settings, struct o
     rc = store_open(&d->store, path, (int)settings->http_threads + 1, err);
     if (!rc)
         rc = catalog_init(&d->catalog, settings->data_dir, d->store, err);
+    if (!rc)
+        rc = cache_init(&d->cache, settings->data_dir, &d->catalog, isa,
+                        (uint64_t)settings->cache_bytes, err);
     if (!rc)
         rc = weights_init(settings->data_dir, err);
     if (!rc)
@@ -95,7 +101,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         return ovr_fail(err, OVR_INVALID, "--isa", "this processor does not run %s; use --isa auto",
                         settings->isa);
     int cores = cpu_count(), workers = settings->workers ? (int)settings->workers : cores;
-    int rc = open_data(d, settings, err);
+    int rc = open_data(d, settings, kernels->isa, err);
     if (rc)
         return rc;
     d->api = (struct api){
@@ -106,7 +112,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .kernels = kernels,
     };
     struct pool_config pool = {
-        .workplace = {d->store, &d->catalog, kernels, settings->data_dir},
+        .workplace = {d->store, &d->cache, kernels, settings->data_dir},
         .workers = workers,
         .cores = cores,
         .memory_bytes = d->api.admission.memory_bytes,
@@ -155,6 +161,7 @@ static void stop(struct daemon *d) {
         fflush(NULL);
         _exit(0);
     }
+    cache_release(&d->cache);
     store_close(d->store);
     if (d->lock > 0)
         close(d->lock);
@@ -194,6 +201,9 @@ int main(int argc, char **argv) {
         return complain(&err);
     if (action == SETTINGS_VERSION)
         return print_version(&settings);
+
+    /* What a job frees goes back to the system; by default this threshold rises to 32 MiB. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
 
     /* Every thread inherits the mask, so that only serve() sees the signals. */
     sigset_t signals;

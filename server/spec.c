@@ -91,7 +91,7 @@ static const struct field fields[] = {
     {"/dataset/classes", T_COUNT, 0, AT(sphere.classes), 2, 1000, "10", .data = GENERATED, .help = "classes given to the cells at random"},
     {"/dataset/seed", T_COUNT, 0, AT(sphere.seed), 0, 9007199254740991, "1", .data = GENERATED},
 
-    {"/preprocess", T_STEPS, 0, AT(train.preprocess), 0, PREPROCESS_MAX, "[]", .help = "in this order, fitted on the training samples"},
+    {"/preprocess", T_STEPS, 0, AT(train.data.preprocess), 0, PREPROCESS_MAX, "[]", .help = "in this order, fitted on the training samples"},
     {"/preprocess/*", T_VARIANT, 0, STEP(kind), .choices = steps},
     {"/preprocess/*/standardize", T_FLAG, NOWHERE, 0, 1, 1},
     {"/preprocess/*/pca", T_SECTION, NOWHERE},
@@ -136,8 +136,8 @@ static const struct field fields[] = {
     {"/training/early_stopping", T_SECTION, NULLABLE | NOWHERE, .standard = "null"},
     {"/training/early_stopping/patience", T_INT, 0, AT(train.patience), 1, 100000, "10", .help = "epochs"},
     {"/training/early_stopping/min_delta", T_REAL, 0, AT(train.patience_delta), 0, MOST, "1e-4"},
-    {"/training/protocol", T_CHOICE, 0, AT(train.protocol), .standard = "\"clean\"", .choices = protocols},
-    {"/training/validation", T_REAL, ABOVE, AT(train.validation), 0, 0.9, "0.1", .help = "share held out by the clean protocol"},
+    {"/training/protocol", T_CHOICE, 0, AT(train.data.protocol), .standard = "\"clean\"", .choices = protocols},
+    {"/training/validation", T_REAL, ABOVE, AT(train.data.validation), 0, 0.9, "0.1", .help = "share held out by the clean protocol"},
     {"/training/threads", T_AUTO, 0, AT(threads), 1, TEAM_MAX, "\"auto\"", .help = "changes speed, never results"},
     {"/training/time_limit_seconds", T_REAL, NULLABLE | ABOVE, AT(time_limit_seconds), 0, 1e9, "null"},
 
@@ -392,16 +392,16 @@ static json_t *read_steps(struct reading *r, const struct field *f, json_t *valu
     for (size_t i = 0; i < json_array_size(value); i++) {
         snprintf(index, sizeof index, "%zu", i);
         extend_pointer(pointer, at->pointer, index);
-        struct place deeper = {path, pointer, (char *)&spec->train.preprocess[i]};
+        struct place deeper = {path, pointer, (char *)&spec->train.data.preprocess[i]};
         json_t *item = json_array_get(value, i), *pca = json_object_get(item, "pca");
         json_t *step = read_variant(r, find_field(f->path, "*"), item, &deeper);
         if (step && json_array_append_new(list, step))
             r->out_of_memory = 1;
-        if (step && spec->train.preprocess[i].kind == PREPROCESS_PCA &&
+        if (step && spec->train.data.preprocess[i].kind == PREPROCESS_PCA &&
             !json_object_get(pca, "components") && !json_object_get(pca, "variance"))
             spec_fault(r->faults, pointer, "pca needs components or variance");
     }
-    spec->train.n_preprocess = json_array_size(value);
+    spec->train.data.n_preprocess = json_array_size(value);
     return list;
 }
 

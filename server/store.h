@@ -8,7 +8,7 @@
  *   queued → running → succeeded | failed | cancelled,   queued → cancelled,   running → queued
  *
  * and every change adds 1 to the revision. Big arrays are files beside the database
- * (server/files.h).
+ * (server/weights.h, server/cache.h).
  */
 #ifndef SERVER_STORE_H
 #define SERVER_STORE_H

@@ -166,7 +166,7 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
     snprintf(s.directory, sizeof s.directory, "%s/experiments/%s.tmp", data_dir, id);
     s.rc = make_directories(&s);
     save_net(&s, "best", kind, result, result->best);
-    save_preprocess(&s, &result->preprocess);
+    save_preprocess(&s, result->preprocess);
     if (result->probed)
         save_readout(&s, "best", "probe", result->n_units, result->data_classes,
                      result->probe.width, result->probe.weights);

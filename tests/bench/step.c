@@ -106,11 +106,16 @@ int main(int argc, char **argv) {
     struct bench bench = {.batch = {.n = size[2], .group = size[2]}};
     struct team *team = NULL;
     struct ovr_err err = {0};
+    struct arena arena = {0};
+    struct net net;
+    bench.net = &net;
+    net_place(&net, &config, kernels_get(ISA_AUTO), 2, size[2], threads, &arena);
     if (linalg_start(NULL, argv, &err) || team_new(&team, threads, &err) ||
-        net_new(&bench.net, &config, kernels_get(ISA_AUTO), 2, size[2], threads, &err)) {
+        arena_open(&arena, arena.used, &err)) {
         fprintf(stderr, "step: %s\n", err.text);
         return 1;
     }
+    net_place(&net, &config, kernels_get(ISA_AUTO), 2, size[2], threads, &arena);
     real *x = ovr_calloc(size[2] * size[0], sizeof *x);
     bench.dw = ovr_calloc(size[1] * size[0], sizeof *bench.dw);
     if (!x || !bench.dw)
@@ -127,7 +132,7 @@ int main(int argc, char **argv) {
            cpu);
     team_run(team, init_work, &bench);
     measure(team, &bench);
-    net_free(bench.net);
+    arena_close(&arena);
     team_free(team);
     free(bench.dw);
     free(x);

@@ -20,6 +20,7 @@
 #include "core/net.h"
 #include "core/rng.h"
 #include "core/samples.h"
+#include "core/train.h"
 
 #include <math.h>
 
@@ -133,12 +134,30 @@ static inline struct team *new_team(int size) {
     return team;
 }
 
+/* A net with an arena of its own. */
+struct test_net {
+    struct net net; /* first, so that a pointer to it is one to the whole */
+    struct arena arena;
+};
+
 static inline struct net *new_net(const struct net_config *config, size_t moments, size_t max_rows,
                                   int members) {
     struct ovr_err err = {0};
-    struct net *net;
-    assert_ok(net_new(&net, config, kernels_get(ISA_AUTO), moments, max_rows, members, &err), &err);
-    return net;
+    struct arena counting = {0};
+    struct test_net *test = calloc(1, sizeof *test);
+    const struct kernels *kernels = kernels_get(ISA_AUTO);
+    assert_non_null(test);
+    net_place(&test->net, config, kernels, moments, max_rows, members, &counting);
+    assert_ok(arena_open(&test->arena, counting.used, &err), &err);
+    net_place(&test->net, config, kernels, moments, max_rows, members, &test->arena);
+    assert_int_equal(test->arena.used, counting.used);
+    return &test->net;
+}
+
+static inline void free_net(struct net *net) {
+    struct test_net *test = (struct test_net *)net;
+    arena_close(&test->arena);
+    free(test);
 }
 
 /* A net whose activations are what it is given, if that is not negative: W is the identity. */
@@ -179,8 +198,24 @@ static inline struct code *new_code(struct team *team, const real *h, size_t n, 
     assert_ok(code_new(&e.code, n, n_units, labels, &err), &err);
     team_run(team, encode_blocks, &e);
     assert_int_equal(e.rc, 0);
-    net_free(e.net);
+    free_net(e.net);
     return e.code;
+}
+
+/* Prepares the data in memory and trains on them. */
+static inline int prepare_and_train(const struct train_config *config, const struct samples *train,
+                                    const struct samples *test, struct team *team,
+                                    const struct train_hooks *hooks, struct train_result *result,
+                                    struct ovr_err *err) {
+    struct prepared *data;
+    int rc =
+        prepared_build(&data, &config->data, config->seed, train, test, team, -1, hooks->stop, err);
+    *result = (struct train_result){0};
+    if (!rc)
+        rc = train_run(config, data, team, kernels_get(ISA_AUTO), hooks, result, err);
+    result->preprocess = NULL; /* was borrowed */
+    prepared_free(data);
+    return rc;
 }
 
 /* Group set-up for whatever multiplies matrices: BLAS with one thread, as in the daemon. */

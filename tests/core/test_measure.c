@@ -27,22 +27,32 @@ static void measure_split(struct member *member, void *arg) {
         pass->out = out;
 }
 
+static struct measure *new_measure(const struct net *net, int members, struct arena *arena) {
+    struct ovr_err err = {0};
+    struct arena counting = {0};
+    assert_null(measure_place(net, members, &counting));
+    assert_ok(arena_open(arena, counting.used, &err), &err);
+    struct measure *measure = measure_place(net, members, arena);
+    assert_int_equal(arena->used, counting.used);
+    return measure;
+}
+
 /* Measures h (n×UNITS), after another split whose every unit is far more active: sums have to start
  * anew. */
 static struct measures measure(const real *h, size_t n, int threads) {
-    struct ovr_err err = {0};
+    struct arena arena;
     struct team *team = new_team(threads);
     real *bright = new_reals(BLOCK * UNITS);
     for (size_t i = 0; i < BLOCK * UNITS; i++)
         bright[i] = (real)1e10;
     struct pass pass = {.net = new_mirror(UNITS, BLOCK, threads), .h = bright, .n = BLOCK};
-    assert_ok(measure_new(&pass.measure, pass.net, threads, &err), &err);
+    pass.measure = new_measure(pass.net, threads, &arena);
     team_run(team, measure_split, &pass);
     pass.h = h;
     pass.n = n;
     team_run(team, measure_split, &pass);
-    measure_free(pass.measure);
-    net_free(pass.net);
+    arena_close(&arena);
+    free_net(pass.net);
     team_free(team);
     free(bright);
     return pass.out;
@@ -214,17 +224,17 @@ static void infinities_and_nans_stay_in_bounds(void **state) {
     real *h = new_reals(UNITS);
     const real broken[] = {(real)INFINITY, (real)NAN, -(real)NAN};
     for (size_t i = 0; i < COUNT(broken); i++) {
-        struct ovr_err err = {0};
+        struct arena arena;
         struct team *team = new_team(1);
         struct pass pass = {.net = new_mirror(UNITS, BLOCK, 1), .h = h, .n = 1};
-        assert_ok(measure_new(&pass.measure, pass.net, 1, &err), &err);
+        pass.measure = new_measure(pass.net, 1, &arena);
         for (size_t k = 0; k < UNITS; k++)
             net_bias(pass.net)[k] = broken[i];
         team_run(team, measure_split, &pass);
         assert_int_equal(pass.out.histogram.zero_count, 0);
         assert_int_equal(pass.out.histogram.counts[HISTOGRAM_BINS - 1], UNITS);
-        measure_free(pass.measure);
-        net_free(pass.net);
+        arena_close(&arena);
+        free_net(pass.net);
         team_free(team);
     }
     free(h);

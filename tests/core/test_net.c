@@ -86,7 +86,7 @@ static void activations_norms_and_j(void **state) {
     assert_near(terms.loss, terms.ovr + terms.activity + terms.cross_entropy, 1e-9);
     assert_true(terms.samples == ROWS);
     free(h);
-    net_free(net);
+    free_net(net);
     samples_release(&samples);
     team_free(team);
 }
@@ -115,7 +115,7 @@ static void check_groups(const struct net_config *config) {
     assert_relative(at_once.activity, sums.activity, 1e-5);
     assert_relative(at_once.cross_entropy, sums.cross_entropy, 1e-5);
     assert_relative(at_once.loss, sums.loss, 1e-5);
-    net_free(net);
+    free_net(net);
     samples_release(&samples);
     team_free(team);
 }
@@ -160,7 +160,7 @@ static void check_init(enum init init, double scale, double deviation, double he
     assert_near(mean, 0, 5 * deviation / sqrt(20000));
     assert_relative(sqrt(squares), deviation, 0.03);
     assert_relative(sqrt(head_squares), head_deviation, 0.06);
-    net_free(net);
+    free_net(net);
     team_free(team);
 }
 
@@ -184,8 +184,7 @@ static void flat_buffer(void **state) {
     assert_non_null(net->moment[1]);
     assert_int_equal(net_shard(net, 2).first, 256);
     assert_int_equal(net_shard(net, 2).units, 44);
-    net_free(net);
-    net_free(NULL);
+    free_net(net);
 }
 
 int main(void) {

@@ -41,15 +41,31 @@ static struct probe_config adam_config(double rate, int epochs) {
                                  .seed = 9};
 }
 
+/* What probe_plan() counts is what a run takes: an arena of exactly that size. */
+static struct arena probe_arena(struct team *team, const struct probe_config *config,
+                                const struct data *train) {
+    struct arena counting = {0}, arena;
+    struct ovr_err err = {0};
+    probe_plan(config, UNITS, CLASSES, train->code->n, team_size(team), &counting);
+    assert_ok(arena_open(&arena, counting.used, &err), &err);
+    return arena;
+}
+
+/* The weights are the caller's. */
 static struct probe_result run(struct team *team, const struct probe_config *config,
                                const struct data *train, const struct data *watch,
                                const struct data *test) {
     const struct probe_progress progress = {0};
     struct probe_result result;
     struct ovr_err err = {0};
+    struct arena arena = probe_arena(team, config, train);
     assert_ok(probe_run(team, kernels_get(ISA_AUTO), config, CLASSES, train->code, watch->code,
-                        test ? test->code : NULL, &progress, &result, &err),
+                        test ? test->code : NULL, &progress, &arena, &result, &err),
               &err);
+    assert_int_equal(arena.used, arena.size);
+    size_t n = (UNITS + 1) * result.width;
+    result.weights = memcpy(new_reals(n), result.weights, n * sizeof(real));
+    arena_close(&arena);
     return result;
 }
 
@@ -216,8 +232,10 @@ static void stop_flag_is_obeyed(void **state) {
     const struct probe_progress progress = {&stop, raise_flag, &stop};
     struct probe_result result;
     struct ovr_err err = {0};
+    struct arena arena = probe_arena(team, &config, &train);
     int rc = probe_run(team, kernels_get(ISA_AUTO), &config, CLASSES, train.code, watch.code, NULL,
-                       &progress, &result, &err);
+                       &progress, &arena, &result, &err);
+    arena_close(&arena);
     assert_failed(rc, OVR_STOPPED, &err, "stopped");
     assert_null(result.weights);
     data_release(&train);
@@ -234,8 +252,10 @@ static void divergence_is_reported(void **state) {
     const struct probe_progress progress = {0};
     struct probe_result result;
     struct ovr_err err = {0};
+    struct arena arena = probe_arena(team, &config, &train);
     int rc = probe_run(team, kernels_get(ISA_AUTO), &config, CLASSES, train.code, train.code, NULL,
-                       &progress, &result, &err);
+                       &progress, &arena, &result, &err);
+    arena_close(&arena);
     assert_failed(rc, OVR_DIVERGED, &err, "lower its learning rate");
     assert_null(result.weights);
     data_release(&train);

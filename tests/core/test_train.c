@@ -50,8 +50,8 @@ static void run_into(struct record *record, const struct train_config *config,
                      const struct samples *train, const struct samples *test, int threads) {
     struct team *team = new_team(threads);
     struct train_hooks hooks = {record, &record->stop, &record->progress, keep_report};
-    record->rc = train_run(config, train, test, team, kernels_get(ISA_AUTO), &hooks,
-                           &record->result, &record->err);
+    record->rc =
+        prepare_and_train(config, train, test, team, &hooks, &record->result, &record->err);
     team_free(team);
 }
 
@@ -94,8 +94,7 @@ static struct train_config encoder_config(void) {
         .epochs = 3,
         .batch_size = 32,
         .seed = 5,
-        .protocol = PROTOCOL_PUBLISHED,
-        .validation = 0.2,
+        .data = {.protocol = PROTOCOL_PUBLISHED, .validation = 0.2},
     };
 }
 
@@ -156,10 +155,10 @@ static void encoder_bits_do_not_depend_on_team(void **state) {
     check_teams(&config);
     config.ovr.form = OVR_RAW;
     config.ovr.lambda = 1e-8;
-    config.protocol = PROTOCOL_CLEAN;
-    config.preprocess[0].kind = PREPROCESS_STANDARDIZE;
-    config.preprocess[1] = (struct preprocess_step){PREPROCESS_PCA, .components = 2};
-    config.n_preprocess = 2;
+    config.data.protocol = PROTOCOL_CLEAN;
+    config.data.preprocess[0].kind = PREPROCESS_STANDARDIZE;
+    config.data.preprocess[1] = (struct preprocess_step){PREPROCESS_PCA, .components = 2};
+    config.data.n_preprocess = 2;
     check_teams(&config);
 }
 
@@ -167,7 +166,7 @@ static void mlp_bits_do_not_depend_on_team(void **state) {
     (void)state;
     struct train_config config = mlp_config();
     check_teams(&config);
-    config.protocol = PROTOCOL_CLEAN;
+    config.data.protocol = PROTOCOL_CLEAN;
     config.optimizer = encoder_config().optimizer;
     config.ovr.per_pair = 1;
     check_teams(&config);
@@ -419,10 +418,10 @@ static void clean_protocol_holds_out_a_share(void **state) {
     (void)state;
     struct sphere sphere = new_sphere(205, 150);
     struct train_config config = encoder_config();
-    config.protocol = PROTOCOL_CLEAN;
+    config.data.protocol = PROTOCOL_CLEAN;
     const struct { double share, held_out; } cases[] = {{0.2, 41}, {1e-9, 1}, {0.5, 103}};
     for (size_t i = 0; i < COUNT(cases); i++) {
-        config.validation = cases[i].share;
+        config.data.validation = cases[i].share;
         struct record *record = run(&config, &sphere.train, &sphere.test, 1);
         assert_near(record->reports[0].watched.samples, cases[i].held_out, 0);
         assert_near(record->reports[0].train.samples, 205 - cases[i].held_out, 0);
@@ -436,7 +435,7 @@ static void nothing_left_to_train_on_is_refused(void **state) {
     (void)state;
     struct sphere sphere = new_sphere(1, 5);
     struct train_config config = encoder_config();
-    config.protocol = PROTOCOL_CLEAN;
+    config.data.protocol = PROTOCOL_CLEAN;
     struct record *record = new_record();
     run_into(record, &config, &sphere.train, &sphere.test, 1);
     assert_failed(record->rc, OVR_INVALID, &record->err, "no training sample is left");
@@ -449,7 +448,7 @@ static void clean_protocol_reads_test_only_at_the_end(void **state) {
     (void)state;
     struct sphere sphere = new_sphere(205, 150);
     struct train_config config = mlp_config();
-    config.protocol = PROTOCOL_CLEAN;
+    config.data.protocol = PROTOCOL_CLEAN;
     add_probe(&config);
     struct record *before = run(&config, &sphere.train, &sphere.test, 2);
     for (size_t i = 0; i < sphere.test.n; i++) {
@@ -478,7 +477,7 @@ static void best_epoch_is_what_counts(void **state) {
     /* Labels at random: the classifier learns them by heart, and the watched loss soon rises. */
     struct samples train = new_samples(150, 6, 3, 70), test = new_samples(60, 6, 3, 80);
     struct train_config config = mlp_config();
-    config.protocol = PROTOCOL_CLEAN;
+    config.data.protocol = PROTOCOL_CLEAN;
     config.epochs = 12;
     add_probe(&config);
     struct record *longer = run(&config, &train, &test, 2);
@@ -604,8 +603,7 @@ static void failing_hook_ends_the_run(void **state) {
     struct train_result result;
     struct ovr_err err = {0};
     struct team *team = new_team(2);
-    int rc = train_run(&config, &sphere.train, &sphere.test, team, kernels_get(ISA_AUTO), &hooks,
-                       &result, &err);
+    int rc = prepare_and_train(&config, &sphere.train, &sphere.test, team, &hooks, &result, &err);
     assert_failed(rc, OVR_IO, &err, "the disk is full");
     train_result_release(&result);
     team_free(team);
@@ -615,35 +613,49 @@ static void failing_hook_ends_the_run(void **state) {
 /* ---- the estimate ---- */
 
 #if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
-static size_t in_use(void) {
-    struct mallinfo2 info = mallinfo2();
-    return info.uordblks + info.hblkhd;
+/* A line of /proc/self/status, in bytes. */
+static size_t memory_status(const char *name) {
+    char line[256];
+    unsigned long kib = 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, name, strlen(name)) == 0)
+            assert_int_equal(sscanf(line + strlen(name), ": %lu", &kib), 1);
+    fclose(file);
+    return kib * 1024;
 }
 
-static size_t heap_in_hook;
+static void forget_peak(void) {
+    FILE *file = fopen("/proc/self/clear_refs", "w");
+    assert_non_null(file);
+    assert_true(fputs("5", file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
 
-static int look_at_heap(void *context, const struct epoch_report *report, struct ovr_err *err) {
+static int ignore_report(void *context, const struct epoch_report *report, struct ovr_err *err) {
     (void)context;
     (void)report;
     (void)err;
-    heap_in_hook = in_use();
     return 0;
 }
 
+/* The samples are there before, so that they count as data of no bytes. */
 static void check_estimate(const struct train_config *config, size_t d) {
-    struct samples train = new_samples(3000, d, 10, 50), test = new_samples(1000, d, 10, 60);
+    struct samples train = new_samples(6000, d, 10, 50), test = new_samples(2000, d, 10, 60);
     struct train_progress progress = {0};
-    struct train_hooks hooks = {NULL, NULL, &progress, look_at_heap};
+    struct train_hooks hooks = {NULL, NULL, &progress, ignore_report};
     struct train_result result;
     struct ovr_err err = {0};
+    const struct train_data data = {train.n, test.n, d, 10, 0};
+    struct train_estimate estimate = train_estimate(config, &data, 2);
+    forget_peak();
+    size_t before = memory_status("VmRSS");
     struct team *team = new_team(2);
-    struct train_estimate estimate = train_estimate(config, train.n, test.n, d, 10, 2);
-    size_t before = in_use();
-    assert_ok(train_run(config, &train, &test, team, kernels_get(ISA_AUTO), &hooks, &result, &err),
-              &err);
-    double ratio = (double)estimate.memory_bytes / (double)(heap_in_hook - before);
-    if (ratio < 0.9 || ratio > 2) {
-        print_error("estimated memory is %.2f of what was in use\n", ratio);
+    assert_ok(prepare_and_train(config, &train, &test, team, &hooks, &result, &err), &err);
+    double ratio = (double)estimate.memory_bytes / (double)(memory_status("VmHWM") - before);
+    if (ratio < 1 / 1.2 || ratio > 1.2) {
+        print_error("estimated memory is %.2f of the peak\n", ratio);
         fail();
     }
     assert_int_equal(estimate.parameters,
@@ -659,13 +671,16 @@ static void memory_estimate_is_near_the_truth(void **state) {
     struct train_config config = encoder_config();
     config.epochs = 1;
     config.hidden = 2000;
-    check_estimate(&config, 200);
+    check_estimate(&config, 400);
+    config.data.preprocess[0] = (struct preprocess_step){PREPROCESS_PCA, .components = 100};
+    config.data.n_preprocess = 1;
+    check_estimate(&config, 1000);
     config = mlp_config();
     config.epochs = 1;
     config.batch_size = 100;
-    check_estimate(&config, 500);
-    config.hidden = 3000;
-    check_estimate(&config, 50);
+    check_estimate(&config, 1500);
+    config.hidden = 10000;
+    check_estimate(&config, 300);
 }
 #endif
 
@@ -674,7 +689,8 @@ static void estimate_counts_products(void **state) {
     struct train_config config = encoder_config();
     config.hidden = 8192;
     config.epochs = 10;
-    struct train_estimate e = train_estimate(&config, 50000, 10000, 781, 10, 1);
+    const struct train_data data = {50000, 10000, 781, 10, 0};
+    struct train_estimate e = train_estimate(&config, &data, 1);
     assert_int_equal(e.parameters, 8192 * 782);
     /* forward and weight gradient of the training split, forward of the watched one */
     assert_relative(e.flops_per_epoch, 2. * 781 * 8192 * (2 * 50000. + 10000), 1e-9);

@@ -81,7 +81,7 @@ static real *gradient_by_training(const struct problem *problem, const struct ba
     team_run(team, pass_work, &pass);
     for (size_t i = 0; i < pass.net->n_params; i++)
         gradient[i] -= pass.net->params[i];
-    net_free(pass.net);
+    free_net(pass.net);
     team_free(team);
     return gradient;
 }
@@ -133,7 +133,7 @@ static void check_problem(const struct problem *problem) {
     check_part(team, &pass, gradient, "V", UNITS * (d + 1), n_head, step);
     check_part(team, &pass, gradient, "c", UNITS * (d + 1) + n_head, pass.net->width, 1);
 
-    net_free(pass.net);
+    free_net(pass.net);
     team_free(team);
     free(gradient);
     free(of_three);

@@ -19,6 +19,7 @@ enum { PATIENCE_MS = 30000 };
 struct shop {
     struct place *place;
     struct catalog catalog;
+    struct cache cache;
     struct pool *pool;
 };
 
@@ -27,9 +28,10 @@ static void open_shop(struct shop *shop, void **state, int workers, int64_t memo
     struct ovr_err err = {0};
     *shop = (struct shop){.place = place};
     assert_ok(catalog_init(&shop->catalog, place->dir, place->store, &err), &err);
+    assert_ok(cache_init(&shop->cache, place->dir, &shop->catalog, ISA_AUTO, 1 << 20, &err), &err);
     assert_ok(weights_init(place->dir, &err), &err);
     struct pool_config config = {
-        .workplace = {place->store, &shop->catalog, kernels_get(ISA_AUTO), place->dir},
+        .workplace = {place->store, &shop->cache, kernels_get(ISA_AUTO), place->dir},
         .workers = workers,
         .cores = 2,
         .memory_bytes = memory_bytes};
@@ -38,6 +40,7 @@ static void open_shop(struct shop *shop, void **state, int workers, int64_t memo
 
 static void close_shop(struct shop *shop) {
     assert_int_equal(pool_stop(shop->pool, 20), 0);
+    cache_release(&shop->cache);
 }
 
 static void submit(struct shop *shop, const char *spec, int64_t memory_bytes, char id[ID_SIZE]) {

@@ -5,9 +5,9 @@
 extern char **environ;
 
 static const char *const names[] = {
-    "data-dir",    "listen",       "workers",         "memory",       "isa",
-    "blas-kernel", "http-threads", "max-connections", "idle-timeout", "max-body",
-    "max-upload",  "max-crashes",  "log-level"};
+    "data-dir", "listen",      "workers",      "memory",          "cache",
+    "isa",      "blas-kernel", "http-threads", "max-connections", "idle-timeout",
+    "max-body", "max-upload",  "max-crashes",  "log-level"};
 
 /* An environment without settings. */
 static int clear_environment(void **state) {
@@ -58,6 +58,7 @@ static void defaults(void **state) {
     assert_string_equal(s->log_level, "info");
     assert_int_equal(s->workers, 0);
     assert_int_equal(s->memory_bytes, 0);
+    assert_true(s->cache_bytes == 16ll << 30);
     assert_int_equal(s->max_body_bytes, 1 << 20);
     assert_true(s->max_upload_bytes == 16ll << 30);
 }

@@ -25,7 +25,7 @@ static real *new_numbers(size_t n, int mark) {
 
 /* With two steps of preprocessing and a probe; of an mlp's shape, which an encoder's starts with.
  */
-static struct train_result new_result(int classifier) {
+static struct train_result new_result(int classifier, struct preprocess *preprocess) {
     struct train_result r = {.n_inputs = INPUTS,
                              .n_units = UNITS,
                              .data_classes = CLASSES,
@@ -38,19 +38,26 @@ static struct train_result new_result(int classifier) {
     r.last = new_numbers(PARAMS, 2);
     r.probe.width = WIDTH;
     r.probe.weights = new_numbers((UNITS + 1) * WIDTH, 3);
-    r.preprocess.n_steps = 2;
-    r.preprocess.n_in = 4;
-    r.preprocess.steps[0] = (struct fitted_step){.kind = PREPROCESS_STANDARDIZE,
-                                                 .n_in = 4,
-                                                 .n_out = 4,
-                                                 .mean = new_numbers(4, 4),
-                                                 .scale = new_numbers(4, 5)};
-    r.preprocess.steps[1] = (struct fitted_step){.kind = PREPROCESS_PCA,
-                                                 .n_in = 4,
-                                                 .n_out = INPUTS,
-                                                 .mean = new_numbers(4, 6),
-                                                 .components = new_numbers(4 * INPUTS, 7)};
+    *preprocess = (struct preprocess){.n_steps = 2, .n_in = 4};
+    r.preprocess = preprocess;
+    preprocess->steps[0] = (struct fitted_step){.kind = PREPROCESS_STANDARDIZE,
+                                                .n_in = 4,
+                                                .n_out = 4,
+                                                .mean = new_numbers(4, 4),
+                                                .scale = new_numbers(4, 5)};
+    preprocess->steps[1] = (struct fitted_step){.kind = PREPROCESS_PCA,
+                                                .n_in = 4,
+                                                .n_out = INPUTS,
+                                                .mean = new_numbers(4, 6),
+                                                .components = new_numbers(4 * INPUTS, 7)};
     return r;
+}
+
+static void release(struct train_result *r, struct preprocess *preprocess) {
+    free(r->best);
+    free(r->last);
+    free(r->probe.weights);
+    preprocess_release(preprocess);
 }
 
 /* The numbers of an NPY file (format 1.0), whose header has to be exactly this. */
@@ -106,7 +113,8 @@ static void prepare(const char *dir) {
 
 static void an_mlp_comes_back(void **state) {
     const char *dir = ((struct place *)*state)->dir;
-    struct train_result r = new_result(1);
+    struct preprocess preprocess;
+    struct train_result r = new_result(1, &preprocess);
     struct tensor list[MAX_TENSORS];
     size_t n;
     struct ovr_err err = {0};
@@ -135,12 +143,13 @@ static void an_mlp_comes_back(void **state) {
     weights_remove(dir, ID);
     weights_remove(dir, ID);
     assert_int_equal(count_entries(dir, "/experiments"), 0);
-    train_result_release(&r);
+    release(&r, &preprocess);
 }
 
 static void an_encoder_comes_back(void **state) {
     const char *dir = ((struct place *)*state)->dir;
-    struct train_result r = new_result(0);
+    struct preprocess preprocess;
+    struct train_result r = new_result(0, &preprocess);
     struct tensor list[MAX_TENSORS];
     size_t n;
     struct ovr_err err = {0};
@@ -151,26 +160,27 @@ static void an_encoder_comes_back(void **state) {
     check_tensor(dir, list, n, "best", "encoder.weight", 2, UNITS, INPUTS, 1000, INPUTS, 1);
     check_tensor(dir, list, n, "last", "encoder.bias", 1, UNITS, 1, 2000 + UNITS * INPUTS, 1, 0);
     assert_int_equal(count_entries(dir, "/experiments/abc/best"), 6);
-    train_result_release(&r);
+    release(&r, &preprocess);
 }
 
 static void the_most_tensors_have_room(void **state) {
     const char *dir = ((struct place *)*state)->dir;
-    struct train_result r = new_result(1);
+    struct preprocess preprocess;
+    struct train_result r = new_result(1, &preprocess);
     struct tensor list[MAX_TENSORS];
     size_t n;
     struct ovr_err err = {0};
     prepare(dir);
     for (size_t i = 2; i < PREPROCESS_MAX; i++)
-        r.preprocess.steps[i] = (struct fitted_step){.kind = PREPROCESS_STANDARDIZE,
-                                                     .n_in = INPUTS,
-                                                     .n_out = INPUTS,
-                                                     .mean = new_numbers(INPUTS, 8),
-                                                     .scale = new_numbers(INPUTS, 9)};
-    r.preprocess.n_steps = PREPROCESS_MAX;
+        preprocess.steps[i] = (struct fitted_step){.kind = PREPROCESS_STANDARDIZE,
+                                                   .n_in = INPUTS,
+                                                   .n_out = INPUTS,
+                                                   .mean = new_numbers(INPUTS, 8),
+                                                   .scale = new_numbers(INPUTS, 9)};
+    preprocess.n_steps = PREPROCESS_MAX;
     assert_ok(weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
     assert_int_equal(n, MAX_TENSORS);
-    train_result_release(&r);
+    release(&r, &preprocess);
 }
 
 /* Of an earlier attempt, killed at any moment. */
@@ -179,7 +189,8 @@ static void what_lies_in_the_way_goes(void **state) {
     static const char *const leftovers[] = {"/experiments/abc.tmp", "/experiments/abc.tmp/best",
                                             "/experiments/abc", "/experiments/abc/old",
                                             "/experiments/other.tmp"};
-    struct train_result r = new_result(0);
+    struct preprocess preprocess;
+    struct train_result r = new_result(0, &preprocess);
     struct tensor list[MAX_TENSORS];
     size_t n;
     struct ovr_err err = {0};
@@ -197,12 +208,13 @@ static void what_lies_in_the_way_goes(void **state) {
     prepare(dir); /* the next start removes what is half, and keeps what is whole */
     assert_int_equal(count_entries(dir, "/experiments"), 1);
     assert_int_equal(count_entries(dir, "/experiments/abc/best"), 8);
-    train_result_release(&r);
+    release(&r, &preprocess);
 }
 
 static void a_file_instead_of_the_directory(void **state) {
     const char *dir = ((struct place *)*state)->dir;
-    struct train_result r = new_result(0);
+    struct preprocess preprocess;
+    struct train_result r = new_result(0, &preprocess);
     struct tensor list[MAX_TENSORS];
     size_t n = 9;
     struct ovr_err err = {0};
@@ -214,13 +226,14 @@ static void a_file_instead_of_the_directory(void **state) {
     assert_int_equal(n, 0);
     err = (struct ovr_err){0};
     assert_failed(weights_init(dir, &err), OVR_IO, &err, path);
-    train_result_release(&r);
+    release(&r, &preprocess);
 }
 
 /* Files may have `limit` bytes: from none at all to all but the largest, nothing is left behind. */
 static void a_full_disk_leaves_nothing(void **state) {
     const char *dir = ((struct place *)*state)->dir;
-    struct train_result r = new_result(1);
+    struct preprocess preprocess;
+    struct train_result r = new_result(1, &preprocess);
     struct tensor list[MAX_TENSORS];
     struct rlimit before, now;
     prepare(dir);
@@ -240,7 +253,7 @@ static void a_full_disk_leaves_nothing(void **state) {
         assert_int_equal(n, 0);
         assert_int_equal(count_entries(dir, "/experiments"), 0);
     }
-    train_result_release(&r);
+    release(&r, &preprocess);
 }
 
 int main(void) {

@@ -1,0 +1,50 @@
+#include "core/arena.h"
+
+#include <assert.h>
+#include <sys/mman.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+enum { GAP = OVR_ALIGN };
+#else
+#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+enum { GAP = 0 };
+#endif
+
+int arena_open(struct arena *arena, size_t size, struct ovr_err *err) {
+    *arena = (struct arena){0};
+    void *base =
+        mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return ovr_nomem(err, "the arrays of a job");
+    /* Weights and moments are read from end to end at each step: fewer, larger pages. Where the
+     * system has none it goes without. */
+    madvise(base, size, MADV_HUGEPAGE);
+    ASAN_POISON_MEMORY_REGION(base, size);
+    *arena = (struct arena){.base = base, .size = size};
+    return 0;
+}
+
+void arena_close(struct arena *arena) {
+    if (arena->base) {
+        ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size);
+        munmap(arena->base, arena->size ? arena->size : 1);
+    }
+    *arena = (struct arena){0};
+}
+
+void *arena_take(struct arena *arena, size_t n, size_t size) {
+    size_t bytes;
+    /* A size that does not fit into a size_t makes arena_open() fail. */
+    if (__builtin_mul_overflow(n, size, &bytes) || bytes > PTRDIFF_MAX / 2)
+        bytes = PTRDIFF_MAX / 2;
+    size_t room = (bytes + GAP + OVR_ALIGN - 1) / OVR_ALIGN * OVR_ALIGN;
+    void *taken = arena->base ? arena->base + arena->used : NULL;
+    if (__builtin_add_overflow(arena->used, room, &arena->used))
+        arena->used = PTRDIFF_MAX;
+    assert(!taken || arena->used <= arena->size);
+    if (taken)
+        ASAN_UNPOISON_MEMORY_REGION(taken, bytes);
+    return taken;
+}

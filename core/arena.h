@@ -1,0 +1,33 @@
+/* An arena: one block of memory from which a job takes all its arrays, sized before it starts.
+ *
+ * The same function that takes the arrays also sizes the block: called with an arena that has no
+ * block it only counts (every array is NULL), so an estimate can't differ from what is allocated.
+ *
+ *     struct arena arena = {0};
+ *     place(&thing, &arena);                       counts
+ *     rc = arena_open(&arena, arena.used, err);
+ *     place(&thing, &arena);                       takes
+ *
+ * Arrays start on OVR_ALIGN. The block is zero, and each page lies near the processor that touches
+ * it first. Under AddressSanitizer the gaps between arrays are poisoned.
+ */
+#ifndef OVR_ARENA_H
+#define OVR_ARENA_H
+
+#include "core/err.h"
+#include "core/real.h"
+
+struct arena {
+    unsigned char *base; /* NULL: takes are only counted */
+    size_t size, used;   /* bytes; used ≤ size unless it only counts */
+};
+
+/* A block of `size` bytes, nothing taken. On failure the arena is empty. The block is the arena's:
+ * arena_close() gives it back, and all its arrays with it. */
+int arena_open(struct arena *arena, size_t size, struct ovr_err *err);
+void arena_close(struct arena *arena); /* also of an arena that was never opened */
+
+/* n elements of `size` bytes. To run over the size is a programming error. */
+void *arena_take(struct arena *arena, size_t n, size_t size);
+
+#endif
