@@ -60,8 +60,8 @@ static void place_runs(struct code_block *block, uint32_t *start, size_t row, si
 static void copy_shard(const struct kernels *kernels, const struct code_block *block,
                        const uint32_t *start, size_t row, const struct shard *shard, const real *h,
                        size_t n) {
-    uint8_t unit[SHARD_UNITS + PACK_ROOM];
-    real value[SHARD_UNITS + PACK_ROOM];
+    uint8_t unit[SHARD_UNITS + LIST_ROOM];
+    real value[SHARD_UNITS + LIST_ROOM];
     for (size_t i = 0; i < n; i++, h += shard->units) {
         size_t at = start[i * row + shard->index];
         size_t active = kernels->pack_active(h, shard->units, unit, value);

@@ -37,11 +37,16 @@ size_t code_bytes(size_t n, size_t n_units, double active);
 int code_add(struct member *member, struct code *code, const struct net *net, size_t first,
              size_t n);
 
+/* Where a sample's runs begin in its block, one for each shard, and where the last one ends. */
+static inline const uint32_t *code_starts(const struct code *code, size_t sample) {
+    return code->start + sample * (code->n_shards + 1);
+}
+
 /* The non-zero values of one sample in one shard: their number, units and values. */
 static inline size_t code_run(const struct code *code, size_t sample, size_t shard,
                               const uint8_t **unit, const real **value) {
     const struct code_block *block = &code->blocks[sample / CODE_BLOCK];
-    const uint32_t *start = code->start + sample * (code->n_shards + 1) + shard;
+    const uint32_t *start = code_starts(code, sample) + shard;
     *unit = block->unit + start[0];
     *value = block->value + start[0];
     return start[1] - start[0];

@@ -21,14 +21,32 @@ struct update {
     int nesterov;         /* SGD */
 };
 
+/* The most columns of a block: a shard of units. At most 256, since lists of active units have a
+ * byte for each. */
+enum { SHARD_UNITS = 128 };
+
+/* Rows of a read-out's weights are filled up to whole vectors. */
+static inline size_t read_out_width(size_t n_classes) {
+    return (n_classes + 15) / 16 * 16;
+}
+
 /* A panel of ACTIVE_ROWS rows fits into a first-level cache of 32 KiB. */
 enum { PANEL = 64, ACTIVE_ROWS = 128 };
 
-/* Elements that pack_active() may write beyond what it was asked for: a vector register. */
-enum { PACK_ROOM = 16 };
+/* Elements that may be written beyond the end of a list: a vector register. */
+enum { LIST_ROOM = 16 };
 
 struct kernels {
     enum isa isa;
+    size_t strip; /* rows in a strip */
+
+    /* x (rows×d) in strips of `strip` rows, transposed: row i, column j of strip s is at
+     * (s·d + j)·strip + i; rows beyond the last are zero. Fills in columns first .. end − 1. */
+    void (*pack_strips)(const real *x, size_t rows, size_t d, size_t first, size_t end,
+                        real *strips);
+
+    /* h (rows×cols) = x·wᵀ, w cols×d, x in strips. Each element is summed up column by column. */
+    void (*product)(const real *strips, const real *w, size_t rows, size_t cols, size_t d, real *h);
 
     /* h = relu(h + bias) in place; row_squares = Σ_k h², *sum = Σ h over the block. */
     void (*relu)(real *h, const real *col_bias, size_t rows, size_t cols, double *row_squares,
@@ -49,8 +67,8 @@ struct kernels {
                           size_t cols, real *col_sums);
 
     /* The non-zero elements of g, column by column: values, and the rows where they stand, of
-     * column k from index k·(rows + 1) on (the last place of a column is scratch). At most
-     * ACTIVE_ROWS rows. Returns how many there are in all. */
+     * column k from index k·(rows + LIST_ROOM) on. At most ACTIVE_ROWS rows. Returns how many there
+     * are in all. */
     size_t (*list_active)(const real *g, size_t rows, size_t cols, uint32_t *col_count,
                           uint8_t *active_row, real *active_value);
 
@@ -63,20 +81,21 @@ struct kernels {
     /* How many of n activations are not zero. */
     uint32_t (*count_active)(const real *h, size_t n);
 
-    /* Which, and their values; n ≤ 256. Returns how many. Both arrays have room for n + PACK_ROOM,
-     * which may be written. */
+    /* Which, and their values; n ≤ 256. Returns how many. Both arrays have room for n + LIST_ROOM.
+     */
     size_t (*pack_active)(const real *h, size_t n, uint8_t *unit, real *value);
 
     /* One fused pass over n weights, their gradient and their moments (m, v; SGD: m alone). */
     void (*update)(const struct update *update, size_t n, real *weight, const real *gradient,
                    real *m, real *v);
 
-    /* Read-out of a sparse code, one sample: out += Σ_j value_j · w[unit_j], rows of w and `out`
-     * `width` long, a multiple of 8. */
-    void (*sparse_read)(const uint8_t *unit, const real *value, size_t n, const real *w,
-                        size_t width, real *out);
+    /* Read-out of a sparse code, one sample in `runs` neighbouring shards: out += Σ_j value_j ·
+     * w[unit_j], where run r is j = start[r] .. start[r + 1] − 1 and its units begin at row
+     * r·SHARD_UNITS of w. Rows of w and `out` are `width` long, see read_out_width(). */
+    void (*sparse_read)(const uint8_t *unit, const real *value, const uint32_t *start, size_t runs,
+                        const real *w, size_t width, real *out);
 
-    /* Its gradient: g[unit_j] += value_j · delta. */
+    /* Its gradient in one shard, n active units: g[unit_j] += value_j · delta. */
     void (*sparse_write)(const uint8_t *unit, const real *value, size_t n, const real *delta,
                          size_t width, real *g);
 };

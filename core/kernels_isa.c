@@ -16,6 +16,128 @@
 #define SQRT sqrtf
 #endif
 
+/* The vector type is the machine's own: the compiler takes wider ones apart through memory. */
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+enum { LANES = VECTOR_BYTES / sizeof(real) };
+typedef real lanes __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* The block r[i][j] becomes r[j][i]: for widths 1, 2, 4 … the off-diagonal blocks of that width
+ * change places. */
+INLINE void transpose_lanes(lanes r[LANES]) {
+#ifdef OVR_FLOAT64
+    typedef int64_t places __attribute__((vector_size(VECTOR_BYTES)));
+#else
+    typedef int32_t places __attribute__((vector_size(VECTOR_BYTES)));
+#endif
+#pragma GCC unroll 4
+    for (int width = 1; width < (int)LANES; width *= 2) {
+        places upper, lower;
+#pragma GCC unroll 16
+        for (int j = 0; j < (int)LANES; j++) {
+            upper[j] = j & width ? (int)LANES + j - width : j;
+            lower[j] = j & width ? (int)LANES + j : j + width;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < (int)LANES; i++)
+            if (!(i & width)) {
+                lanes above = r[i], below = r[i + width];
+                r[i] = __builtin_shuffle(above, below, upper);
+                r[i + width] = __builtin_shuffle(above, below, lower);
+            }
+    }
+}
+
+/* to (cols×rows) = from (rows×cols)ᵀ; neighbouring rows are `from_row` and `to_row` elements apart.
+ */
+INLINE void transpose(const real *from, size_t from_row, size_t rows, size_t cols, real *to,
+                      size_t to_row) {
+    size_t whole_rows = rows / LANES * LANES, whole_cols = cols / LANES * LANES;
+    for (size_t i = 0; i < whole_rows; i += LANES)
+        for (size_t j = 0; j < whole_cols; j += LANES) {
+            lanes block[LANES];
+#pragma GCC unroll 16
+            for (size_t l = 0; l < LANES; l++)
+                block[l] = *(const lanes *)(from + (i + l) * from_row + j);
+            transpose_lanes(block);
+#pragma GCC unroll 16
+            for (size_t l = 0; l < LANES; l++)
+                *(lanes *)(to + (j + l) * to_row + i) = block[l];
+        }
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = i < whole_rows ? whole_cols : 0; j < cols; j++)
+            to[j * to_row + i] = from[i * from_row + j];
+}
+
+/* A tile of the product: TILE units by one strip of rows, in as many registers as there are. */
+#if defined(__AVX512F__)
+enum { TILE = 8 };
+#else
+enum { TILE = 6 };
+#endif
+enum { STRIP_VECTORS = 2, STRIP = STRIP_VECTORS * LANES };
+
+/* Columns that are summed up before the next units' turn: the strip's stay in the first-level cache
+ * meanwhile. */
+enum { CHUNK = 128 };
+
+static void pack_strips(const real *x, size_t rows, size_t d, size_t first, size_t end,
+                        real *strips) {
+    for (size_t row = 0; row < rows; row += STRIP, strips += d * STRIP) {
+        size_t n = rows - row < STRIP ? rows - row : STRIP;
+        transpose(x + row * d + first, d, n, end - first, strips + first * STRIP, STRIP);
+        for (size_t j = first; j < end; j++)
+            for (size_t i = n; i < STRIP; i++)
+                strips[j * STRIP + i] = 0;
+    }
+}
+
+/* sums (units×STRIP) = [add] sums + w·xᵀ over n columns of one strip. */
+INLINE void product_tile(size_t units, const real *w, size_t d, const real *x, size_t n, int add,
+                         real *sums) {
+    lanes sum[TILE][STRIP_VECTORS];
+    for (size_t u = 0; u < units; u++)
+        for (size_t v = 0; v < STRIP_VECTORS; v++)
+            sum[u][v] = add ? ((const lanes *)(sums + u * STRIP))[v] : (lanes){0};
+    for (size_t j = 0; j < n; j++, x += STRIP) {
+        lanes column[STRIP_VECTORS];
+        for (size_t v = 0; v < STRIP_VECTORS; v++)
+            column[v] = ((const lanes *)x)[v];
+        for (size_t u = 0; u < units; u++)
+            for (size_t v = 0; v < STRIP_VECTORS; v++)
+                sum[u][v] += w[u * d + j] * column[v];
+    }
+    for (size_t u = 0; u < units; u++)
+        for (size_t v = 0; v < STRIP_VECTORS; v++)
+            ((lanes *)(sums + u * STRIP))[v] = sum[u][v];
+}
+
+static void product(const real *strips, const real *w, size_t rows, size_t cols, size_t d,
+                    real *h) {
+    real sums[SHARD_UNITS * STRIP] __attribute__((aligned(OVR_ALIGN)));
+    for (size_t row = 0; row < rows; row += STRIP, strips += d * STRIP) {
+        for (size_t j = 0; j < d; j += CHUNK) {
+            size_t n = d - j < CHUNK ? d - j : CHUNK, k = 0;
+            const real *x = strips + j * STRIP;
+            for (; k + TILE <= cols; k += TILE)
+                product_tile(TILE, w + k * d + j, d, x, n, j > 0, sums + k * STRIP);
+            for (; k + 2 <= cols; k += 2)
+                product_tile(2, w + k * d + j, d, x, n, j > 0, sums + k * STRIP);
+            if (k < cols)
+                product_tile(1, w + k * d + j, d, x, n, j > 0, sums + k * STRIP);
+        }
+        size_t n = rows - row < STRIP ? rows - row : STRIP;
+        transpose(sums, STRIP, cols, n, h + row * cols, cols);
+    }
+}
+
 static void relu(real *restrict h, const real *restrict bias, size_t rows, size_t cols,
                  double *restrict row_squares, double *sum) {
     double total = 0;
@@ -124,72 +246,106 @@ static void update(const struct update *u, size_t n, real *w, const real *g, rea
         sgd(u, n, w, g, m);
 }
 
-/* The vector type is the machine's own: the compiler takes wider ones apart through memory. */
-#ifdef __AVX__
-enum { LANES = 32 / sizeof(real) };
-#else
-enum { LANES = 16 / sizeof(real) };
-#endif
-typedef real lanes
-    __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+/* Both go through the classes sixteen at a time. */
+enum { CLASS_VECTORS = 16 / LANES };
 
-/* `vectors` times LANES columns, a literal in the calls below so that the sums stay in registers;
- * two sums a column, since one could not go faster than one addition after the other. */
-static inline __attribute__((always_inline)) void read_columns(size_t vectors, const uint8_t *unit,
-                                                               const real *value, size_t n,
-                                                               const real *w, size_t width,
-                                                               real *out) {
-    lanes even[16 / LANES], odd[16 / LANES];
-    for (size_t v = 0; v < vectors; v++)
-        even[v] = odd[v] = (lanes){0};
+/* Several sums a column, since one could not go faster than one addition after the other. */
+enum { SUMS_A_COLUMN = CLASS_VECTORS == 1 ? 4 : 2 };
+
+INLINE void read_run(const uint8_t *unit, const real *value, size_t n, const real *w, size_t width,
+                     lanes sum[SUMS_A_COLUMN][CLASS_VECTORS]) {
     size_t j = 0;
-    for (; j + 2 <= n; j += 2) {
-        const lanes *a = (const lanes *)(w + unit[j] * width);
-        const lanes *b = (const lanes *)(w + unit[j + 1] * width);
-        for (size_t v = 0; v < vectors; v++) {
-            even[v] += value[j] * a[v];
-            odd[v] += value[j + 1] * b[v];
+    for (; j + SUMS_A_COLUMN <= n; j += SUMS_A_COLUMN)
+        for (size_t s = 0; s < SUMS_A_COLUMN; s++)
+            for (size_t v = 0; v < CLASS_VECTORS; v++)
+                sum[s][v] += value[j + s] * ((const lanes *)(w + unit[j + s] * width))[v];
+    for (; j < n; j++)
+        for (size_t v = 0; v < CLASS_VECTORS; v++)
+            sum[0][v] += value[j] * ((const lanes *)(w + unit[j] * width))[v];
+}
+
+static void sparse_read(const uint8_t *unit, const real *value, const uint32_t *start, size_t runs,
+                        const real *w, size_t width, real *out) {
+    for (size_t c = 0; c < width; c += 16) {
+        lanes sum[SUMS_A_COLUMN][CLASS_VECTORS];
+        for (size_t s = 0; s < SUMS_A_COLUMN; s++)
+            for (size_t v = 0; v < CLASS_VECTORS; v++)
+                sum[s][v] = (lanes){0};
+        for (size_t r = 0; r < runs; r++)
+            read_run(unit + start[r], value + start[r], start[r + 1] - start[r],
+                     w + r * SHARD_UNITS * width + c, width, sum);
+        for (size_t v = 0; v < CLASS_VECTORS; v++) {
+            lanes total = sum[0][v];
+            for (size_t s = 1; s < SUMS_A_COLUMN; s++)
+                total += sum[s][v];
+            ((lanes *)(out + c))[v] += total;
         }
     }
-    for (size_t v = 0; v < vectors; v++) {
-        if (j < n)
-            even[v] += value[j] * ((const lanes *)(w + unit[j] * width))[v];
-        ((lanes *)out)[v] += even[v] + odd[v];
-    }
-}
-
-static inline __attribute__((always_inline)) void write_columns(size_t vectors, const uint8_t *unit,
-                                                                const real *value, size_t n,
-                                                                const real *delta, size_t width,
-                                                                real *g) {
-    lanes d[16 / LANES];
-    for (size_t v = 0; v < vectors; v++)
-        d[v] = ((const lanes *)delta)[v];
-    for (size_t j = 0; j < n; j++) {
-        lanes *row = (lanes *)(g + unit[j] * width);
-        for (size_t v = 0; v < vectors; v++)
-            row[v] += value[j] * d[v];
-    }
-}
-
-static void sparse_read(const uint8_t *unit, const real *value, size_t n, const real *w,
-                        size_t width, real *out) {
-    size_t c = 0;
-    for (; c + 16 <= width; c += 16)
-        read_columns(16 / LANES, unit, value, n, w + c, width, out + c);
-    if (c < width)
-        read_columns(8 / LANES, unit, value, n, w + c, width, out + c);
 }
 
 static void sparse_write(const uint8_t *unit, const real *value, size_t n, const real *delta,
                          size_t width, real *g) {
-    size_t c = 0;
-    for (; c + 16 <= width; c += 16)
-        write_columns(16 / LANES, unit, value, n, delta + c, width, g + c);
-    if (c < width)
-        write_columns(8 / LANES, unit, value, n, delta + c, width, g + c);
+    for (size_t c = 0; c < width; c += 16) {
+        lanes d[CLASS_VECTORS];
+        for (size_t v = 0; v < CLASS_VECTORS; v++)
+            d[v] = ((const lanes *)(delta + c))[v];
+        for (size_t j = 0; j < n; j++) {
+            lanes *row = (lanes *)(g + unit[j] * width + c);
+            for (size_t v = 0; v < CLASS_VECTORS; v++)
+                row[v] += value[j] * d[v];
+        }
+    }
 }
 
+#if defined(__AVX512F__) && !defined(OVR_FLOAT64)
+/* The active ones of sixteen values to the end of a list, whose items are numbered from `first`.
+ * Writes a whole vector. Returns how many they are. */
+INLINE size_t append_active(__m512 v, size_t first, uint8_t *item, real *value) {
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    __mmask16 active = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    __m512i items = _mm512_add_epi32(lane, _mm512_set1_epi32((int)first));
+    _mm512_storeu_ps(value, _mm512_maskz_compress_ps(active, v));
+    _mm_storeu_si128((__m128i *)(void *)item,
+                     _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(active, items)));
+    return (size_t)__builtin_popcount(active);
+}
+
+/* The first n ≤ 16 values; zeros behind them. */
+INLINE __m512 load_some(const real *from, size_t n) {
+    return n >= 16 ? _mm512_loadu_ps(from)
+                   : _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), from);
+}
+
+static size_t list_active(const real *g, size_t rows, size_t cols, uint32_t *count, uint8_t *row,
+                          real *value) {
+    size_t total = 0;
+    for (size_t k = 0; k < cols; k++)
+        count[k] = 0;
+    for (size_t i = 0; i < rows; i += 16)
+        for (size_t k = 0; k < cols; k += 16) {
+            lanes block[LANES];
+#pragma GCC unroll 16
+            for (size_t l = 0; l < LANES; l++)
+                block[l] = (lanes)(i + l < rows ? load_some(g + (i + l) * cols + k, cols - k)
+                                                : _mm512_setzero_ps());
+            transpose_lanes(block);
+            for (size_t l = 0; l < LANES && k + l < cols; l++) {
+                size_t at = (k + l) * (rows + LIST_ROOM) + count[k + l];
+                count[k + l] += (uint32_t)append_active((__m512)block[l], i, row + at, value + at);
+            }
+        }
+    for (size_t k = 0; k < cols; k++)
+        total += count[k];
+    return total;
+}
+
+static size_t pack_active(const real *h, size_t n, uint8_t *unit, real *value) {
+    size_t count = 0;
+    for (size_t k = 0; k < n; k += 16)
+        count += append_active(load_some(h + k, n - k), k, unit + count, value + count);
+    return count;
+}
+#else
 static size_t list_active(const real *restrict g, size_t rows, size_t cols,
                           uint32_t *restrict count, uint8_t *restrict row, real *restrict value) {
     size_t total = 0;
@@ -198,7 +354,7 @@ static size_t list_active(const real *restrict g, size_t rows, size_t cols,
     for (size_t i = 0; i < rows; i++, g += cols)
         for (size_t k = 0; k < cols; k++) {
             /* Written in any case and kept only if not zero: a branch would be mispredicted. */
-            size_t at = k * (rows + 1) + count[k];
+            size_t at = k * (rows + LIST_ROOM) + count[k];
             row[at] = (uint8_t)i;
             value[at] = g[k];
             count[k] += g[k] != 0;
@@ -208,31 +364,6 @@ static size_t list_active(const real *restrict g, size_t rows, size_t cols,
     return total;
 }
 
-static uint32_t count_active(const real *h, size_t n) {
-    uint32_t count = 0;
-#pragma omp simd reduction(+ : count)
-    for (size_t k = 0; k < n; k++)
-        count += h[k] != 0;
-    return count;
-}
-
-#if defined(__AVX512F__) && !defined(OVR_FLOAT64)
-static size_t pack_active(const real *h, size_t n, uint8_t *unit, real *value) {
-    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    size_t count = 0;
-    for (size_t k = 0; k < n; k += 16) {
-        __mmask16 inside = n - k >= 16 ? 0xffff : (__mmask16)((1u << (n - k)) - 1);
-        __m512 v = _mm512_maskz_loadu_ps(inside, h + k);
-        __mmask16 active = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-        __m512i units = _mm512_add_epi32(lane, _mm512_set1_epi32((int)k));
-        _mm512_storeu_ps(value + count, _mm512_maskz_compress_ps(active, v));
-        _mm_storeu_si128((__m128i *)(void *)(unit + count),
-                         _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(active, units)));
-        count += (size_t)__builtin_popcount(active);
-    }
-    return count;
-}
-#else
 static size_t pack_active(const real *restrict h, size_t n, uint8_t *restrict unit,
                           real *restrict value) {
     size_t count = 0;
@@ -245,21 +376,43 @@ static size_t pack_active(const real *restrict h, size_t n, uint8_t *restrict un
 }
 #endif
 
-/* Columns that one pass over a list sums up, as many as there are registers for. */
-enum { SUMS = 8, SPAN = SUMS * LANES };
+static uint32_t count_active(const real *h, size_t n) {
+    uint32_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (size_t k = 0; k < n; k++)
+        count += h[k] != 0;
+    return count;
+}
 
-static inline __attribute__((always_inline)) void
-sum_active(const uint8_t *row, const real *value, size_t n, const real *x, int add, real *out) {
-    lanes sum[SUMS];
-    for (size_t u = 0; u < SUMS; u++)
-        sum[u] = add ? ((const lanes *)out)[u] : (lanes){0};
-    for (size_t a = 0; a < n; a++) {
-        const lanes *from = (const lanes *)(x + (size_t)row[a] * PANEL);
-        for (size_t u = 0; u < SUMS; u++)
-            sum[u] += value[a] * from[u];
+/* A pass over a list sums up SPAN columns, AT_ONCE rows side by side: eight sums are enough to hide
+ * an addition's latency, and the longest vectors leave registers for it. */
+enum {
+    SPAN = 8 * LANES < PANEL ? 8 * LANES : PANEL,
+    SUMS = SPAN / LANES,
+    AT_ONCE = 8 / SUMS,
+};
+
+INLINE void sum_active(const uint8_t *row, const real *value, size_t n, const real *x, int add,
+                       real *out) {
+    lanes sum[AT_ONCE][SUMS];
+    for (size_t u = 0; u < SUMS; u++) {
+        sum[0][u] = add ? ((const lanes *)out)[u] : (lanes){0};
+        for (size_t r = 1; r < AT_ONCE; r++)
+            sum[r][u] = (lanes){0};
     }
-    for (size_t u = 0; u < SUMS; u++)
-        ((lanes *)out)[u] = sum[u];
+    size_t a = 0;
+    for (; a + AT_ONCE <= n; a += AT_ONCE)
+        for (size_t r = 0; r < AT_ONCE; r++)
+            for (size_t u = 0; u < SUMS; u++)
+                sum[r][u] += value[a + r] * ((const lanes *)(x + (size_t)row[a + r] * PANEL))[u];
+    for (; a < n; a++)
+        for (size_t u = 0; u < SUMS; u++)
+            sum[0][u] += value[a] * ((const lanes *)(x + (size_t)row[a] * PANEL))[u];
+    for (size_t u = 0; u < SUMS; u++) {
+        for (size_t r = 1; r < AT_ONCE; r++)
+            sum[0][u] += sum[r][u];
+        ((lanes *)out)[u] = sum[0][u];
+    }
 }
 
 /* Panel by panel, so that the panel stays in the first-level cache while all units of the shard use
@@ -270,7 +423,7 @@ static void active_product(const uint32_t *count, const uint8_t *row, const real
     for (size_t first = 0; first < d; first += PANEL, x += rows * PANEL)
         for (size_t k = 0; k < cols; k++)
             for (size_t c = 0; c < PANEL && first + c < d; c += SPAN) {
-                size_t at = k * (rows + 1), left = d - first - c;
+                size_t at = k * (rows + LIST_ROOM), left = d - first - c;
                 real *to = out + k * d + first + c;
                 if (left >= SPAN) {
                     sum_active(row + at, value + at, count[k], x + c, add, to);
@@ -286,6 +439,9 @@ extern const struct kernels PASTE(kernels_, ISA);
 
 const struct kernels PASTE(kernels_, ISA) = {
     .isa = ISA_LEVEL,
+    .strip = STRIP,
+    .pack_strips = pack_strips,
+    .product = product,
     .relu = relu,
     .weighted_sum = weighted_sum,
     .dot_rows = dot_rows,

@@ -67,7 +67,7 @@ static size_t count_groups(const struct batch *batch) {
     return (batch->n + batch->group - 1) / batch->group;
 }
 
-enum { ACTIVE_LIST = SHARD_UNITS * (ACTIVE_ROWS + 1) };
+enum { ACTIVE_LIST = SHARD_UNITS * (ACTIVE_ROWS + LIST_ROOM) };
 
 /* One member's: copies of what is known of the batch's rows, and room for the shard in hand. */
 struct workspace {
@@ -105,13 +105,10 @@ static size_t count_panels(const struct net_config *config) {
     return (config->n_inputs + PANEL - 1) / PANEL;
 }
 
-static size_t head_width(const struct net_config *config) {
-    return (config->n_classes + 7) / 8 * 8;
-}
-
 void net_place(struct net *net, const struct net_config *config, const struct kernels *kernels,
                size_t moments, size_t max_rows, int members, struct arena *arena) {
-    size_t width = head_width(config), k = config->n_units, n_shards = net_n_shards(k);
+    size_t width = read_out_width(config->n_classes), k = config->n_units,
+           n_shards = net_n_shards(k);
     *net = (struct net){.config = *config,
                         .kernels = kernels,
                         .n_shards = n_shards,
@@ -126,6 +123,8 @@ void net_place(struct net *net, const struct net_config *config, const struct ke
     net->parts = arena_take(arena, n_shards * part_length(max_rows, max_rows, config->n_classes),
                             sizeof(double));
     net->overlap_parts = arena_take(arena, n_shards * max_rows, sizeof(double));
+    size_t strips = (max_rows + kernels->strip - 1) / kernels->strip;
+    net->strips = arena_take(arena, strips * kernels->strip * config->n_inputs, sizeof(real));
     net->panels = arena_take(arena, max_rows * count_panels(config) * PANEL, sizeof(real));
     net->work = arena_take(arena, (size_t)members, sizeof *net->work);
     for (int i = 0; i < members; i++) {
@@ -180,8 +179,7 @@ static void forward_shard(struct net *net, const struct workspace *work, const s
     double *squares = net->parts + shard->index * length, *sums = squares + batch->n;
     double *overlaps = sums + n_groups, *logits = overlaps + n_groups;
     real *h = shard_h(net, shard);
-    linalg_gemm_nt(batch->n, units, d, batch->x, d, net_weight(net) + shard->first * d, d, 0, h,
-                   units);
+    net->kernels->product(net->strips, net_weight(net) + shard->first * d, batch->n, units, d, h);
     for (size_t g = 0; g < n_groups; g++) {
         size_t row = g * batch->group, rows = min_size(batch->group, batch->n - row);
         real *s = net->s + shard->first;
@@ -235,6 +233,23 @@ static struct terms group_terms(struct net *net, size_t row, size_t n, const rea
     return terms;
 }
 
+/* This member's share of the batch, as the kernels want it. */
+static void arrange(struct member *member, struct net *net, const struct batch *batch) {
+    size_t first, end, d = net->config.n_inputs, n_panels = count_panels(&net->config);
+    team_share(member, n_panels, &first, &end);
+    net->kernels->pack_strips(batch->x, batch->n, d, first * PANEL, min_size(end * PANEL, d),
+                              net->strips);
+    for (size_t row = 0; row < batch->n; row += ACTIVE_ROWS) {
+        size_t rows = min_size(ACTIVE_ROWS, batch->n - row);
+        for (size_t panel = first; panel < end; panel++) {
+            size_t column = panel * PANEL, columns = min_size(PANEL, d - column);
+            real *to = net->panels + (row * n_panels + rows * panel) * PANEL;
+            for (size_t i = 0; i < rows; i++)
+                memcpy(to + i * PANEL, batch->x + (row + i) * d + column, columns * sizeof *to);
+        }
+    }
+}
+
 struct terms net_forward(struct member *member, struct net *net, const struct batch *batch) {
     const struct net_config *config = &net->config;
     size_t first, end, n = batch->n, n_groups = count_groups(batch);
@@ -242,9 +257,11 @@ struct terms net_forward(struct member *member, struct net *net, const struct ba
     real *row_scale = work->row_scale;
     team_share(member, net->n_shards, &first, &end);
 
-    team_barrier(member); /* nobody still reads the last batch's sums */
+    team_barrier(member); /* x is complete, and nobody still reads the last batch's sums */
     for (size_t i = 0; i < n; i++)
         row_scale[i] = 1;
+    arrange(member, net, batch);
+    team_barrier(member);
     for (size_t i = first; i < end; i++) {
         struct shard shard = net_shard(net, i);
         forward_shard(net, work, &shard, batch, row_scale);
@@ -316,21 +333,6 @@ static void head_backward(struct net *net, const struct workspace *work, const s
  * Found by measuring both ways; a constant, so that bits never depend on a clock. */
 static const double MOST_ACTIVE = 0.6;
 
-/* This member's share of the batch in panels. */
-static void fill_panels(struct member *member, struct net *net, const struct batch *batch) {
-    size_t first, end, d = net->config.n_inputs, n_panels = count_panels(&net->config);
-    team_share(member, n_panels, &first, &end);
-    for (size_t row = 0; row < batch->n; row += ACTIVE_ROWS) {
-        size_t rows = min_size(ACTIVE_ROWS, batch->n - row);
-        for (size_t panel = first; panel < end; panel++) {
-            size_t column = panel * PANEL, columns = min_size(PANEL, d - column);
-            real *to = net->panels + (row * n_panels + rows * panel) * PANEL;
-            for (size_t i = 0; i < rows; i++)
-                memcpy(to + i * PANEL, batch->x + (row + i) * d + column, columns * sizeof *to);
-        }
-    }
-}
-
 /* dW of a shard from the gradient g (n×units) at its pre-activations. */
 static void weight_gradient(struct net *net, const struct workspace *work,
                             const struct shard *shard, const struct batch *batch) {
@@ -363,8 +365,6 @@ void net_backward(struct member *member, struct net *net, const struct batch *ba
     if (config->activity)
         activity_value(config->activity_target, net->parts[n], n, config->n_units, &slope);
 
-    fill_panels(member, net, batch);
-    team_barrier(member);
     team_share(member, net->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
         struct shard shard = net_shard(net, i);

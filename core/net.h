@@ -15,7 +15,7 @@
  *   backward    a shard's gradient and the optimiser's update of its weights, in cache; no sum
  *
  * All parameters are in one flat buffer, and so are each of the optimiser's moments:
- *   W (K·D) | b (K) | V (K·width) | c (width)     width = C rounded up to 8 (0 without a
+ *   W (K·D) | b (K) | V (K·width) | c (width)     width = C rounded up to 16 (0 without a
  * classifier) A shard's slices are contiguous in each part. c belongs to shard 0.
  */
 #ifndef OVR_NET_H
@@ -26,8 +26,6 @@
 #include "core/optimizer.h"
 #include "core/ovr.h"
 #include "core/team.h"
-
-enum { SHARD_UNITS = 128 }; /* at most 256, see struct code in core/code.h */
 
 enum init { INIT_NORMAL, INIT_GLOROT, INIT_HE };
 
@@ -72,7 +70,8 @@ struct net {
     real *h;         /* shard k0 at h + max_rows·k0: n×(units of the shard) */
     real *s;         /* K */
     double *parts, *overlap_parts;
-    real *panels; /* the batch's x, ACTIVE_ROWS rows after the other in panels (kernels.h) */
+    real *strips;           /* the batch's x in strips (kernels.h) */
+    real *panels;           /* and ACTIVE_ROWS rows after the other in panels */
     struct workspace *work; /* one for each member */
 };
 

@@ -15,7 +15,7 @@ struct probe {
     struct probe_result *result;
     size_t n_classes, width, n_params, max_rows;
     real *params, *m, *v, *best; /* n_units×width, then the bias */
-    double *parts;               /* for each shard: rows×classes */
+    double *parts;               /* for each group of shards: rows×classes */
     real *delta, *gradient;      /* for each member: max_rows×width and SHARD_UNITS×width */
     uint32_t *order;
     uint16_t *labels; /* for each member: max_rows */
@@ -27,31 +27,71 @@ static struct shard probe_shard(const struct code *code, size_t index) {
     return (struct shard){index, first, min_size(SHARD_UNITS, code->n_units - first)};
 }
 
-/* Logits of `rows` samples, summed over the shards into probe->parts. Samples are order[0..rows-1],
- * or with order NULL `first` and those after it. */
+/* The logits are summed up in groups of shards, of which each member has its own: in larger ones
+ * the members would be idle, in smaller ones too little is done for each partial sum. */
+enum { GROUP_SHARDS = 4 };
+
+static size_t count_groups(size_t n_shards) {
+    return (n_shards + GROUP_SHARDS - 1) / GROUP_SHARDS;
+}
+
+/* Fetches a sample's active units in the shards from .. end − 1 ahead: they are read in one run,
+ * but each sample's lie elsewhere. */
+static void prefetch_code(const struct code *code, size_t sample, size_t from, size_t end) {
+    const struct code_block *block = &code->blocks[sample / CODE_BLOCK];
+    const uint32_t *start = code_starts(code, sample);
+    for (size_t j = start[from]; j < start[end]; j += OVR_ALIGN / sizeof(real))
+        __builtin_prefetch(block->value + j);
+    for (size_t j = start[from]; j < start[end]; j += OVR_ALIGN)
+        __builtin_prefetch(block->unit + j);
+}
+
+/* Logits of `rows` samples, summed over the groups into probe->parts. Samples are
+ * order[0..rows-1], or with order NULL `first` and those after it. */
 static void read_out(struct member *member, struct probe *p, const struct code *code,
                      const uint32_t *order, size_t first, size_t rows) {
-    size_t from, end, width = p->width, classes = p->n_classes;
+    size_t from, end, width = p->width, classes = p->n_classes, n_shards = code->n_shards;
     const real *bias = p->params + code->n_units * width;
     uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
-    real z[width];
-    team_share(member, code->n_shards, &from, &end);
+    team_share(member, count_groups(n_shards), &from, &end);
     team_barrier(member); /* nobody still reads the last batch's logits */
     for (size_t i = 0; i < rows; i++) {
         size_t sample = order ? order[i] : first + i;
         labels[i] = code->labels[sample];
-        for (size_t s = from; s < end; s++) {
-            const uint8_t *unit;
-            const real *value;
-            size_t n = code_run(code, sample, s, &unit, &value);
+        if (from < end && i + 1 < rows)
+            prefetch_code(code, order ? order[i + 1] : sample + 1, from * GROUP_SHARDS,
+                          min_size(end * GROUP_SHARDS, n_shards));
+        for (size_t g = from; g < end; g++) {
+            real z[width] __attribute__((aligned(OVR_ALIGN)));
+            size_t shard = g * GROUP_SHARDS;
+            const struct code_block *block = &code->blocks[sample / CODE_BLOCK];
             for (size_t c = 0; c < width; c++)
-                z[c] = s ? 0 : bias[c];
-            p->kernels->sparse_read(unit, value, n, p->params + s * SHARD_UNITS * width, width, z);
+                z[c] = g ? 0 : bias[c];
+            p->kernels->sparse_read(block->unit, block->value, code_starts(code, sample) + shard,
+                                    min_size(GROUP_SHARDS, n_shards - shard),
+                                    p->params + shard * SHARD_UNITS * width, width, z);
+            double *part = p->parts + (g * rows + i) * classes;
             for (size_t c = 0; c < classes; c++)
-                p->parts[(s * rows + i) * classes + c] = z[c];
+                part[c] = z[c];
         }
     }
-    team_sum(member, p->parts, code->n_shards, rows * classes);
+    team_sum(member, p->parts, count_groups(n_shards), rows * classes);
+}
+
+/* The gradient of one shard's weights from the whole batch, and the optimiser's step. */
+static void step_shard(struct probe *p, size_t index, const uint32_t *order, size_t rows,
+                       const real *delta, real *g, const struct update *update) {
+    const struct code *code = p->train;
+    struct shard shard = probe_shard(code, index);
+    size_t width = p->width, at = shard.first * width;
+    memset(g, 0, shard.units * width * sizeof *g);
+    for (size_t i = 0; i < rows; i++) {
+        const uint8_t *unit;
+        const real *value;
+        size_t n = code_run(code, order[i], index, &unit, &value);
+        p->kernels->sparse_write(unit, value, n, delta + i * width, width, g);
+    }
+    p->kernels->update(update, shard.units * width, p->params + at, g, p->m + at, p->v + at);
 }
 
 static void step(struct member *member, struct probe *p, const uint32_t *order, size_t rows,
@@ -63,20 +103,10 @@ static void step(struct member *member, struct probe *p, const uint32_t *order, 
     read_out(member, p, code, order, 0, rows);
     softmax_cross_entropy(rows, p->n_classes, width, p->parts, p->labels + rank * p->max_rows,
                           delta, &correct);
-    team_share(member, code->n_shards, &from, &end);
-    for (size_t s = from; s < end; s++) {
-        struct shard shard = probe_shard(code, s);
-        size_t at = shard.first * width;
-        memset(g, 0, shard.units * width * sizeof *g);
-        for (size_t i = 0; i < rows; i++) {
-            const uint8_t *unit;
-            const real *value;
-            size_t n = code_run(code, order[i], s, &unit, &value);
-            p->kernels->sparse_write(unit, value, n, delta + i * width, width, g);
-        }
-        p->kernels->update(update, shard.units * width, p->params + at, g, p->m + at, p->v + at);
-    }
-    if (from == 0 && end > 0) { /* the bias belongs to shard 0 */
+    team_share(member, count_groups(code->n_shards), &from, &end);
+    for (size_t s = from * GROUP_SHARDS; s < min_size(end * GROUP_SHARDS, code->n_shards); s++)
+        step_shard(p, s, order, rows, delta, g, update);
+    if (from == 0 && end > 0) { /* the bias belongs to the first group */
         size_t at = code->n_units * width;
         memset(g, 0, width * sizeof *g);
         for (size_t i = 0; i < rows; i++)
@@ -166,15 +196,15 @@ static void work(struct member *member, void *arg) {
 static void place(struct probe *p, size_t n_units, size_t n_train, int members,
                   struct arena *arena) {
     size_t batch = p->config->batch_size;
-    p->width = (p->n_classes + 7) / 8 * 8;
+    p->width = read_out_width(p->n_classes);
     p->max_rows = batch > EVALUATE_ROWS ? batch : EVALUATE_ROWS;
     p->n_params = (n_units + 1) * p->width;
     p->params = arena_take(arena, p->n_params, sizeof(real));
     p->m = arena_take(arena, p->n_params, sizeof(real));
     p->v = arena_take(arena, p->n_params, sizeof(real));
     p->best = arena_take(arena, p->n_params, sizeof(real));
-    p->parts =
-        arena_take(arena, net_n_shards(n_units) * p->max_rows * p->n_classes, sizeof(double));
+    p->parts = arena_take(arena, count_groups(net_n_shards(n_units)) * p->max_rows * p->n_classes,
+                          sizeof(double));
     p->delta = arena_take(arena, (size_t)members * p->max_rows * p->width, sizeof(real));
     p->gradient = arena_take(arena, (size_t)members * SHARD_UNITS * p->width, sizeof(real));
     p->order = arena_take(arena, n_train, sizeof(uint32_t));

@@ -25,7 +25,7 @@ struct probe_result {
     double loss_best;     /* lowest loss of the watched split */
     int epoch_best;       /* the epoch of loss_best, from 1 */
     double accuracy_test; /* of `test` with the weights of epoch_best; NaN without it */
-    size_t width;         /* n_classes rounded up to 8 */
+    size_t width;         /* read_out_width(n_classes) */
     real *weights;        /* of epoch_best: n_units×width, then the bias (width); in the arena */
 };
 

@@ -139,9 +139,10 @@ static void check_active(const struct kernels *kernels, size_t rows, size_t cols
                          int add) {
     size_t n_panels = (d + PANEL - 1) / PANEL, active = 0;
     real *g = new_normal(rows * cols, 20), *x = new_normal(rows * d, 21);
-    real *panels = new_reals(n_panels * rows * PANEL), *value = new_reals(cols * (rows + 1));
+    real *panels = new_reals(n_panels * rows * PANEL),
+         *value = new_reals(cols * (rows + LIST_ROOM));
     real *out = new_normal(cols * d, 22), *before = new_normal(cols * d, 22);
-    uint8_t *row = calloc(cols * (rows + 1), 1);
+    uint8_t *row = calloc(cols * (rows + LIST_ROOM), 1);
     uint32_t *count = calloc(cols, sizeof *count);
     for (size_t i = 0; i < rows * cols; i++) {
         if (i % 5 || i % cols == 2)
@@ -159,8 +160,8 @@ static void check_active(const struct kernels *kernels, size_t rows, size_t cols
         size_t listed = 0;
         for (size_t i = 0; i < rows; i++)
             if (g[i * cols + k] != 0) {
-                assert_int_equal(row[k * (rows + 1) + listed], i);
-                assert_near(value[k * (rows + 1) + listed++], g[i * cols + k], 0);
+                assert_int_equal(row[k * (rows + LIST_ROOM) + listed], i);
+                assert_near(value[k * (rows + LIST_ROOM) + listed++], g[i * cols + k], 0);
             }
         assert_int_equal(count[k], listed);
         for (size_t j = 0; j < d; j++) {
@@ -189,6 +190,78 @@ static void product_of_active_units(void **state) {
             check_active(kernels, 33, 44, widths[i], add);
             check_active(kernels, ACTIVE_ROWS, 5, widths[i], add);
         }
+}
+
+/* Strips hold the transposed rows, and zeros behind the last one, whoever fills which columns. */
+static void check_product(const struct kernels *kernels, size_t rows, size_t cols, size_t d) {
+    size_t strip = kernels->strip, n_strips = (rows + strip - 1) / strip;
+    real *x = new_normal(rows * d, 23), *w = new_normal(cols * d, 24);
+    real *strips = new_reals(n_strips * strip * d), *h = new_reals(rows * cols + 1);
+    for (size_t i = 0; i < n_strips * strip * d; i++)
+        strips[i] = (real)NAN;
+    kernels->pack_strips(x, rows, d, 0, d / 3, strips);
+    kernels->pack_strips(x, rows, d, d / 3, d, strips);
+    for (size_t i = 0; i < n_strips * strip; i++)
+        for (size_t j = 0; j < d; j++)
+            assert_near(strips[(i / strip * d + j) * strip + i % strip],
+                        i < rows ? x[i * d + j] : 0, 0);
+    h[rows * cols] = 77;
+    kernels->product(strips, w, rows, cols, d, h);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t k = 0; k < cols; k++) {
+            double expected = 0;
+            for (size_t j = 0; j < d; j++)
+                expected += (double)x[i * d + j] * w[k * d + j];
+            assert_near(h[i * cols + k], expected, TOLERANCE * (1 + sqrt((double)d)));
+        }
+    assert_near(h[rows * cols], 77, 0);
+    free(x);
+    free(w);
+    free(strips);
+    free(h);
+}
+
+static void product(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    const size_t widths[] = {1, 3, 16, 45, 127, 128, 129, 300};
+    for (size_t i = 0; i < COUNT(SIZES); i++)
+        for (size_t j = 0; j < COUNT(widths); j++)
+            check_product(kernels, SIZES[i].rows, SIZES[i].cols, widths[j]);
+    check_product(kernels, 128, 128, 200);
+    check_product(kernels, 65, 110, 17);
+}
+
+static void count_and_pack(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    for (size_t n = 0; n <= 130; n++) {
+        real *h = new_activations(n + 1, (uint32_t)n), value[130 + LIST_ROOM];
+        uint8_t unit[130 + LIST_ROOM];
+        size_t active = 0;
+        h[n] = 1; /* not asked for */
+        size_t packed = kernels->pack_active(h, n, unit, value);
+        for (size_t k = 0; k < n; k++)
+            if (h[k] != 0) {
+                assert_int_equal(unit[active], k);
+                assert_near(value[active++], h[k], 0);
+            }
+        assert_int_equal(packed, active);
+        assert_int_equal(kernels->count_active(h, n), active);
+        free(h);
+    }
+}
+
+/* A NaN is an activation: it must not be lost on the way. */
+static void nan_counts_as_active(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    real h[20] = {0}, value[20 * (1 + LIST_ROOM)];
+    uint8_t index[20 * (1 + LIST_ROOM)];
+    uint32_t count[20];
+    h[17] = (real)NAN;
+    assert_int_equal(kernels->count_active(h, 20), 1);
+    assert_int_equal(kernels->pack_active(h, 20, index, value), 1);
+    assert_int_equal(index[0], 17);
+    assert_int_equal(kernels->list_active(h, 1, 20, count, index, value), 1);
+    assert_int_equal(count[17], 1);
 }
 
 /* What one element should become, in float64. */
@@ -254,27 +327,34 @@ static void update(void **state) {
 static void fill_code(size_t n, uint8_t *unit, real *value) {
     struct rng rng = test_stream(17);
     for (size_t j = 0; j < n; j++) {
-        unit[j] = (uint8_t)(n - j <= 2 ? 256 - (n - j) : j);
+        unit[j] = (uint8_t)(n - j <= 2 ? SHARD_UNITS - (n - j) : j);
         value[j] = (real)rng_uniform(&rng);
     }
 }
 
+/* Three neighbouring shards with n active units each, and one of another group in front. */
 static void check_sparse(const struct kernels *kernels, size_t width, size_t n) {
-    enum { UNITS = 256 };
-    uint8_t unit[UNITS];
-    real value[UNITS];
+    enum { RUNS = 3, UNITS = RUNS * SHARD_UNITS };
+    uint8_t unit[4 * SHARD_UNITS];
+    real value[4 * SHARD_UNITS];
+    uint32_t start[RUNS + 1];
     real *w = new_normal(UNITS * width, 18), *out = new_normal(width, 19);
     real *delta = new_normal(width, 19), *g = new_normal(UNITS * width, 18);
-    fill_code(n, unit, value);
-    kernels->sparse_read(unit, value, n, w, width, out);
+    for (size_t r = 0; r <= RUNS; r++) {
+        start[r] = (uint32_t)(5 + r * n);
+        fill_code(n, unit + start[r], value + start[r]);
+    }
+    kernels->sparse_read(unit, value, start, RUNS, w, width, out);
     for (size_t c = 0; c < width; c++) {
         double expected = delta[c]; /* what `out` began with */
-        for (size_t j = 0; j < n; j++)
-            expected += (double)value[j] * w[unit[j] * width + c];
-        assert_near(out[c], expected, TOLERANCE * (1 + (double)n / 8));
+        for (size_t j = start[0]; j < start[RUNS]; j++) {
+            size_t row = (j - start[0]) / n * SHARD_UNITS + unit[j];
+            expected += (double)value[j] * w[row * width + c];
+        }
+        assert_near(out[c], expected, TOLERANCE * (1 + (double)n / 2));
     }
-    kernels->sparse_write(unit, value, n, delta, width, g);
-    for (size_t j = 0; j < n; j++)
+    kernels->sparse_write(unit + start[0], value + start[0], n, delta, width, g);
+    for (size_t j = start[0]; j < start[1]; j++)
         for (size_t c = 0; c < width; c++) {
             real *was = &w[unit[j] * width + c];
             *was += value[j] * delta[c];
@@ -289,7 +369,7 @@ static void check_sparse(const struct kernels *kernels, size_t width, size_t n) 
 
 static void sparse_read_and_write(void **state) {
     const struct kernels *kernels = kernels_under_test(state);
-    const size_t widths[] = {8, 16, 24, 40}, counts[] = {0, 1, 2, 3, 37, 100};
+    const size_t widths[] = {16, 32, 48}, counts[] = {0, 1, 2, 3, 4, 7, 37, 100};
     for (size_t i = 0; i < COUNT(widths); i++)
         for (size_t j = 0; j < COUNT(counts); j++)
             check_sparse(kernels, widths[i], counts[j]);
@@ -316,7 +396,10 @@ int main(void) {
         FOR_ALL(relu_keeps_nan),
         FOR_ALL(weighted_sum_and_dot_rows),
         FOR_ALL(relu_backward),
+        FOR_ALL(product),
         FOR_ALL(product_of_active_units),
+        FOR_ALL(count_and_pack),
+        FOR_ALL(nan_counts_as_active),
         FOR_ALL(update),
         FOR_ALL(sparse_read_and_write),
         cmocka_unit_test(auto_is_the_best),

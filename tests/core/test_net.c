@@ -174,12 +174,12 @@ static void initial_weights(void **state) {
 static void flat_buffer(void **state) {
     (void)state;
     struct net *net = new_net(&mlp, 2, 4, 1);
-    assert_int_equal(net->width, 8);
-    assert_int_equal(net->n_params, UNITS * (INPUTS + 1 + 8) + 8);
+    assert_int_equal(net->width, 16);
+    assert_int_equal(net->n_params, UNITS * (INPUTS + 1 + 16) + 16);
     assert_ptr_equal(net_weight(net), net->params);
     assert_ptr_equal(net_bias(net), net->params + UNITS * INPUTS);
     assert_ptr_equal(net_head_weight(net), net->params + UNITS * (INPUTS + 1));
-    assert_ptr_equal(net_head_bias(net), net->params + UNITS * (INPUTS + 9));
+    assert_ptr_equal(net_head_bias(net), net->params + UNITS * (INPUTS + 17));
     assert_non_null(net->moment[0]);
     assert_non_null(net->moment[1]);
     assert_int_equal(net_shard(net, 2).first, 256);

@@ -3,7 +3,7 @@
 #include "core/probe.h"
 #include "tests/core/check.h"
 
-enum { UNITS = 300, CLASSES = 3, WIDTH = 8 };
+enum { UNITS = 300, CLASSES = 3, WIDTH = 16 };
 
 /* A split: activations, labels and their code. */
 struct data {
