@@ -27,6 +27,9 @@ struct arena {
 int arena_open(struct arena *arena, size_t size, struct ovr_err *err);
 void arena_close(struct arena *arena); /* also of an arena that was never opened */
 
+/* At most what an array of so many bytes takes. */
+#define ARENA_ROOM(bytes) ((bytes) + 2 * OVR_ALIGN)
+
 /* n elements of `size` bytes. To run over the size is a programming error. */
 void *arena_take(struct arena *arena, size_t n, size_t size);
 

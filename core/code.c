@@ -30,8 +30,9 @@ int code_new(struct code **out, size_t n, size_t n_units, const uint16_t *labels
 void code_free(struct code *code) {
     if (!code)
         return;
-    for (size_t i = 0; code->blocks && i < count_blocks(code->n); i++)
-        free(code->blocks[i].value);
+    for (size_t i = 0; i < code->n_rooms; i++)
+        arena_close(&code->rooms[i]);
+    free(code->rooms);
     free(code->blocks);
     free(code->start);
     free(code);
@@ -42,18 +43,37 @@ size_t code_bytes(size_t n, size_t n_units, double active) {
            (size_t)(active * (double)n * (double)n_units * (sizeof(real) + sizeof(uint8_t)));
 }
 
-/* Turns the counts in start[…][shard + 1] of n samples into offsets; gives room for what they add
- * up to. */
-static void place_runs(struct code_block *block, uint32_t *start, size_t row, size_t n) {
+/* Blocks are small and read at random: in rooms of this size they lie on large pages. */
+enum { ROOM_BYTES = 32 << 20 };
+
+/* Room for n active units. On failure block->value stays NULL. */
+static void take_block(struct code *code, struct code_block *block, size_t n) {
+    size_t bytes = ARENA_ROOM(n * sizeof *block->value) + ARENA_ROOM(n * sizeof *block->unit);
+    struct arena *room = code->n_rooms ? &code->rooms[code->n_rooms - 1] : NULL;
+    if (!room || room->size - room->used < bytes) {
+        struct arena *rooms = realloc(code->rooms, (code->n_rooms + 1) * sizeof *rooms);
+        if (!rooms)
+            return;
+        code->rooms = rooms;
+        room = &rooms[code->n_rooms];
+        if (arena_open(room, bytes > ROOM_BYTES ? bytes : ROOM_BYTES, NULL))
+            return;
+        code->n_rooms++;
+    }
+    block->unit = arena_take(room, n, sizeof *block->unit);
+    block->value = arena_take(room, n, sizeof *block->value);
+}
+
+/* Turns the counts in start[…][shard + 1] of n samples into offsets; returns what they add up to.
+ */
+static size_t place_runs(uint32_t *start, size_t row, size_t n) {
     uint32_t at = 0;
     for (size_t i = 0; i < n; i++) {
         start[i * row] = at;
         for (size_t s = 1; s < row; s++)
             at = start[i * row + s] += at;
     }
-    block->value = ovr_malloc(at, sizeof *block->value + sizeof *block->unit);
-    if (block->value)
-        block->unit = (uint8_t *)(block->value + at);
+    return at;
 }
 
 /* The runs of one shard, each packed aside first: packing writes more than it keeps. */
@@ -84,7 +104,7 @@ int code_add(struct member *member, struct code *code, const struct net *net, si
     }
     team_barrier(member);
     if (member->rank == 0)
-        place_runs(block, start, row, n);
+        take_block(code, block, place_runs(start, row, n));
     team_barrier(member);
     if (!block->value)
         return OVR_NOMEM;

@@ -10,8 +10,7 @@
 
 enum { CODE_BLOCK = 128 };
 
-/* The active units of up to CODE_BLOCK consecutive samples; one piece of memory, which begins at
- * `value`. */
+/* The active units of up to CODE_BLOCK consecutive samples. */
 struct code_block {
     real *value;
     uint8_t *unit; /* within its shard */
@@ -23,6 +22,8 @@ struct code {
     uint32_t *start;
     struct code_block *blocks;
     const uint16_t *labels; /* n; borrowed */
+    struct arena *rooms;    /* n_rooms; the blocks lie in these, the last one takes the next */
+    size_t n_rooms;
 };
 
 int code_new(struct code **code, size_t n, size_t n_units, const uint16_t *labels,
@@ -37,6 +38,10 @@ size_t code_bytes(size_t n, size_t n_units, double active);
 int code_add(struct member *member, struct code *code, const struct net *net, size_t first,
              size_t n);
 
+static inline const struct code_block *code_block(const struct code *code, size_t sample) {
+    return &code->blocks[sample / CODE_BLOCK];
+}
+
 /* Where a sample's runs begin in its block, one for each shard, and where the last one ends. */
 static inline const uint32_t *code_starts(const struct code *code, size_t sample) {
     return code->start + sample * (code->n_shards + 1);
@@ -45,7 +50,7 @@ static inline const uint32_t *code_starts(const struct code *code, size_t sample
 /* The non-zero values of one sample in one shard: their number, units and values. */
 static inline size_t code_run(const struct code *code, size_t sample, size_t shard,
                               const uint8_t **unit, const real **value) {
-    const struct code_block *block = &code->blocks[sample / CODE_BLOCK];
+    const struct code_block *block = code_block(code, sample);
     const uint32_t *start = code_starts(code, sample) + shard;
     *unit = block->unit + start[0];
     *value = block->value + start[0];

@@ -264,37 +264,52 @@ INLINE void read_run(const uint8_t *unit, const real *value, size_t n, const rea
             sum[0][v] += value[j] * ((const lanes *)(w + unit[j] * width))[v];
 }
 
+/* Sixteen classes of a group's read-out; `width` is a literal for the common width. */
+INLINE void read_classes(const uint8_t *unit, const real *value, const uint32_t *start, size_t runs,
+                         const real *w, size_t width, real *out) {
+    lanes sum[SUMS_A_COLUMN][CLASS_VECTORS];
+    for (size_t s = 0; s < SUMS_A_COLUMN; s++)
+        for (size_t v = 0; v < CLASS_VECTORS; v++)
+            sum[s][v] = (lanes){0};
+    for (size_t r = 0; r < runs; r++)
+        read_run(unit + start[r], value + start[r], start[r + 1] - start[r],
+                 w + r * SHARD_UNITS * width, width, sum);
+    for (size_t v = 0; v < CLASS_VECTORS; v++) {
+        lanes total = sum[0][v];
+        for (size_t s = 1; s < SUMS_A_COLUMN; s++)
+            total += sum[s][v];
+        ((lanes *)out)[v] += total;
+    }
+}
+
 static void sparse_read(const uint8_t *unit, const real *value, const uint32_t *start, size_t runs,
                         const real *w, size_t width, real *out) {
-    for (size_t c = 0; c < width; c += 16) {
-        lanes sum[SUMS_A_COLUMN][CLASS_VECTORS];
-        for (size_t s = 0; s < SUMS_A_COLUMN; s++)
-            for (size_t v = 0; v < CLASS_VECTORS; v++)
-                sum[s][v] = (lanes){0};
-        for (size_t r = 0; r < runs; r++)
-            read_run(unit + start[r], value + start[r], start[r + 1] - start[r],
-                     w + r * SHARD_UNITS * width + c, width, sum);
-        for (size_t v = 0; v < CLASS_VECTORS; v++) {
-            lanes total = sum[0][v];
-            for (size_t s = 1; s < SUMS_A_COLUMN; s++)
-                total += sum[s][v];
-            ((lanes *)(out + c))[v] += total;
-        }
+    if (width == 16)
+        read_classes(unit, value, start, runs, w, 16, out);
+    else
+        for (size_t c = 0; c < width; c += 16)
+            read_classes(unit, value, start, runs, w + c, width, out + c);
+}
+
+INLINE void write_classes(const uint8_t *unit, const real *value, size_t n, const real *delta,
+                          size_t width, real *g) {
+    lanes d[CLASS_VECTORS];
+    for (size_t v = 0; v < CLASS_VECTORS; v++)
+        d[v] = ((const lanes *)delta)[v];
+    for (size_t j = 0; j < n; j++) {
+        lanes *row = (lanes *)(g + unit[j] * width);
+        for (size_t v = 0; v < CLASS_VECTORS; v++)
+            row[v] += value[j] * d[v];
     }
 }
 
 static void sparse_write(const uint8_t *unit, const real *value, size_t n, const real *delta,
                          size_t width, real *g) {
-    for (size_t c = 0; c < width; c += 16) {
-        lanes d[CLASS_VECTORS];
-        for (size_t v = 0; v < CLASS_VECTORS; v++)
-            d[v] = ((const lanes *)(delta + c))[v];
-        for (size_t j = 0; j < n; j++) {
-            lanes *row = (lanes *)(g + unit[j] * width + c);
-            for (size_t v = 0; v < CLASS_VECTORS; v++)
-                row[v] += value[j] * d[v];
-        }
-    }
+    if (width == 16)
+        write_classes(unit, value, n, delta, 16, g);
+    else
+        for (size_t c = 0; c < width; c += 16)
+            write_classes(unit, value, n, delta + c, width, g + c);
 }
 
 #if defined(__AVX512F__) && !defined(OVR_FLOAT64)
@@ -376,6 +391,18 @@ static size_t pack_active(const real *restrict h, size_t n, uint8_t *restrict un
 }
 #endif
 
+static void unit_sums(const real *restrict h, const double *restrict weight, size_t rows,
+                      size_t cols, real *restrict max, double *restrict sums) {
+    for (size_t i = 0; i < rows; i++, h += cols) {
+        double w = weight[i];
+#pragma omp simd
+        for (size_t k = 0; k < cols; k++) {
+            max[k] = h[k] > max[k] ? h[k] : max[k];
+            sums[k] += w * h[k];
+        }
+    }
+}
+
 static uint32_t count_active(const real *h, size_t n) {
     uint32_t count = 0;
 #pragma omp simd reduction(+ : count)
@@ -448,6 +475,7 @@ const struct kernels PASTE(kernels_, ISA) = {
     .relu_backward = relu_backward,
     .list_active = list_active,
     .active_product = active_product,
+    .unit_sums = unit_sums,
     .count_active = count_active,
     .pack_active = pack_active,
     .update = update,

@@ -18,8 +18,10 @@ enum { NEAR_ZERO_BINS = 17 }; /* bins below 0.1 */
  * bin. */
 struct member_sums {
     uint64_t counts[HISTOGRAM_BINS];
-    uint64_t zero_count, total, zero_codes;
+    uint64_t zero_count, total;
+    uint64_t zero_codes; /* of all units: the same for every member */
     real maximum;
+    double *row_weight; /* max_rows: 1/‖h_i‖, or 0 for a zero row */
     char pad[OVR_ALIGN];
 };
 
@@ -61,6 +63,11 @@ struct measure *measure_place(const struct net *net, int members, struct arena *
     m->direction = arena_take(arena, m->n_units, sizeof *m->direction);
     m->parts = arena_take(arena, m->n_shards * 2, sizeof *m->parts);
     m->members = arena_take(arena, (size_t)members, sizeof *m->members);
+    for (int i = 0; i < members; i++) {
+        double *weights = arena_take(arena, net->max_rows, sizeof *weights);
+        if (placed)
+            m->members[i].row_weight = weights;
+    }
     if (placed)
         fill_first_bins(placed);
     return placed;
@@ -72,7 +79,8 @@ void measure_reset(struct member *member, struct measure *m) {
     size_t unit = first * SHARD_UNITS, units = min_size(end * SHARD_UNITS, m->n_units) - unit;
     memset(m->unit_max + unit, 0, units * sizeof *m->unit_max);
     memset(m->direction + unit, 0, units * sizeof *m->direction);
-    memset(&m->members[member->rank], 0, sizeof *m->members);
+    struct member_sums *sums = &m->members[member->rank];
+    *sums = (struct member_sums){.row_weight = sums->row_weight};
 }
 
 static size_t find_bin(const struct measure *m, real value) {
@@ -85,22 +93,24 @@ static size_t find_bin(const struct measure *m, real value) {
     return bin + (value >= m->edges[bin + 1]);
 }
 
-static void add_shard(struct measure *m, struct member_sums *sums, const struct shard *shard,
-                      const real *h, size_t n, const double *squares) {
-    real *unit_max = m->unit_max + shard->first;
-    double *direction = m->direction + shard->first;
+static void add_values(const struct measure *m, struct member_sums *sums, const real *value,
+                       size_t n) {
+    for (size_t j = 0; j < n; j++)
+        sums->counts[find_bin(m, value[j])]++;
+}
+
+static void add_shard(struct measure *m, struct member_sums *sums, const struct net *net,
+                      const struct shard *shard, size_t n) {
+    const struct kernels *kernels = net->kernels;
+    const real *h = net_activations(net, shard);
+    uint8_t unit[SHARD_UNITS + LIST_ROOM];
+    real value[SHARD_UNITS + LIST_ROOM];
+    kernels->unit_sums(h, sums->row_weight, n, shard->units, m->unit_max + shard->first,
+                       m->direction + shard->first);
     for (size_t i = 0; i < n; i++, h += shard->units) {
-        double norm = sqrt(squares[i]), scale = norm <= 1e-12 ? 0 : 1 / norm;
-        for (size_t k = 0; k < shard->units; k++) {
-            unit_max[k] = h[k] > unit_max[k] ? h[k] : unit_max[k];
-            direction[k] += scale * h[k];
-        }
-        for (size_t k = 0; k < shard->units; k++) {
-            if (h[k] == 0)
-                sums->zero_count++;
-            else
-                sums->counts[find_bin(m, h[k])]++;
-        }
+        size_t active = kernels->pack_active(h, shard->units, unit, value);
+        add_values(m, sums, value, active);
+        sums->zero_count += shard->units - active;
     }
     sums->total += n * shard->units;
 }
@@ -108,13 +118,17 @@ static void add_shard(struct measure *m, struct member_sums *sums, const struct 
 void measure_add(struct member *member, struct measure *m, const struct net *net, size_t n) {
     size_t first, end;
     struct member_sums *sums = &m->members[member->rank];
+    const double *squares = net_squares(net);
+    for (size_t i = 0; i < n; i++) {
+        double norm = sqrt(squares[i]);
+        sums->row_weight[i] = norm <= 1e-12 ? 0 : 1 / norm;
+        sums->zero_codes += norm <= 1e-12;
+    }
     team_share(member, m->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
         struct shard shard = net_shard(net, i);
-        add_shard(m, sums, &shard, net_activations(net, &shard), n, net_squares(net));
+        add_shard(m, sums, net, &shard, n);
     }
-    for (size_t i = 0; member->rank == 0 && i < n; i++)
-        sums->zero_codes += sqrt(net_squares(net)[i]) <= 1e-12;
 }
 
 static void add_histogram(struct histogram *to, const struct member_sums *from) {

@@ -27,55 +27,61 @@ static struct shard probe_shard(const struct code *code, size_t index) {
     return (struct shard){index, first, min_size(SHARD_UNITS, code->n_units - first)};
 }
 
-/* The logits are summed up in groups of shards, of which each member has its own: in larger ones
- * the members would be idle, in smaller ones too little is done for each partial sum. */
-enum { GROUP_SHARDS = 4 };
+/* The logits are summed up in groups of shards, of which each member has its own. A group's weights
+ * stay in the first-level cache while all samples of a batch are read out. */
+enum { GROUP_SHARDS = 2 };
 
 static size_t count_groups(size_t n_shards) {
     return (n_shards + GROUP_SHARDS - 1) / GROUP_SHARDS;
 }
 
-/* Fetches a sample's active units in the shards from .. end − 1 ahead: they are read in one run,
- * but each sample's lie elsewhere. */
-static void prefetch_code(const struct code *code, size_t sample, size_t from, size_t end) {
-    const struct code_block *block = &code->blocks[sample / CODE_BLOCK];
-    const uint32_t *start = code_starts(code, sample);
-    for (size_t j = start[from]; j < start[end]; j += OVR_ALIGN / sizeof(real))
+/* Fetches `runs` runs of a sample's code ahead: no hardware can tell where the next sample's lie.
+ */
+static void prefetch_runs(const struct code_block *block, const uint32_t *start, size_t runs) {
+    for (size_t j = start[0]; j < start[runs]; j += OVR_ALIGN / sizeof(real))
         __builtin_prefetch(block->value + j);
-    for (size_t j = start[from]; j < start[end]; j += OVR_ALIGN)
+    for (size_t j = start[0]; j < start[runs]; j += OVR_ALIGN)
         __builtin_prefetch(block->unit + j);
 }
 
-/* Logits of `rows` samples, summed over the groups into probe->parts. Samples are
- * order[0..rows-1], or with order NULL `first` and those after it. */
-static void read_out(struct member *member, struct probe *p, const struct code *code,
-                     const uint32_t *order, size_t first, size_t rows) {
-    size_t from, end, width = p->width, classes = p->n_classes, n_shards = code->n_shards;
+/* One group's part of the logits of the listed samples. */
+static void read_group(const struct probe *p, const struct code *code, const uint32_t *samples,
+                       size_t rows, size_t group) {
+    enum { AHEAD = 2, FAR_AHEAD = 8 }; /* samples */
+    const size_t width = p->width, shard = group * GROUP_SHARDS;
+    const size_t runs = min_size(GROUP_SHARDS, code->n_shards - shard);
+    const real *w = p->params + shard * SHARD_UNITS * width;
     const real *bias = p->params + code->n_units * width;
-    uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
-    team_share(member, count_groups(n_shards), &from, &end);
-    team_barrier(member); /* nobody still reads the last batch's logits */
-    for (size_t i = 0; i < rows; i++) {
-        size_t sample = order ? order[i] : first + i;
-        labels[i] = code->labels[sample];
-        if (from < end && i + 1 < rows)
-            prefetch_code(code, order ? order[i + 1] : sample + 1, from * GROUP_SHARDS,
-                          min_size(end * GROUP_SHARDS, n_shards));
-        for (size_t g = from; g < end; g++) {
-            real z[width] __attribute__((aligned(OVR_ALIGN)));
-            size_t shard = g * GROUP_SHARDS;
-            const struct code_block *block = &code->blocks[sample / CODE_BLOCK];
-            for (size_t c = 0; c < width; c++)
-                z[c] = g ? 0 : bias[c];
-            p->kernels->sparse_read(block->unit, block->value, code_starts(code, sample) + shard,
-                                    min_size(GROUP_SHARDS, n_shards - shard),
-                                    p->params + shard * SHARD_UNITS * width, width, z);
-            double *part = p->parts + (g * rows + i) * classes;
-            for (size_t c = 0; c < classes; c++)
-                part[c] = z[c];
-        }
+    double *part = p->parts + group * rows * p->n_classes;
+    real z[width] __attribute__((aligned(OVR_ALIGN)));
+    for (size_t i = 0; i < rows; i++, part += p->n_classes) {
+        if (i + FAR_AHEAD < rows)
+            __builtin_prefetch(code_starts(code, samples[i + FAR_AHEAD]) + shard);
+        if (i + AHEAD < rows)
+            prefetch_runs(code_block(code, samples[i + AHEAD]),
+                          code_starts(code, samples[i + AHEAD]) + shard, runs);
+        const struct code_block *block = code_block(code, samples[i]);
+        for (size_t c = 0; c < width; c++)
+            z[c] = group ? 0 : bias[c];
+        p->kernels->sparse_read(block->unit, block->value, code_starts(code, samples[i]) + shard,
+                                runs, w, width, z);
+        for (size_t c = 0; c < p->n_classes; c++)
+            part[c] = z[c];
     }
-    team_sum(member, p->parts, count_groups(n_shards), rows * classes);
+}
+
+/* Logits of the listed samples, summed over the groups into probe->parts. */
+static void read_out(struct member *member, struct probe *p, const struct code *code,
+                     const uint32_t *samples, size_t rows) {
+    size_t from, end, n_groups = count_groups(code->n_shards);
+    uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
+    team_share(member, n_groups, &from, &end);
+    for (size_t i = 0; i < rows; i++)
+        labels[i] = code->labels[samples[i]];
+    team_barrier(member); /* nobody still reads the last batch's logits */
+    for (size_t group = from; group < end; group++)
+        read_group(p, code, samples, rows, group);
+    team_sum(member, p->parts, n_groups, rows * p->n_classes);
 }
 
 /* The gradient of one shard's weights from the whole batch, and the optimiser's step. */
@@ -100,7 +106,7 @@ static void step(struct member *member, struct probe *p, const uint32_t *order, 
     size_t rank = (size_t)member->rank, from, end, width = p->width, correct;
     real *delta = p->delta + rank * p->max_rows * width;
     real *g = p->gradient + rank * SHARD_UNITS * width;
-    read_out(member, p, code, order, 0, rows);
+    read_out(member, p, code, order, rows);
     softmax_cross_entropy(rows, p->n_classes, width, p->parts, p->labels + rank * p->max_rows,
                           delta, &correct);
     team_share(member, count_groups(code->n_shards), &from, &end);
@@ -123,7 +129,10 @@ static double evaluate(struct member *member, struct probe *p, const struct code
     const uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
     for (size_t first = 0; first < code->n; first += EVALUATE_ROWS) {
         size_t rows = min_size(EVALUATE_ROWS, code->n - first), correct;
-        read_out(member, p, code, NULL, first, rows);
+        uint32_t samples[EVALUATE_ROWS];
+        for (size_t i = 0; i < rows; i++)
+            samples[i] = (uint32_t)(first + i);
+        read_out(member, p, code, samples, rows);
         loss += (double)rows * softmax_cross_entropy(rows, p->n_classes, p->width, p->parts, labels,
                                                      NULL, &correct);
         right += correct;

@@ -231,6 +231,30 @@ static void product(void **state) {
     check_product(kernels, 65, 110, 17);
 }
 
+static void unit_sums(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    enum { ROWS = 9, COLS = 45 };
+    real *h = new_normal(ROWS * COLS, 25), *max = new_normal(COLS, 26), *was = new_normal(COLS, 26);
+    double weight[ROWS], sums[COLS];
+    for (size_t i = 0; i < ROWS; i++)
+        weight[i] = 1. / (double)(i + 1);
+    for (size_t k = 0; k < COLS; k++)
+        sums[k] = (double)k;
+    kernels->unit_sums(h, weight, ROWS, COLS, max, sums);
+    for (size_t k = 0; k < COLS; k++) {
+        double expected = (double)k, largest = was[k];
+        for (size_t i = 0; i < ROWS; i++) {
+            expected += weight[i] * h[i * COLS + k];
+            largest = fmax(largest, h[i * COLS + k]);
+        }
+        assert_near(sums[k], expected, 1e-13 * (double)COLS);
+        assert_near(max[k], largest, 0);
+    }
+    free(h);
+    free(max);
+    free(was);
+}
+
 static void count_and_pack(void **state) {
     const struct kernels *kernels = kernels_under_test(state);
     for (size_t n = 0; n <= 130; n++) {
@@ -398,6 +422,7 @@ int main(void) {
         FOR_ALL(relu_backward),
         FOR_ALL(product),
         FOR_ALL(product_of_active_units),
+        FOR_ALL(unit_sums),
         FOR_ALL(count_and_pack),
         FOR_ALL(nan_counts_as_active),
         FOR_ALL(update),
