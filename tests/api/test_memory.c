@@ -1,0 +1,116 @@
+/* What a job takes: the estimate of a dry run against the daemon's resident peak, and one copy of
+ * the data for all jobs. Not under sanitizers, whose shadow memory is none of ours. */
+#include "tests/api/daemon.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+
+/* A line of /proc/PID/status, in bytes. */
+static double resident(const struct daemon *d, const char *name) {
+    char line[256];
+    unsigned long kib = 0;
+    FILE *file = fopen(text("/proc/%d/status", (int)d->pid), "re");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, name, strlen(name)) == 0)
+            assert_int_equal(sscanf(line + strlen(name), ": %lu", &kib), 1);
+    fclose(file);
+    assert_true(kib > 0);
+    return (double)kib * 1024;
+}
+
+/* Runs the spec on a daemon that has run nothing yet, so that its peak is this job's. */
+static void check_peak(const char *spec) {
+    const char *const options[] = {"--workers", "1", NULL};
+    struct daemon *d = daemon_new(options);
+    upload_images(d, "images", 4000, 1000, 7);
+    const struct answer *dry = post(d, "/v1/experiments?dry_run=true", spec);
+    assert_status(dry, 200);
+    double estimate = number_at(dry->json, "/estimate/memory_bytes");
+    double before = resident(d, "VmRSS");
+    char *id = submit(d, "%s", spec);
+    wait_for(d, id, "succeeded");
+    double peak = resident(d, "VmHWM") - before;
+    print_message("estimated %.1f MB, at the peak %.1f MB: %.2f\n", estimate / 1e6, peak / 1e6,
+                  estimate / peak);
+    if (estimate < peak / 1.2 || estimate > peak * 1.2)
+        fail_msg("the estimate is %.2f of the peak of %s", estimate / peak, spec);
+    free(id);
+    daemon_free(d);
+}
+
+/* The peak is where the data are prepared: a covariance of 3072 pixels. */
+static void test_preparing(void **state) {
+    (void)state;
+    check_peak(
+        "{'dataset':{'name':'images'},'preprocess':['standardize',{'pca':{'components':100}}],"
+        "'model':{'kind':'ovr_encoder','hidden':[500]},'probe':null,"
+        "'training':{'epochs':1}}");
+}
+
+/* The peak is where the network is trained: weights, moments, activations. */
+static void test_training(void **state) {
+    (void)state;
+    check_peak("{'dataset':{'name':'images'},'preprocess':['standardize'],"
+               "'model':{'kind':'ovr_encoder','hidden':[6000]},'probe':null,"
+               "'training':{'epochs':1,'protocol':'published'}}");
+    check_peak("{'dataset':{'generator':'sphere','samples':1000},"
+               "'model':{'kind':'mlp','hidden':[65536]},'training':{'epochs':1}}");
+}
+
+/* The peak is where the probe is trained: the codes of all samples. */
+static void test_probing(void **state) {
+    (void)state;
+    check_peak("{'dataset':{'name':'images'},'preprocess':['standardize'],"
+               "'model':{'kind':'ovr_encoder','hidden':[4096]},'training':{'epochs':1},"
+               "'probe':{'epochs':1}}");
+}
+
+/* Two jobs at once hold the pixels, as floats 61 MB, once. */
+static void test_data_are_shared(void **state) {
+    (void)state;
+    const char *const options[] = {"--workers", "2", NULL};
+    const char *spec = "{'dataset':{'name':'images'},'probe':null,'training':{'epochs':100000,"
+                       "'threads':1},'model':{'kind':'ovr_encoder','hidden':[50]}}";
+    struct daemon *d = daemon_new(options);
+    upload_images(d, "images", 4000, 1000, 7);
+    char *first = submit(d, "%s", spec);
+    wait_for_epoch(d, first, 1);
+    double one = resident(d, "VmRSS");
+    char *second = submit(d, "%s", spec);
+    wait_for_epoch(d, second, 1);
+    double both = resident(d, "VmRSS");
+    assert_int_equal(count_files(d, "/cache"), 1);
+    if (both - one > 30e6)
+        fail_msg("the second job takes %.1f MB more", (both - one) / 1e6);
+    free(first);
+    free(second);
+    daemon_free(d);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_preparing),
+        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_probing),
+        cmocka_unit_test(test_data_are_shared),
+    };
+    return cmocka_run_group_tests_name("api/memory", tests, NULL, NULL);
+}
+
+#else
+
+static void test_skipped(void **state) {
+    (void)state;
+    skip();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_skipped)};
+    return cmocka_run_group_tests_name("api/memory", tests, NULL, NULL);
+}
+
+#endif
