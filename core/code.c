@@ -7,6 +7,10 @@ static size_t count_blocks(size_t n) {
     return (n + CODE_BLOCK - 1) / CODE_BLOCK;
 }
 
+size_t code_n_runs(size_t n_units) {
+    return (n_units + RUN_UNITS - 1) / RUN_UNITS;
+}
+
 int code_new(struct code **out, size_t n, size_t n_units, const uint16_t *labels,
              struct ovr_err *err) {
     *out = NULL;
@@ -15,11 +19,12 @@ int code_new(struct code **out, size_t n, size_t n_units, const uint16_t *labels
         return ovr_nomem(err, "the codes of a split");
     code->n = n;
     code->n_units = n_units;
-    code->n_shards = net_n_shards(n_units);
+    code->n_runs = code_n_runs(n_units);
     code->labels = labels;
     code->blocks = calloc(count_blocks(n), sizeof *code->blocks);
-    code->start = ovr_malloc(n * (code->n_shards + 1), sizeof *code->start);
-    if (!code->blocks || !code->start) {
+    code->start = ovr_malloc(n * (code->n_runs + 1), sizeof *code->start);
+    code->place = ovr_malloc(CODE_BLOCK * net_n_shards(n_units), sizeof *code->place);
+    if (!code->blocks || !code->start || !code->place) {
         code_free(code);
         return ovr_nomem(err, "the codes of a split");
     }
@@ -35,12 +40,16 @@ void code_free(struct code *code) {
     free(code->rooms);
     free(code->blocks);
     free(code->start);
+    free(code->place);
     free(code);
 }
 
 size_t code_bytes(size_t n, size_t n_units, double active) {
-    return n * (net_n_shards(n_units) + 1) * sizeof(uint32_t) +
-           (size_t)(active * (double)n * (double)n_units * (sizeof(real) + sizeof(uint8_t)));
+    const double filled = (RUN_STEP - 1) / 2.; /* places a run, on average */
+    double runs = (double)n * (double)code_n_runs(n_units);
+    double values = active * (double)n * (double)n_units + (active > 0 ? filled * runs : 0);
+    return n * (code_n_runs(n_units) + 1) * sizeof(uint32_t) +
+           (size_t)(values * (sizeof(real) + sizeof(uint8_t)));
 }
 
 /* Blocks are small and read at random: in rooms of this size they lie on large pages. */
@@ -64,53 +73,71 @@ static void take_block(struct code *code, struct code_block *block, size_t n) {
     block->value = arena_take(room, n, sizeof *block->value);
 }
 
-/* Turns the counts in start[…][shard + 1] of n samples into offsets; returns what they add up to.
- */
-static size_t place_runs(uint32_t *start, size_t row, size_t n) {
-    uint32_t at = 0;
-    for (size_t i = 0; i < n; i++) {
-        start[i * row] = at;
-        for (size_t s = 1; s < row; s++)
-            at = start[i * row + s] += at;
+/* Turns the counts in code->place into places, and sets where the runs of n samples begin. Returns
+ * how much room all of them take. */
+static size_t place_runs(struct code *code, size_t first, size_t n) {
+    size_t n_shards = net_n_shards(code->n_units);
+    uint32_t at = 0, *place = code->place, *start = code->start + first * (code->n_runs + 1);
+    for (size_t i = 0; i < n; i++, place += n_shards) {
+        for (size_t s = 0; s < n_shards; s++) {
+            uint32_t count = place[s];
+            if (s % RUN_SHARDS == 0) {
+                at = (at + RUN_STEP - 1) / RUN_STEP * RUN_STEP;
+                *start++ = at;
+            }
+            place[s] = at;
+            at += count;
+        }
+        at = (at + RUN_STEP - 1) / RUN_STEP * RUN_STEP;
+        *start++ = at;
     }
     return at;
 }
 
-/* The runs of one shard, each packed aside first: packing writes more than it keeps. */
-static void copy_shard(const struct kernels *kernels, const struct code_block *block,
-                       const uint32_t *start, size_t row, const struct shard *shard, const real *h,
-                       size_t n) {
-    uint8_t unit[SHARD_UNITS + LIST_ROOM];
+/* The active units of one shard, each sample's packed aside first: packing writes more than it
+ * keeps. The last shard of a run also fills it up. */
+static void copy_shard(const struct code *code, const struct net *net, const struct shard *shard,
+                       size_t first, size_t n) {
+    const struct code_block *block = &code->blocks[first / CODE_BLOCK];
+    const real *h = net_activations(net, shard);
+    size_t run = shard->index / RUN_SHARDS, last = (run + 1) * RUN_SHARDS - 1;
+    uint8_t unit[SHARD_UNITS + LIST_ROOM], base = (uint8_t)(shard->first % RUN_UNITS);
     real value[SHARD_UNITS + LIST_ROOM];
     for (size_t i = 0; i < n; i++, h += shard->units) {
-        size_t at = start[i * row + shard->index];
-        size_t active = kernels->pack_active(h, shard->units, unit, value);
-        memcpy(block->unit + at, unit, active * sizeof *unit);
+        size_t at = code->place[i * net->n_shards + shard->index];
+        size_t active = net->kernels->pack_active(h, shard->units, unit, value);
+        for (size_t j = 0; j < active; j++)
+            block->unit[at + j] = (uint8_t)(base + unit[j]);
         memcpy(block->value + at, value, active * sizeof *value);
+        if (shard->index != last && shard->index + 1 != net->n_shards)
+            continue;
+        for (at += active; at < code->start[(first + i) * (code->n_runs + 1) + run + 1]; at++) {
+            block->unit[at] = 0;
+            block->value[at] = 0;
+        }
     }
 }
 
 int code_add(struct member *member, struct code *code, const struct net *net, size_t first,
              size_t n) {
     struct code_block *block = &code->blocks[first / CODE_BLOCK];
-    size_t from, end, row = code->n_shards + 1;
-    uint32_t *start = code->start + first * row;
-    team_share(member, code->n_shards, &from, &end);
+    size_t from, end;
+    team_share(member, net->n_shards, &from, &end);
     for (size_t s = from; s < end; s++) {
         struct shard shard = net_shard(net, s);
         const real *h = net_activations(net, &shard);
         for (size_t i = 0; i < n; i++, h += shard.units)
-            start[i * row + s + 1] = net->kernels->count_active(h, shard.units);
+            code->place[i * net->n_shards + s] = net->kernels->count_active(h, shard.units);
     }
     team_barrier(member);
     if (member->rank == 0)
-        take_block(code, block, place_runs(start, row, n));
+        take_block(code, block, place_runs(code, first, n));
     team_barrier(member);
     if (!block->value)
         return OVR_NOMEM;
     for (size_t s = from; s < end; s++) {
         struct shard shard = net_shard(net, s);
-        copy_shard(net->kernels, block, start, row, &shard, net_activations(net, &shard), n);
+        copy_shard(code, net, &shard, first, n);
     }
     return 0;
 }

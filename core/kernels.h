@@ -21,9 +21,11 @@ struct update {
     int nesterov;         /* SGD */
 };
 
-/* The most columns of a block: a shard of units. At most 256, since lists of active units have a
- * byte for each. */
+/* The most columns of a block: a shard of units. */
 enum { SHARD_UNITS = 128 };
+
+/* Lists of a sparse code are filled up with zeros to a multiple of it. */
+enum { RUN_STEP = 4 };
 
 /* Rows of a read-out's weights are filled up to whole vectors. */
 static inline size_t read_out_width(size_t n_classes) {
@@ -94,13 +96,12 @@ struct kernels {
     void (*update)(const struct update *update, size_t n, real *weight, const real *gradient,
                    real *m, real *v);
 
-    /* Read-out of a sparse code, one sample in `runs` neighbouring shards: out += Σ_j value_j ·
-     * w[unit_j], where run r is j = start[r] .. start[r + 1] − 1 and its units begin at row
-     * r·SHARD_UNITS of w. Rows of w and `out` are `width` long, see read_out_width(). */
-    void (*sparse_read)(const uint8_t *unit, const real *value, const uint32_t *start, size_t runs,
-                        const real *w, size_t width, real *out);
+    /* Read-out of a sparse code, one sample: out += Σ_j value_j · w[unit_j], n a multiple of
+     * RUN_STEP. Rows of w and `out` are `width` long, see read_out_width(). */
+    void (*sparse_read)(const uint8_t *unit, const real *value, size_t n, const real *w,
+                        size_t width, real *out);
 
-    /* Its gradient in one shard, n active units: g[unit_j] += value_j · delta. */
+    /* Its gradient: g[unit_j] += value_j · delta. */
     void (*sparse_write)(const uint8_t *unit, const real *value, size_t n, const real *delta,
                          size_t width, real *g);
 };

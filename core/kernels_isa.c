@@ -246,34 +246,22 @@ static void update(const struct update *u, size_t n, real *w, const real *g, rea
         sgd(u, n, w, g, m);
 }
 
-/* Both go through the classes sixteen at a time. */
+/* Both go through the classes sixteen at a time; `width` is a literal for the common width. */
 enum { CLASS_VECTORS = 16 / LANES };
 
 /* Several sums a column, since one could not go faster than one addition after the other. */
-enum { SUMS_A_COLUMN = CLASS_VECTORS == 1 ? 4 : 2 };
+enum { SUMS_A_COLUMN = CLASS_VECTORS == 1 ? RUN_STEP : 2 };
 
-INLINE void read_run(const uint8_t *unit, const real *value, size_t n, const real *w, size_t width,
-                     lanes sum[SUMS_A_COLUMN][CLASS_VECTORS]) {
-    size_t j = 0;
-    for (; j + SUMS_A_COLUMN <= n; j += SUMS_A_COLUMN)
-        for (size_t s = 0; s < SUMS_A_COLUMN; s++)
-            for (size_t v = 0; v < CLASS_VECTORS; v++)
-                sum[s][v] += value[j + s] * ((const lanes *)(w + unit[j + s] * width))[v];
-    for (; j < n; j++)
-        for (size_t v = 0; v < CLASS_VECTORS; v++)
-            sum[0][v] += value[j] * ((const lanes *)(w + unit[j] * width))[v];
-}
-
-/* Sixteen classes of a group's read-out; `width` is a literal for the common width. */
-INLINE void read_classes(const uint8_t *unit, const real *value, const uint32_t *start, size_t runs,
-                         const real *w, size_t width, real *out) {
+INLINE void read_classes(const uint8_t *unit, const real *value, size_t n, const real *w,
+                         size_t width, real *out) {
     lanes sum[SUMS_A_COLUMN][CLASS_VECTORS];
     for (size_t s = 0; s < SUMS_A_COLUMN; s++)
         for (size_t v = 0; v < CLASS_VECTORS; v++)
             sum[s][v] = (lanes){0};
-    for (size_t r = 0; r < runs; r++)
-        read_run(unit + start[r], value + start[r], start[r + 1] - start[r],
-                 w + r * SHARD_UNITS * width, width, sum);
+    for (size_t j = 0; j < n; j += SUMS_A_COLUMN)
+        for (size_t s = 0; s < SUMS_A_COLUMN; s++)
+            for (size_t v = 0; v < CLASS_VECTORS; v++)
+                sum[s][v] += value[j + s] * ((const lanes *)(w + unit[j + s] * width))[v];
     for (size_t v = 0; v < CLASS_VECTORS; v++) {
         lanes total = sum[0][v];
         for (size_t s = 1; s < SUMS_A_COLUMN; s++)
@@ -282,13 +270,13 @@ INLINE void read_classes(const uint8_t *unit, const real *value, const uint32_t 
     }
 }
 
-static void sparse_read(const uint8_t *unit, const real *value, const uint32_t *start, size_t runs,
-                        const real *w, size_t width, real *out) {
+static void sparse_read(const uint8_t *unit, const real *value, size_t n, const real *w,
+                        size_t width, real *out) {
     if (width == 16)
-        read_classes(unit, value, start, runs, w, 16, out);
+        read_classes(unit, value, n, w, 16, out);
     else
         for (size_t c = 0; c < width; c += 16)
-            read_classes(unit, value, start, runs, w + c, width, out + c);
+            read_classes(unit, value, n, w + c, width, out + c);
 }
 
 INLINE void write_classes(const uint8_t *unit, const real *value, size_t n, const real *delta,
@@ -296,11 +284,10 @@ INLINE void write_classes(const uint8_t *unit, const real *value, size_t n, cons
     lanes d[CLASS_VECTORS];
     for (size_t v = 0; v < CLASS_VECTORS; v++)
         d[v] = ((const lanes *)delta)[v];
-    for (size_t j = 0; j < n; j++) {
-        lanes *row = (lanes *)(g + unit[j] * width);
-        for (size_t v = 0; v < CLASS_VECTORS; v++)
-            row[v] += value[j] * d[v];
-    }
+    for (size_t j = 0; j < n; j += RUN_STEP)
+        for (size_t s = 0; s < RUN_STEP; s++)
+            for (size_t v = 0; v < CLASS_VECTORS; v++)
+                ((lanes *)(g + unit[j + s] * width))[v] += value[j + s] * d[v];
 }
 
 static void sparse_write(const uint8_t *unit, const real *value, size_t n, const real *delta,

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { EVALUATE_ROWS = 256 };
+enum { EVALUATE_ROWS = 64 };
 
 struct probe {
     const struct kernels *kernels;
@@ -15,103 +15,109 @@ struct probe {
     struct probe_result *result;
     size_t n_classes, width, n_params, max_rows;
     real *params, *m, *v, *best; /* n_units×width, then the bias */
-    double *parts;               /* for each group of shards: rows×classes */
-    real *delta, *gradient;      /* for each member: max_rows×width and SHARD_UNITS×width */
+    double *parts;               /* for each group of runs: rows×classes */
+    real *delta, *gradient;      /* for each member: max_rows×width and RUN_UNITS×width */
     uint32_t *order;
     uint16_t *labels; /* for each member: max_rows */
     _Atomic int stopped;
 };
 
-static struct shard probe_shard(const struct code *code, size_t index) {
-    size_t first = index * SHARD_UNITS;
-    return (struct shard){index, first, min_size(SHARD_UNITS, code->n_units - first)};
+/* The logits are summed up in groups of runs, of which each member has its own. */
+enum { GROUP_RUNS = 2 };
+
+static size_t count_groups(size_t n_runs) {
+    return (n_runs + GROUP_RUNS - 1) / GROUP_RUNS;
 }
 
-/* The logits are summed up in groups of shards, of which each member has its own. A group's weights
- * stay in the first-level cache while all samples of a batch are read out. */
-enum { GROUP_SHARDS = 2 };
-
-static size_t count_groups(size_t n_shards) {
-    return (n_shards + GROUP_SHARDS - 1) / GROUP_SHARDS;
+/* Which runs are this member's. */
+static void share_runs(const struct member *member, const struct code *code, size_t *from,
+                       size_t *end) {
+    team_share(member, count_groups(code->n_runs), from, end);
+    *from = min_size(*from * GROUP_RUNS, code->n_runs);
+    *end = min_size(*end * GROUP_RUNS, code->n_runs);
 }
 
-/* Fetches `runs` runs of a sample's code ahead: no hardware can tell where the next sample's lie.
+/* Fetches a sample's runs from .. end − 1 ahead: no hardware can tell where a shuffled sample's
+ * lie.
  */
-static void prefetch_runs(const struct code_block *block, const uint32_t *start, size_t runs) {
-    for (size_t j = start[0]; j < start[runs]; j += OVR_ALIGN / sizeof(real))
-        __builtin_prefetch(block->value + j);
-    for (size_t j = start[0]; j < start[runs]; j += OVR_ALIGN)
-        __builtin_prefetch(block->unit + j);
+static void prefetch(const struct code *code, size_t sample, size_t from, size_t end) {
+    struct code_sample s = code_sample(code, sample);
+    for (size_t j = s.start[from]; j < s.start[end]; j += OVR_ALIGN / sizeof(real))
+        __builtin_prefetch(s.value + j);
+    for (size_t j = s.start[from]; j < s.start[end]; j += OVR_ALIGN)
+        __builtin_prefetch(s.unit + j);
 }
 
-/* One group's part of the logits of the listed samples. */
-static void read_group(const struct probe *p, const struct code *code, const uint32_t *samples,
-                       size_t rows, size_t group) {
-    enum { AHEAD = 2, FAR_AHEAD = 8 }; /* samples */
-    const size_t width = p->width, shard = group * GROUP_SHARDS;
-    const size_t runs = min_size(GROUP_SHARDS, code->n_shards - shard);
-    const real *w = p->params + shard * SHARD_UNITS * width;
+enum { AHEAD = 2 }; /* samples */
+
+/* One sample's logits in the groups from .. end − 1, each to its place among `rows`. */
+static void read_sample(const struct probe *p, const struct code *code, size_t sample, size_t from,
+                        size_t end, double *parts, size_t rows) {
+    const size_t width = p->width;
+    const struct code_sample s = code_sample(code, sample);
     const real *bias = p->params + code->n_units * width;
-    double *part = p->parts + group * rows * p->n_classes;
     real z[width] __attribute__((aligned(OVR_ALIGN)));
-    for (size_t i = 0; i < rows; i++, part += p->n_classes) {
-        if (i + FAR_AHEAD < rows)
-            __builtin_prefetch(code_starts(code, samples[i + FAR_AHEAD]) + shard);
-        if (i + AHEAD < rows)
-            prefetch_runs(code_block(code, samples[i + AHEAD]),
-                          code_starts(code, samples[i + AHEAD]) + shard, runs);
-        const struct code_block *block = code_block(code, samples[i]);
+    for (size_t group = from; group < end; group++) {
+        double *part = parts + group * rows * p->n_classes;
+        size_t last = min_size((group + 1) * GROUP_RUNS, code->n_runs);
         for (size_t c = 0; c < width; c++)
             z[c] = group ? 0 : bias[c];
-        p->kernels->sparse_read(block->unit, block->value, code_starts(code, samples[i]) + shard,
-                                runs, w, width, z);
+        for (size_t run = group * GROUP_RUNS; run < last; run++)
+            p->kernels->sparse_read(s.unit + s.start[run], s.value + s.start[run],
+                                    s.start[run + 1] - s.start[run],
+                                    p->params + run * RUN_UNITS * width, width, z);
         for (size_t c = 0; c < p->n_classes; c++)
             part[c] = z[c];
     }
 }
 
-/* Logits of the listed samples, summed over the groups into probe->parts. */
+/* Logits of the listed samples, summed over the groups into probe->parts; the codes of those behind
+ * them, up to samples[n-1], are fetched meanwhile. */
 static void read_out(struct member *member, struct probe *p, const struct code *code,
-                     const uint32_t *samples, size_t rows) {
-    size_t from, end, n_groups = count_groups(code->n_shards);
+                     const uint32_t *samples, size_t rows, size_t n) {
+    size_t from, end, n_groups = count_groups(code->n_runs), from_run, end_run;
     uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
     team_share(member, n_groups, &from, &end);
-    for (size_t i = 0; i < rows; i++)
-        labels[i] = code->labels[samples[i]];
+    share_runs(member, code, &from_run, &end_run);
     team_barrier(member); /* nobody still reads the last batch's logits */
-    for (size_t group = from; group < end; group++)
-        read_group(p, code, samples, rows, group);
+    for (size_t i = 0; i < rows; i++) {
+        labels[i] = code->labels[samples[i]];
+        if (i + AHEAD < n)
+            prefetch(code, samples[i + AHEAD], from_run, end_run);
+        read_sample(p, code, samples[i], from, end, p->parts + i * p->n_classes, rows);
+    }
     team_sum(member, p->parts, n_groups, rows * p->n_classes);
 }
 
-/* The gradient of one shard's weights from the whole batch, and the optimiser's step. */
-static void step_shard(struct probe *p, size_t index, const uint32_t *order, size_t rows,
-                       const real *delta, real *g, const struct update *update) {
+/* The gradient of one run's weights from the whole batch, and the optimiser's step. */
+static void step_run(struct probe *p, size_t run, const uint32_t *order, size_t rows,
+                     const real *delta, real *g, const struct update *update) {
     const struct code *code = p->train;
-    struct shard shard = probe_shard(code, index);
-    size_t width = p->width, at = shard.first * width;
-    memset(g, 0, shard.units * width * sizeof *g);
+    size_t width = p->width, at = run * RUN_UNITS * width;
+    size_t n = min_size(RUN_UNITS, code->n_units - run * RUN_UNITS) * width;
+    memset(g, 0, n * sizeof *g);
     for (size_t i = 0; i < rows; i++) {
-        const uint8_t *unit;
-        const real *value;
-        size_t n = code_run(code, order[i], index, &unit, &value);
-        p->kernels->sparse_write(unit, value, n, delta + i * width, width, g);
+        struct code_sample s = code_sample(code, order[i]);
+        p->kernels->sparse_write(s.unit + s.start[run], s.value + s.start[run],
+                                 s.start[run + 1] - s.start[run], delta + i * width, width, g);
     }
-    p->kernels->update(update, shard.units * width, p->params + at, g, p->m + at, p->v + at);
+    p->kernels->update(update, n, p->params + at, g, p->m + at, p->v + at);
 }
 
+/* One step on the samples order[0..rows-1], with n - rows more to come. */
 static void step(struct member *member, struct probe *p, const uint32_t *order, size_t rows,
-                 const struct update *update) {
+                 size_t n, const struct update *update) {
     const struct code *code = p->train;
     size_t rank = (size_t)member->rank, from, end, width = p->width, correct;
     real *delta = p->delta + rank * p->max_rows * width;
-    real *g = p->gradient + rank * SHARD_UNITS * width;
-    read_out(member, p, code, order, rows);
+    real *g = p->gradient + rank * RUN_UNITS * width;
+    read_out(member, p, code, order, rows, n);
     softmax_cross_entropy(rows, p->n_classes, width, p->parts, p->labels + rank * p->max_rows,
                           delta, &correct);
-    team_share(member, count_groups(code->n_shards), &from, &end);
-    for (size_t s = from * GROUP_SHARDS; s < min_size(end * GROUP_SHARDS, code->n_shards); s++)
-        step_shard(p, s, order, rows, delta, g, update);
+    share_runs(member, code, &from, &end);
+    for (size_t run = from; run < end; run++) {
+        step_run(p, run, order, rows, delta, g, update);
+    }
     if (from == 0 && end > 0) { /* the bias belongs to the first group */
         size_t at = code->n_units * width;
         memset(g, 0, width * sizeof *g);
@@ -129,10 +135,11 @@ static double evaluate(struct member *member, struct probe *p, const struct code
     const uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
     for (size_t first = 0; first < code->n; first += EVALUATE_ROWS) {
         size_t rows = min_size(EVALUATE_ROWS, code->n - first), correct;
-        uint32_t samples[EVALUATE_ROWS];
-        for (size_t i = 0; i < rows; i++)
+        size_t n = min_size(2 * EVALUATE_ROWS, code->n - first);
+        uint32_t samples[2 * EVALUATE_ROWS];
+        for (size_t i = 0; i < n; i++)
             samples[i] = (uint32_t)(first + i);
-        read_out(member, p, code, samples, rows);
+        read_out(member, p, code, samples, rows, n);
         loss += (double)rows * softmax_cross_entropy(rows, p->n_classes, p->width, p->parts, labels,
                                                      NULL, &correct);
         right += correct;
@@ -157,7 +164,7 @@ static int train_epoch(struct member *member, struct probe *p, uint32_t epoch, d
         if (*t % STEPS_BETWEEN_STOPS == 0 && team_agree(member, p->progress->stop))
             return 1;
         struct update update = optimizer_update(&p->config->optimizer, rate, ++*t);
-        step(member, p, p->order + first, min_size(batch, n - first), &update);
+        step(member, p, p->order + first, min_size(batch, n - first), n - first, &update);
     }
     return 0;
 }
@@ -212,10 +219,10 @@ static void place(struct probe *p, size_t n_units, size_t n_train, int members,
     p->m = arena_take(arena, p->n_params, sizeof(real));
     p->v = arena_take(arena, p->n_params, sizeof(real));
     p->best = arena_take(arena, p->n_params, sizeof(real));
-    p->parts = arena_take(arena, count_groups(net_n_shards(n_units)) * p->max_rows * p->n_classes,
+    p->parts = arena_take(arena, count_groups(code_n_runs(n_units)) * p->max_rows * p->n_classes,
                           sizeof(double));
     p->delta = arena_take(arena, (size_t)members * p->max_rows * p->width, sizeof(real));
-    p->gradient = arena_take(arena, (size_t)members * SHARD_UNITS * p->width, sizeof(real));
+    p->gradient = arena_take(arena, (size_t)members * RUN_UNITS * p->width, sizeof(real));
     p->order = arena_take(arena, n_train, sizeof(uint32_t));
     p->labels = arena_take(arena, (size_t)members * p->max_rows, sizeof(uint16_t));
 }
