@@ -13,8 +13,10 @@
 
 #ifdef OVR_FLOAT64
 #define GEMM cblas_dgemm
+#define SYRK cblas_dsyrk
 #else
 #define GEMM cblas_sgemm
+#define SYRK cblas_ssyrk
 #endif
 
 static void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, size_t m, size_t n, size_t k,
@@ -39,39 +41,70 @@ void linalg_gemm_tn(size_t m, size_t n, size_t k, const real *a, size_t lda, con
     gemm(CblasTrans, CblasNoTrans, m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
-int linalg_eigh(size_t n, size_t k, double *a, double *values, double *vectors,
-                struct ovr_err *err) {
-    double *w = ovr_malloc(n, sizeof *w);
-    lapack_int *support = ovr_malloc(2 * n, sizeof *support), found = 0, order = (lapack_int)n;
-    int rc = w && support ? 0 : ovr_nomem(err, "the eigenvectors of a covariance matrix");
+void linalg_syrk(size_t n, size_t k, const real *a, size_t lda, real *c, size_t ldc) {
+    SYRK(CblasRowMajor, CblasLower, CblasTrans, (blasint)n, (blasint)k, 1, a, (blasint)lda, 0, c,
+         (blasint)ldc);
+}
+
+void linalg_gemm64(int a_transposed, int b_transposed, size_t m, size_t n, size_t k, double alpha,
+                   const double *a, size_t lda, const double *b, size_t ldb, double beta, double *c,
+                   size_t ldc) {
+    cblas_dgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans,
+                b_transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, alpha,
+                a, (blasint)lda, b, (blasint)ldb, beta, c, (blasint)ldc);
+}
+
+void linalg_gemv64(int a_transposed, size_t m, size_t n, double alpha, const double *a, size_t lda,
+                   const double *x, double beta, double *y) {
+    cblas_dgemv(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n,
+                alpha, a, (blasint)lda, x, 1, beta, y, 1);
+}
+
+/* The pairs of a 2×2 matrix, which dstemr takes for one another when it is asked for one of them
+ * and the larger eigenvalue is not the one of larger size. */
+static void turn_pair(const double *diagonal, double off, size_t number, double *value,
+                      double *vector) {
+    double angle = 0.5 * atan2(2 * off, diagonal[0] - diagonal[1]) + (double)number * acos(0);
+    double c = cos(angle), s = sin(angle);
+    *value = c * c * diagonal[0] + 2 * c * s * off + s * s * diagonal[1];
+    vector[0] = c;
+    vector[1] = s;
+}
+
+int linalg_tridiagonal(size_t n, size_t first, size_t k, const double *diagonal, const double *off,
+                       double *values, double *vectors, struct ovr_err *err) {
+    for (size_t i = 0; n == 2 && i < k; i++)
+        turn_pair(diagonal, off[0], first + i, values + i, vectors + 2 * i);
+    if (n == 2)
+        return 0;
+    double *d = ovr_malloc(3 * n, sizeof *d), *e = d + n, *w = e + n;
+    lapack_int *support = ovr_malloc(2 * k, sizeof *support), found = 0, order = (lapack_int)n;
+    int rc = d && support ? 0 : ovr_nomem(err, "the eigenvectors of a tridiagonal matrix");
     if (rc)
         goto out;
-    /* Column-major LAPACK sees our lower triangle as its upper one; its eigenvectors, one a column,
-     * come out one a row for us, in rising order. */
-    lapack_int info =
-        LAPACKE_dsyevr(LAPACK_COL_MAJOR, 'V', 'I', 'U', order, a, order, 0, 0,
-                       order - (lapack_int)k + 1, order, 0, &found, w, vectors, order, support);
-    if (info == LAPACK_WORK_MEMORY_ERROR || info == LAPACK_TRANSPOSE_MEMORY_ERROR) {
-        rc = ovr_nomem(err, "the eigenvectors of a covariance matrix");
-        goto out;
+    /* LAPACK's order is rising; that of -T is ours. */
+    for (size_t i = 0; i < n; i++) {
+        d[i] = -diagonal[i];
+        e[i] = i + 1 < n ? -off[i] : 0;
     }
-    if (info || found != (lapack_int)k) {
-        rc = ovr_fail(err, OVR_INTERNAL, NULL, "LAPACK's dsyevr failed with info %d", (int)info);
-        goto out;
-    }
-    for (size_t i = 0; i < k; i++)
-        values[i] = w[k - 1 - i];
-    for (size_t i = 0; i < k / 2; i++)
-        for (size_t j = 0; j < n; j++) {
-            double *upper = vectors + i * n + j, *lower = vectors + (k - 1 - i) * n + j;
-            double swap = *upper;
-            *upper = *lower;
-            *lower = swap;
-        }
+    lapack_logical relative = 1;
+    lapack_int info = LAPACKE_dstemr(LAPACK_COL_MAJOR, 'V', 'I', order, d, e, 0, 0,
+                                     (lapack_int)first + 1, (lapack_int)(first + k), &found, w,
+                                     vectors, order, (lapack_int)k, support, &relative);
+    if (info == LAPACK_WORK_MEMORY_ERROR)
+        rc = ovr_nomem(err, "the eigenvectors of a tridiagonal matrix");
+    else if (info || found != (lapack_int)k)
+        rc = ovr_fail(err, OVR_INTERNAL, NULL, "LAPACK's dstemr failed with info %d", (int)info);
+    for (size_t i = 0; !rc && i < k; i++)
+        values[i] = -w[i];
 out:
-    free(w);
+    free(d);
     free(support);
     return rc;
+}
+
+size_t linalg_tridiagonal_memory(size_t n, size_t k) {
+    return (3 + 18) * n * sizeof(double) + (10 * n + 2 * k) * sizeof(lapack_int);
 }
 
 /* SSE3: every x86-64 processor that OpenBLAS supports. */
