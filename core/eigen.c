@@ -131,17 +131,16 @@ static size_t part_start(size_t i, size_t part) {
     return (size_t)((double)i * sqrt((double)part / PARTS)) / 8 * 8;
 }
 
-/* Partial vectors of A v, V v and W v. Most of the time goes into reading A, so every other row
- * is multiplied from the matrix' end: what was read last is still in the cache. */
+/* Partial vectors of A v, V v and W v. Reading A takes most of the time of the whole. */
 static void multiply(struct member *member, struct eigen *eigen, const struct panel *panel,
                      size_t i, const double *v) {
     size_t n = eigen->n, first, end;
     team_share(member, PARTS, &first, &end);
-    for (size_t p = first; p < end; p++) {
-        size_t part = i % 2 ? first + end - 1 - p : p;
+    for (size_t part = first; part < end; part++) {
+        double *sums = eigen->parts + part * n;
         size_t from = part_start(i, part), to = part_start(i, part + 1);
-        memset(eigen->parts + part * n, 0, to * sizeof *v);
-        eigen->kernels->symmetric_product(eigen->a, n, from, to, i % 2, v, eigen->parts + part * n);
+        memset(sums, 0, to * sizeof *sums);
+        eigen->kernels->symmetric_product(eigen->a, n, from, to, v, sums);
     }
     size_t per_matrix = (panel->filled + DOTS - 1) / DOTS;
     for (size_t t = (size_t)member->rank; t < 2 * per_matrix; t += (size_t)member->size) {

@@ -72,8 +72,8 @@ struct kernels {
 
     /* The part that rows first .. end - 1 of a symmetric matrix's lower triangle have in its
      * product with v, each element read once and used in both of its places: y[0 .. end - 1] += …
-     * float64 in either build. Rows in rising or, with `falling`, in falling order. */
-    void (*symmetric_product)(const double *a, size_t stride, size_t first, size_t end, int falling,
+     * float64 in either build. */
+    void (*symmetric_product)(const double *a, size_t stride, size_t first, size_t end,
                               const double *v, double *y);
 };
 

@@ -286,13 +286,10 @@ static void some_rows(const double *restrict a, size_t stride, size_t first, siz
     }
 }
 
-static void symmetric_product(const double *a, size_t stride, size_t first, size_t end, int falling,
+static void symmetric_product(const double *a, size_t stride, size_t first, size_t end,
                               const double *v, double *y) {
-    size_t n_blocks = (end - first + TOGETHER - 1) / TOGETHER;
-    for (size_t b = 0; b < n_blocks; b++) {
-        size_t row = first + (falling ? n_blocks - 1 - b : b) * TOGETHER;
+    for (size_t row = first; row < end; row += TOGETHER)
         some_rows(a, stride, row, end - row < TOGETHER ? end - row : TOGETHER, v, y);
-    }
 }
 
 extern const struct kernels PASTE(kernels_, ISA);
