@@ -17,7 +17,8 @@
 /* The `k` largest eigenvalues of the symmetric n×n matrix `a` (lower triangle; all of it is
  * spoilt), in falling order, into `values` (k), with unit eigenvectors in the rows of `vectors`
  * (k×n). 1 <= k <= n < 2^31; elements are 0 or of a size between 1e-140 and 1e140. *stop (or NULL)
- * asks for OVR_STOPPED. OVR_INVALID where an element is not finite. */
+ * asks for OVR_STOPPED; it is looked at between panels and slices, but T y = λ y, half a second
+ * for n = 3072 and k = 781, ends first. OVR_INVALID where an element is not finite. */
 int eigen_symmetric(struct team *team, const struct kernels *kernels, size_t n, size_t k, double *a,
                     double *values, double *vectors, const _Atomic int *stop, struct ovr_err *err);
 

@@ -364,8 +364,8 @@ static void steps_follow_each_other(void **state) {
     (void)state;
     const struct preprocess_step steps[] = {standardize,
                                             {PREPROCESS_PCA, .components = 6},
-                                            standardize,
-                                            {PREPROCESS_PCA, .components = 3}};
+                                            {PREPROCESS_PCA, .components = 3},
+                                            standardize};
     struct team *team = new_team(2);
     struct samples samples = correlated_samples(ROWS, D);
     for (size_t n = 0; n <= COUNT(steps); n++) {
