@@ -71,6 +71,46 @@ static void turn_pair(const double *diagonal, double off, size_t number, double 
     vector[1] = s;
 }
 
+/* -T, whose eigenvalues rise where those of T fall. */
+static void negate(size_t n, const double *diagonal, const double *off, double *d, double *e) {
+    for (size_t i = 0; i < n; i++) {
+        d[i] = -diagonal[i];
+        e[i] = i + 1 < n ? -off[i] : 0;
+    }
+}
+
+static void sort_pairs(size_t n, size_t k, double *values, double *vectors) {
+    for (size_t i = 0; i < k; i++) {
+        size_t least = i;
+        for (size_t j = i + 1; j < k; j++)
+            least = values[j] < values[least] ? j : least;
+        double value = values[i], *x = vectors + i * n, *y = vectors + least * n;
+        values[i] = values[least];
+        values[least] = value;
+        for (size_t j = 0; least != i && j < n; j++) {
+            double swap = x[j];
+            x[j] = y[j];
+            y[j] = swap;
+        }
+    }
+}
+
+/* Bisection and inverse iteration: slower, and it comes to terms with very tight clusters on which
+ * dstemr gives up. `lists` has room for 2·n + k numbers. */
+static lapack_int iterate_inverse(size_t n, size_t first, size_t k, const double *d,
+                                  const double *e, double *w, double *vectors, lapack_int *lists) {
+    lapack_int order = (lapack_int)n, found = 0, n_blocks, *block = lists, *end = lists + n;
+    lapack_int info =
+        LAPACKE_dstebz('I', 'B', order, 0, 0, (lapack_int)first + 1, (lapack_int)(first + k), 0, d,
+                       e, &found, &n_blocks, w, block, end);
+    if (!info && found == (lapack_int)k)
+        info = LAPACKE_dstein(LAPACK_COL_MAJOR, order, d, e, found, w, block, end, vectors, order,
+                              lists + 2 * n);
+    if (!info && found == (lapack_int)k)
+        sort_pairs(n, k, w, vectors);
+    return info ? info : (lapack_int)k - found;
+}
+
 int linalg_tridiagonal(size_t n, size_t first, size_t k, const double *diagonal, const double *off,
                        double *values, double *vectors, struct ovr_err *err) {
     for (size_t i = 0; n == 2 && i < k; i++)
@@ -78,33 +118,34 @@ int linalg_tridiagonal(size_t n, size_t first, size_t k, const double *diagonal,
     if (n == 2)
         return 0;
     double *d = ovr_malloc(3 * n, sizeof *d), *e = d + n, *w = e + n;
-    lapack_int *support = ovr_malloc(2 * k, sizeof *support), found = 0, order = (lapack_int)n;
-    int rc = d && support ? 0 : ovr_nomem(err, "the eigenvectors of a tridiagonal matrix");
+    lapack_int *lists = ovr_malloc(2 * n + k, sizeof *lists), found = 0, order = (lapack_int)n;
+    int rc = d && lists ? 0 : ovr_nomem(err, "the eigenvectors of a tridiagonal matrix");
     if (rc)
         goto out;
-    /* LAPACK's order is rising; that of -T is ours. */
-    for (size_t i = 0; i < n; i++) {
-        d[i] = -diagonal[i];
-        e[i] = i + 1 < n ? -off[i] : 0;
-    }
+    negate(n, diagonal, off, d, e);
     lapack_logical relative = 1;
     lapack_int info = LAPACKE_dstemr(LAPACK_COL_MAJOR, 'V', 'I', order, d, e, 0, 0,
                                      (lapack_int)first + 1, (lapack_int)(first + k), &found, w,
-                                     vectors, order, (lapack_int)k, support, &relative);
+                                     vectors, order, (lapack_int)k, lists, &relative);
+    if (info > 0 || (!info && found != (lapack_int)k)) {
+        negate(n, diagonal, off, d, e);
+        info = iterate_inverse(n, first, k, d, e, w, vectors, lists);
+    }
     if (info == LAPACK_WORK_MEMORY_ERROR)
         rc = ovr_nomem(err, "the eigenvectors of a tridiagonal matrix");
-    else if (info || found != (lapack_int)k)
-        rc = ovr_fail(err, OVR_INTERNAL, NULL, "LAPACK's dstemr failed with info %d", (int)info);
+    else if (info)
+        rc = ovr_fail(err, OVR_INTERNAL, NULL, "LAPACK's eigensolver failed with info %d",
+                      (int)info);
     for (size_t i = 0; !rc && i < k; i++)
         values[i] = -w[i];
 out:
     free(d);
-    free(support);
+    free(lists);
     return rc;
 }
 
 size_t linalg_tridiagonal_memory(size_t n, size_t k) {
-    return (3 + 18) * n * sizeof(double) + (10 * n + 2 * k) * sizeof(lapack_int);
+    return (3 + 18) * n * sizeof(double) + (2 * n + k + 10 * n) * sizeof(lapack_int);
 }
 
 /* SSE3: every x86-64 processor that OpenBLAS supports. */

@@ -161,6 +161,21 @@ static void rank_deficient(void **state) {
     check(N, 2, new_doubles(N * N));
 }
 
+/* Wilkinson's matrices, weakly joined: clusters on which dstemr gives up, for all vectors. */
+static void glued_wilkinson_matrices(void **state) {
+    (void)state;
+    enum { ONE = 21, COPIES = 5, ALL = ONE * COPIES };
+    for (size_t k = 0; k < 4; k++) {
+        double *a = new_doubles(ALL * ALL), glue = pow(10, -14 + 2 * (double)k);
+        for (size_t i = 0; i < ALL; i++) {
+            a[i * ALL + i] = fabs((double)(i % ONE) - ONE / 2);
+            if (i)
+                a[i * ALL + i - 1] = a[(i - 1) * ALL + i] = i % ONE ? 1 : glue;
+        }
+        check(ALL, k ? ALL / k : ALL, a);
+    }
+}
+
 /* Rows with nothing to reflect, and blocks that fall apart. */
 static void sparse_matrices(void **state) {
     (void)state;
@@ -247,10 +262,15 @@ static void stop_flag_is_obeyed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_matrices),        cmocka_unit_test(by_hand),
-        cmocka_unit_test(clustered_spectra),      cmocka_unit_test(rank_deficient),
-        cmocka_unit_test(sparse_matrices),        cmocka_unit_test(very_large_and_small_elements),
-        cmocka_unit_test(same_bits_for_any_team), cmocka_unit_test(not_finite_is_refused),
+        cmocka_unit_test(random_matrices),
+        cmocka_unit_test(by_hand),
+        cmocka_unit_test(clustered_spectra),
+        cmocka_unit_test(rank_deficient),
+        cmocka_unit_test(glued_wilkinson_matrices),
+        cmocka_unit_test(sparse_matrices),
+        cmocka_unit_test(very_large_and_small_elements),
+        cmocka_unit_test(same_bits_for_any_team),
+        cmocka_unit_test(not_finite_is_refused),
         cmocka_unit_test(stop_flag_is_obeyed),
     };
     return cmocka_run_group_tests_name("core/eigen", tests, start_blas, NULL);
