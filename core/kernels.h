@@ -104,6 +104,12 @@ struct kernels {
     /* Its gradient: g[unit_j] += value_j · delta. */
     void (*sparse_write)(const uint8_t *unit, const real *value, size_t n, const real *delta,
                          size_t width, real *g);
+
+    /* The part that rows first .. end - 1 of a symmetric matrix's lower triangle have in its
+     * product with v, each element read once and used in both of its places: y[0 .. end - 1] += …
+     * float64 in either build. */
+    void (*symmetric_product)(const double *a, size_t stride, size_t first, size_t end,
+                              const double *v, double *y);
 };
 
 /* The variant for this level, ISA_AUTO for the best. NULL if this processor cannot run it. */

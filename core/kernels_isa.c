@@ -449,6 +449,54 @@ static void active_product(const uint32_t *count, const uint8_t *row, const real
             }
 }
 
+/* Eight rows at once: enough streams from memory, and y is read and written once for all of them.
+ */
+enum { TOGETHER = 8 };
+
+static void eight_rows(const double *restrict a, size_t stride, size_t n, const double *restrict v,
+                       const double *restrict w, double *restrict y, double *restrict dots) {
+    const double *restrict a0 = a, *restrict a1 = a0 + stride, *restrict a2 = a1 + stride;
+    const double *restrict a3 = a2 + stride, *restrict a4 = a3 + stride, *restrict a5 = a4 + stride;
+    const double *restrict a6 = a5 + stride, *restrict a7 = a6 + stride;
+    double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3, s4, s5, s6, s7)
+    for (size_t j = 0; j < n; j++) {
+        s0 += a0[j] * v[j], s1 += a1[j] * v[j], s2 += a2[j] * v[j], s3 += a3[j] * v[j];
+        s4 += a4[j] * v[j], s5 += a5[j] * v[j], s6 += a6[j] * v[j], s7 += a7[j] * v[j];
+        y[j] += w[0] * a0[j] + w[1] * a1[j] + w[2] * a2[j] + w[3] * a3[j] + w[4] * a4[j] +
+                w[5] * a5[j] + w[6] * a6[j] + w[7] * a7[j];
+    }
+    dots[0] = s0, dots[1] = s1, dots[2] = s2, dots[3] = s3;
+    dots[4] = s4, dots[5] = s5, dots[6] = s6, dots[7] = s7;
+}
+
+/* Row `first` and the n - 1 after it: the columns before `first`, then the triangle. */
+static void some_rows(const double *restrict a, size_t stride, size_t first, size_t n,
+                      const double *restrict v, double *restrict y) {
+    double dots[TOGETHER] = {0};
+    size_t from = 0;
+    if (n == TOGETHER) {
+        eight_rows(a + first * stride, stride, first, v, v + first, y, dots);
+        from = first;
+    }
+    for (size_t i = first; i < first + n; i++) {
+        const double *row = a + i * stride;
+        double dot = dots[i - first];
+#pragma omp simd reduction(+ : dot)
+        for (size_t j = from; j < i; j++) {
+            y[j] += v[i] * row[j];
+            dot += row[j] * v[j];
+        }
+        y[i] += dot + row[i] * v[i];
+    }
+}
+
+static void symmetric_product(const double *a, size_t stride, size_t first, size_t end,
+                              const double *v, double *y) {
+    for (size_t row = first; row < end; row += TOGETHER)
+        some_rows(a, stride, row, end - row < TOGETHER ? end - row : TOGETHER, v, y);
+}
+
 extern const struct kernels PASTE(kernels_, ISA);
 
 const struct kernels PASTE(kernels_, ISA) = {
@@ -468,4 +516,5 @@ const struct kernels PASTE(kernels_, ISA) = {
     .update = update,
     .sparse_read = sparse_read,
     .sparse_write = sparse_write,
+    .symmetric_product = symmetric_product,
 };

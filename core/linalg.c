@@ -13,8 +13,10 @@
 
 #ifdef OVR_FLOAT64
 #define GEMM cblas_dgemm
+#define SYRK cblas_dsyrk
 #else
 #define GEMM cblas_sgemm
+#define SYRK cblas_ssyrk
 #endif
 
 static void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, size_t m, size_t n, size_t k,
@@ -39,39 +41,111 @@ void linalg_gemm_tn(size_t m, size_t n, size_t k, const real *a, size_t lda, con
     gemm(CblasTrans, CblasNoTrans, m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
-int linalg_eigh(size_t n, size_t k, double *a, double *values, double *vectors,
-                struct ovr_err *err) {
-    double *w = ovr_malloc(n, sizeof *w);
-    lapack_int *support = ovr_malloc(2 * n, sizeof *support), found = 0, order = (lapack_int)n;
-    int rc = w && support ? 0 : ovr_nomem(err, "the eigenvectors of a covariance matrix");
+void linalg_syrk(size_t n, size_t k, const real *a, size_t lda, real *c, size_t ldc) {
+    SYRK(CblasRowMajor, CblasLower, CblasTrans, (blasint)n, (blasint)k, 1, a, (blasint)lda, 0, c,
+         (blasint)ldc);
+}
+
+void linalg_gemm64(int a_transposed, int b_transposed, size_t m, size_t n, size_t k, double alpha,
+                   const double *a, size_t lda, const double *b, size_t ldb, double beta, double *c,
+                   size_t ldc) {
+    cblas_dgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans,
+                b_transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, alpha,
+                a, (blasint)lda, b, (blasint)ldb, beta, c, (blasint)ldc);
+}
+
+void linalg_gemv64(int a_transposed, size_t m, size_t n, double alpha, const double *a, size_t lda,
+                   const double *x, double beta, double *y) {
+    cblas_dgemv(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n,
+                alpha, a, (blasint)lda, x, 1, beta, y, 1);
+}
+
+/* The pairs of a 2×2 matrix, which dstemr takes for one another when it is asked for one of them
+ * and the larger eigenvalue is not the one of larger size. */
+static void turn_pair(const double *diagonal, double off, size_t number, double *value,
+                      double *vector) {
+    double angle = 0.5 * atan2(2 * off, diagonal[0] - diagonal[1]) + (double)number * acos(0);
+    double c = cos(angle), s = sin(angle);
+    *value = c * c * diagonal[0] + 2 * c * s * off + s * s * diagonal[1];
+    vector[0] = c;
+    vector[1] = s;
+}
+
+/* -T, whose eigenvalues rise where those of T fall. */
+static void negate(size_t n, const double *diagonal, const double *off, double *d, double *e) {
+    for (size_t i = 0; i < n; i++) {
+        d[i] = -diagonal[i];
+        e[i] = i + 1 < n ? -off[i] : 0;
+    }
+}
+
+static void sort_pairs(size_t n, size_t k, double *values, double *vectors) {
+    for (size_t i = 0; i < k; i++) {
+        size_t least = i;
+        for (size_t j = i + 1; j < k; j++)
+            least = values[j] < values[least] ? j : least;
+        double value = values[i], *x = vectors + i * n, *y = vectors + least * n;
+        values[i] = values[least];
+        values[least] = value;
+        for (size_t j = 0; least != i && j < n; j++) {
+            double swap = x[j];
+            x[j] = y[j];
+            y[j] = swap;
+        }
+    }
+}
+
+/* Bisection and inverse iteration: slower, and it comes to terms with very tight clusters on which
+ * dstemr gives up. `lists` has room for 2·n + k numbers. */
+static lapack_int iterate_inverse(size_t n, size_t first, size_t k, const double *d,
+                                  const double *e, double *w, double *vectors, lapack_int *lists) {
+    lapack_int order = (lapack_int)n, found = 0, n_blocks, *block = lists, *end = lists + n;
+    lapack_int info =
+        LAPACKE_dstebz('I', 'B', order, 0, 0, (lapack_int)first + 1, (lapack_int)(first + k), 0, d,
+                       e, &found, &n_blocks, w, block, end);
+    if (!info && found == (lapack_int)k)
+        info = LAPACKE_dstein(LAPACK_COL_MAJOR, order, d, e, found, w, block, end, vectors, order,
+                              lists + 2 * n);
+    if (!info && found == (lapack_int)k)
+        sort_pairs(n, k, w, vectors);
+    return info ? info : (lapack_int)k - found;
+}
+
+int linalg_tridiagonal(size_t n, size_t first, size_t k, const double *diagonal, const double *off,
+                       double *values, double *vectors, struct ovr_err *err) {
+    for (size_t i = 0; n == 2 && i < k; i++)
+        turn_pair(diagonal, off[0], first + i, values + i, vectors + 2 * i);
+    if (n == 2)
+        return 0;
+    double *d = ovr_malloc(3 * n, sizeof *d), *e = d + n, *w = e + n;
+    lapack_int *lists = ovr_malloc(2 * n + k, sizeof *lists), found = 0, order = (lapack_int)n;
+    int rc = d && lists ? 0 : ovr_nomem(err, "the eigenvectors of a tridiagonal matrix");
     if (rc)
         goto out;
-    /* Column-major LAPACK sees our lower triangle as its upper one; its eigenvectors, one a column,
-     * come out one a row for us, in rising order. */
-    lapack_int info =
-        LAPACKE_dsyevr(LAPACK_COL_MAJOR, 'V', 'I', 'U', order, a, order, 0, 0,
-                       order - (lapack_int)k + 1, order, 0, &found, w, vectors, order, support);
-    if (info == LAPACK_WORK_MEMORY_ERROR || info == LAPACK_TRANSPOSE_MEMORY_ERROR) {
-        rc = ovr_nomem(err, "the eigenvectors of a covariance matrix");
-        goto out;
+    negate(n, diagonal, off, d, e);
+    lapack_logical relative = 1;
+    lapack_int info = LAPACKE_dstemr(LAPACK_COL_MAJOR, 'V', 'I', order, d, e, 0, 0,
+                                     (lapack_int)first + 1, (lapack_int)(first + k), &found, w,
+                                     vectors, order, (lapack_int)k, lists, &relative);
+    if (info > 0 || (!info && found != (lapack_int)k)) {
+        negate(n, diagonal, off, d, e);
+        info = iterate_inverse(n, first, k, d, e, w, vectors, lists);
     }
-    if (info || found != (lapack_int)k) {
-        rc = ovr_fail(err, OVR_INTERNAL, NULL, "LAPACK's dsyevr failed with info %d", (int)info);
-        goto out;
-    }
-    for (size_t i = 0; i < k; i++)
-        values[i] = w[k - 1 - i];
-    for (size_t i = 0; i < k / 2; i++)
-        for (size_t j = 0; j < n; j++) {
-            double *upper = vectors + i * n + j, *lower = vectors + (k - 1 - i) * n + j;
-            double swap = *upper;
-            *upper = *lower;
-            *lower = swap;
-        }
+    if (info == LAPACK_WORK_MEMORY_ERROR)
+        rc = ovr_nomem(err, "the eigenvectors of a tridiagonal matrix");
+    else if (info)
+        rc = ovr_fail(err, OVR_INTERNAL, NULL, "LAPACK's eigensolver failed with info %d",
+                      (int)info);
+    for (size_t i = 0; !rc && i < k; i++)
+        values[i] = -w[i];
 out:
-    free(w);
-    free(support);
+    free(d);
+    free(lists);
     return rc;
+}
+
+size_t linalg_tridiagonal_memory(size_t n, size_t k) {
+    return (3 + 18) * n * sizeof(double) + (2 * n + k + 10 * n) * sizeof(lapack_int);
 }
 
 /* SSE3: every x86-64 processor that OpenBLAS supports. */

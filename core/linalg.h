@@ -22,11 +22,24 @@ void linalg_gemm_nt(size_t m, size_t n, size_t k, const real *a, size_t lda, con
 void linalg_gemm_tn(size_t m, size_t n, size_t k, const real *a, size_t lda, const real *b,
                     size_t ldb, real beta, real *c, size_t ldc);
 
-/* The `k` largest eigenvalues of the symmetric n×n matrix `a` (lower triangle; spoilt), in falling
- * order, into `values` (k), with unit eigenvectors in the rows of `vectors` (k×n). float64. Cannot
- * be interrupted: about 7 s for n = 3072. */
-int linalg_eigh(size_t n, size_t k, double *a, double *values, double *vectors,
-                struct ovr_err *err);
+/* The lower triangle of c (n×n) = aᵀ · a, a stored k×n. */
+void linalg_syrk(size_t n, size_t k, const real *a, size_t lda, real *c, size_t ldc);
+
+/* Products in float64, in either build: c = alpha·op(a)·op(b) + beta·c. */
+void linalg_gemm64(int a_transposed, int b_transposed, size_t m, size_t n, size_t k, double alpha,
+                   const double *a, size_t lda, const double *b, size_t ldb, double beta, double *c,
+                   size_t ldc);
+
+/* y = alpha·op(a)·x + beta·y with an m×n matrix a, float64. */
+void linalg_gemv64(int a_transposed, size_t m, size_t n, double alpha, const double *a, size_t lda,
+                   const double *x, double beta, double *y);
+
+/* The eigenvalues number first .. first + k - 1, in falling order from number 0 on, of the
+ * symmetric tridiagonal n×n matrix with this diagonal and these n - 1 elements beside it, into
+ * `values` (k), with unit eigenvectors in the rows of `vectors` (k×n). */
+int linalg_tridiagonal(size_t n, size_t first, size_t k, const double *diagonal, const double *off,
+                       double *values, double *vectors, struct ovr_err *err);
+size_t linalg_tridiagonal_memory(size_t n, size_t k); /* bytes that it needs meanwhile */
 
 /* Chooses the kernel and checks it; call it first thing in main(). When the environment does not
  * name a kernel in OPENBLAS_CORETYPE, or `kernel` is not NULL, the environment is set and the

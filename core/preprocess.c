@@ -1,5 +1,6 @@
 #include "core/preprocess.h"
 
+#include "core/eigen.h"
 #include "core/linalg.h"
 
 #include <math.h>
@@ -8,10 +9,11 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS = 512, /* rows transformed at once */
-    SUM_BLOCKS = 64,  /* partial sums of a fit, whatever the number of rows */
-    SLICE_ROWS = 32,  /* rows of a block that one member transforms at once */
-    TILE = 256,       /* columns of the covariance that one member works on at once */
+    APPLY_ROWS = 512,  /* rows that one member projects at once */
+    BLOCK_ROWS = 1024, /* rows whose products are added up in `real`, the blocks in float64 */
+    SLICE_ROWS = 32,   /* rows of a fit that one member transforms at once */
+    SUM_BLOCKS = 64,   /* partial sums of a fit, whatever the number of rows */
+    TILE = 384,        /* columns and rows of the covariance that one member works on at once */
 };
 
 void preprocess_release(struct preprocess *preprocess) {
@@ -38,31 +40,44 @@ static size_t widest(const struct preprocess *preprocess) {
     return width;
 }
 
-static void apply_step(const struct fitted_step *step, real *x, size_t n, real *out) {
-    size_t d = step->n_in;
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < d; j++)
-            x[i * d + j] -= step->mean[j];
-    if (step->kind == PREPROCESS_PCA) {
-        linalg_gemm_nt(n, step->n_out, d, x, d, step->components, d, 0, out, step->n_out);
-        return;
+/* One row through the steps from number s on, up to a projection, for which it is centred. Returns
+ * the number of that step, or n_steps. */
+static size_t shift_row(const struct preprocess *preprocess, size_t s, real *restrict x) {
+    for (; s < preprocess->n_steps; s++) {
+        const struct fitted_step *step = &preprocess->steps[s];
+        const real *restrict mean = step->mean, *restrict scale = step->scale;
+        if (step->kind == PREPROCESS_PCA) {
+#pragma omp simd
+            for (size_t j = 0; j < step->n_in; j++)
+                x[j] -= mean[j];
+            break;
+        }
+#pragma omp simd
+        for (size_t j = 0; j < step->n_in; j++)
+            x[j] = (x[j] - mean[j]) * scale[j];
     }
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < d; j++)
-            out[i * d + j] = x[i * d + j] * step->scale[j];
+    return s;
 }
 
-/* Rows first .. first + n − 1 of the list through all fitted steps. a and b hold n rows of the
+/* Rows first .. first + n - 1 of the list through all fitted steps. a and b hold n rows of the
  * widest step; returns whichever of them has the result. */
 static real *transform_rows(const struct preprocess *preprocess, const struct samples *samples,
                             const uint32_t *rows, size_t first, size_t n, real *a, real *b) {
-    for (size_t i = 0; i < n; i++)
-        samples_row(samples, rows ? rows[first + i] : first + i, a + i * samples->d);
-    for (size_t s = 0; s < preprocess->n_steps; s++) {
-        apply_step(&preprocess->steps[s], a, n, b);
+    size_t width = samples->d, done = 0;
+    for (size_t i = 0; i < n; i++) {
+        samples_row(samples, rows ? rows[first + i] : first + i, a + i * width);
+        done = shift_row(preprocess, 0, a + i * width);
+    }
+    while (done < preprocess->n_steps) {
+        const struct fitted_step *step = &preprocess->steps[done++];
+        linalg_gemm_nt(n, step->n_out, width, a, width, step->components, width, 0, b, step->n_out);
         real *swap = a;
         a = b;
         b = swap;
+        width = step->n_out;
+        size_t from = done;
+        for (size_t i = 0; i < n; i++)
+            done = shift_row(preprocess, from, a + i * width);
     }
     return a;
 }
@@ -74,23 +89,32 @@ struct fit {
     size_t n_rows, width;  /* values a row after those steps */
     const double *mean;    /* sums of (x − mean)² instead of sums of x; may be NULL */
     double *parts;         /* SUM_BLOCKS×width */
-    real *rows_a, *rows_b; /* for each member: BLOCK_ROWS of the widest step */
+    real *rows_a, *rows_b; /* for each member: the widest step's rows */
     size_t room;           /* elements of one member's rows_a */
     real *block;           /* covariance: BLOCK_ROWS centred rows, shared */
-    real *products;        /* covariance: for each member width×TILE */
+    real *products;        /* covariance: for each member TILE×TILE */
     double *covariance;    /* width×width, lower triangle */
+    _Atomic size_t tile;   /* the next one that nobody works on */
     const _Atomic int *stop;
     _Atomic int stopped;
     real *out; /* apply */
 };
 
-static void sum_rows(const struct fit *fit, const real *x, size_t n, double *sums) {
+static void sum_rows(const struct fit *fit, const real *restrict x, size_t n,
+                     double *restrict sums) {
     size_t width = fit->width;
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < width; j++) {
-            double value = x[i * width + j], off = fit->mean ? value - fit->mean[j] : 0;
-            sums[j] += fit->mean ? off * off : value;
+    const double *restrict mean = fit->mean;
+    for (size_t i = 0; i < n; i++, x += width) {
+        if (mean) {
+#pragma omp simd
+            for (size_t j = 0; j < width; j++)
+                sums[j] += (x[j] - mean[j]) * (x[j] - mean[j]);
+        } else {
+#pragma omp simd
+            for (size_t j = 0; j < width; j++)
+                sums[j] += x[j];
         }
+    }
 }
 
 /* Sums over the rows of each feature into parts[0..width-1]. */
@@ -104,7 +128,7 @@ static void sum_features(struct member *member, void *arg) {
         size_t last = fit->n_rows * (block + 1) / SUM_BLOCKS, n;
         memset(sums, 0, fit->width * sizeof *sums);
         for (; row < last; row += n) {
-            n = min_size(BLOCK_ROWS, last - row);
+            n = min_size(SLICE_ROWS, last - row);
             if (fit->stop && atomic_load(fit->stop))
                 fit->stopped = 1;
             if (fit->stopped)
@@ -118,18 +142,48 @@ static void sum_features(struct member *member, void *arg) {
     team_sum(member, fit->parts, SUM_BLOCKS, fit->width);
 }
 
-/* Adds this block's part of Xᵀ X to the lower triangle: tile t has columns t·TILE … and the rows
- * from there on. */
-static void add_tiles(struct member *member, struct fit *fit, size_t n) {
-    size_t width = fit->width;
-    real *product = fit->products + (size_t)member->rank * width * TILE;
-    for (size_t t = (size_t)member->rank; t * TILE < width; t += (size_t)member->size) {
-        size_t column = t * TILE, columns = min_size(TILE, width - column), rows = width - column;
-        linalg_gemm_tn(rows, columns, n, fit->block + column, width, fit->block + column, width, 0,
-                       product, columns);
-        for (size_t i = 0; i < rows; i++)
-            for (size_t j = 0; j < columns; j++)
-                fit->covariance[(column + i) * width + column + j] += product[i * columns + j];
+/* Tile number t of the lower triangle of `across` rows of tiles: those off the diagonal come first,
+ * since those on it take half the time and so let the members end together. Returns 0 after the
+ * last one. */
+static int find_tile(size_t t, size_t across, size_t *row, size_t *column) {
+    for (*row = 1; *row < across; ++*row) {
+        if (t < *row) {
+            *column = t;
+            return 1;
+        }
+        t -= *row;
+    }
+    *row = *column = t;
+    return t < across;
+}
+
+/* Adds a tile's product to the covariance, or starts with it. */
+static void add_tile(struct fit *fit, size_t row, size_t column, const real *product, int start) {
+    size_t rows = min_size(TILE, fit->width - row), columns = min_size(TILE, fit->width - column);
+    for (size_t i = 0; i < rows; i++, product += TILE) {
+        double *restrict sums = fit->covariance + (row + i) * fit->width + column;
+        const real *restrict add = product;
+        size_t n = row == column ? i + 1 : columns;
+        if (start)
+            memset(sums, 0, n * sizeof *sums);
+#pragma omp simd
+        for (size_t j = 0; j < n; j++)
+            sums[j] += add[j];
+    }
+}
+
+/* The block's part of Xᵀ X, tile by tile, by whoever comes first. */
+static void multiply_block(struct member *member, struct fit *fit, size_t n, int start) {
+    size_t width = fit->width, i, j;
+    real *product = fit->products + (size_t)member->rank * TILE * TILE;
+    while (find_tile(fit->tile++, (width + TILE - 1) / TILE, &i, &j)) {
+        const real *x = fit->block + i * TILE, *y = fit->block + j * TILE;
+        size_t rows = min_size(TILE, width - i * TILE);
+        if (i == j)
+            linalg_syrk(rows, n, x, width, product, TILE);
+        else
+            linalg_gemm_tn(rows, TILE, n, x, width, y, width, 0, product, TILE);
+        add_tile(fit, i * TILE, j * TILE, product, start);
     }
 }
 
@@ -140,9 +194,11 @@ static void centre_slice(struct fit *fit, size_t rank, size_t first, size_t n, r
     size_t width = fit->width;
     const real *x = transform_rows(fit->preprocess, fit->samples, fit->rows, first, n,
                                    fit->rows_a + rank * fit->room, fit->rows_b + rank * fit->room);
+    const double *restrict mean = fit->mean;
     for (size_t i = 0; i < n; i++)
+#pragma omp simd
         for (size_t j = 0; j < width; j++)
-            out[i * width + j] = (real)(x[i * width + j] - fit->mean[j]);
+            out[i * width + j] = (real)(x[i * width + j] - mean[j]);
 }
 
 static void sum_covariance(struct member *member, void *arg) {
@@ -154,12 +210,14 @@ static void sum_covariance(struct member *member, void *arg) {
             fit->stopped = 1;
             return;
         }
+        if (member->rank == 0)
+            fit->tile = 0;
         team_share(member, (n + SLICE_ROWS - 1) / SLICE_ROWS, &from, &to);
         for (size_t i = from * SLICE_ROWS; i < min_size(to * SLICE_ROWS, n); i += SLICE_ROWS)
             centre_slice(fit, (size_t)member->rank, row + i, min_size(SLICE_ROWS, n - i),
                          fit->block + i * fit->width);
         team_barrier(member);
-        add_tiles(member, fit, n);
+        multiply_block(member, fit, n, row == 0);
     }
 }
 
@@ -225,9 +283,9 @@ static int fit_pca(struct fit *fit, struct team *team, const struct preprocess_s
                         wanted, width, fit->n_rows, most);
     double *axes = ovr_malloc(wanted * width, sizeof *axes);
     step->variance = ovr_malloc(wanted, sizeof *step->variance);
-    fit->covariance = ovr_calloc(width * width, sizeof *fit->covariance);
+    fit->covariance = ovr_malloc(width * width, sizeof *fit->covariance);
     fit->block = ovr_malloc(BLOCK_ROWS * width, sizeof *fit->block);
-    fit->products = ovr_malloc((size_t)team_size(team) * width * TILE, sizeof *fit->products);
+    fit->products = ovr_malloc((size_t)team_size(team) * TILE * TILE, sizeof *fit->products);
     int rc = 0;
     if (!axes || !step->variance || !fit->covariance || !fit->block || !fit->products) {
         rc = ovr_nomem(err, "a covariance matrix");
@@ -239,13 +297,19 @@ static int fit_pca(struct fit *fit, struct team *team, const struct preprocess_s
     if (rc)
         goto out;
     double total = 0, divisor = fit->n_rows > 1 ? (double)(fit->n_rows - 1) : 1;
-    for (size_t i = 0; i < width * width; i++)
-        fit->covariance[i] /= divisor;
     for (size_t j = 0; j < width; j++)
-        total += fit->covariance[j * width + j];
-    rc = linalg_eigh(width, wanted, fit->covariance, step->variance, axes, err);
+        total += fit->covariance[j * width + j] / divisor;
+    if (!isfinite(total)) {
+        rc = ovr_fail(err, OVR_INVALID, "/preprocess",
+                      "pca cannot use values that are not finite or too large to be squared");
+        goto out;
+    }
+    rc = eigen_symmetric(team, kernels_get(ISA_AUTO), width, wanted, fit->covariance,
+                         step->variance, axes, fit->stop, err);
     if (rc)
         goto out;
+    for (size_t k = 0; k < wanted; k++)
+        step->variance[k] /= divisor;
     step->n_out = count_components(config, step->variance, wanted, total);
     step->components = ovr_malloc(step->n_out * width, sizeof *step->components);
     if (!step->components)
@@ -294,8 +358,8 @@ out:
     return rc;
 }
 
-static int rows_new(struct fit *fit, size_t width, int members, struct ovr_err *err) {
-    fit->room = BLOCK_ROWS * width;
+static int rows_new(struct fit *fit, size_t room, int members, struct ovr_err *err) {
+    fit->room = room;
     fit->rows_a = ovr_malloc((size_t)members * fit->room, sizeof(real));
     fit->rows_b = ovr_malloc((size_t)members * fit->room, sizeof(real));
     return fit->rows_a && fit->rows_b ? 0 : ovr_nomem(err, "rows on their way through the steps");
@@ -308,7 +372,7 @@ int preprocess_fit(struct preprocess *preprocess, struct team *team, const struc
     struct fit fit = {
         .preprocess = preprocess, .samples = samples, .rows = rows, .n_rows = n_rows, .stop = stop};
     /* No step widens a row. */
-    int rc = rows_new(&fit, samples->d, team_size(team), err);
+    int rc = rows_new(&fit, SLICE_ROWS * samples->d, team_size(team), err);
     fit.parts = ovr_malloc(SUM_BLOCKS * samples->d, sizeof *fit.parts);
     if (!rc && !fit.parts)
         rc = ovr_nomem(err, "the sums of the features");
@@ -323,11 +387,11 @@ int preprocess_fit(struct preprocess *preprocess, struct team *team, const struc
 static void apply_blocks(struct member *member, void *arg) {
     struct fit *fit = arg;
     size_t rank = (size_t)member->rank, first, end, n;
-    size_t n_blocks = (fit->n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    size_t n_blocks = (fit->n_rows + APPLY_ROWS - 1) / APPLY_ROWS;
     team_share(member, n_blocks, &first, &end);
     for (size_t block = first; block < end; block++) {
-        size_t row = block * BLOCK_ROWS;
-        n = min_size(BLOCK_ROWS, fit->n_rows - row);
+        size_t row = block * APPLY_ROWS;
+        n = min_size(APPLY_ROWS, fit->n_rows - row);
         if (fit->stop && atomic_load(fit->stop)) {
             fit->stopped = 1;
             return;
@@ -349,7 +413,7 @@ int preprocess_apply(const struct preprocess *preprocess, struct team *team,
                       .width = preprocess_width(preprocess),
                       .out = out,
                       .stop = stop};
-    int rc = rows_new(&fit, widest(preprocess), team_size(team), err);
+    int rc = rows_new(&fit, APPLY_ROWS * widest(preprocess), team_size(team), err);
     if (!rc) {
         team_run(team, apply_blocks, &fit);
         rc = stopped(&fit, err);
@@ -361,18 +425,18 @@ int preprocess_apply(const struct preprocess *preprocess, struct team *team,
 
 size_t preprocess_memory(size_t d, const struct preprocess_step *steps, size_t n_steps,
                          int members) {
-    size_t rows = 2 * (size_t)members * BLOCK_ROWS * d * sizeof(real), most = 0, fitted = 0;
-    rows += SUM_BLOCKS * d * sizeof(double);
+    size_t m = (size_t)members, apply = 2 * m * APPLY_ROWS * d * sizeof(real), most = 0, fitted = 0;
+    size_t fit = 2 * m * SLICE_ROWS * d * sizeof(real) + (SUM_BLOCKS + 1) * d * sizeof(double);
     for (size_t i = 0; i < n_steps; i++) {
         size_t k = steps[i].components ? steps[i].components : d;
         fitted += 2 * d * sizeof(real);
         if (steps[i].kind != PREPROCESS_PCA)
             continue;
-        fitted += k * d * sizeof(real);
-        size_t fit = d * d * sizeof(double) + k * d * sizeof(double) +
-                     (BLOCK_ROWS + (size_t)members * TILE) * d * sizeof(real);
-        most = most > fit ? most : fit;
+        fitted += k * (d * sizeof(real) + sizeof(double));
+        size_t pca = (d + k) * d * sizeof(double) + eigen_memory(d, k, members) +
+                     (BLOCK_ROWS * d + m * TILE * TILE) * sizeof(real);
+        most = most > pca ? most : pca;
         d = k;
     }
-    return rows + most + fitted;
+    return fitted + (apply > fit + most ? apply : fit + most);
 }

@@ -18,7 +18,8 @@ void samples_row(const struct samples *samples, size_t i, real *out) {
         memcpy(out, samples->values + i * samples->d, samples->d * sizeof *out);
         return;
     }
-    const uint8_t *row = samples->bytes + i * samples->stride;
+    const uint8_t *restrict row = samples->bytes + i * samples->stride;
+#pragma omp simd
     for (size_t j = 0; j < samples->d; j++)
         out[j] = row[j];
 }

@@ -392,6 +392,41 @@ static void sparse_read_and_write(void **state) {
             check_sparse(kernels, widths[i], counts[j]);
 }
 
+/* Rows first .. end - 1 of an n×n lower triangle, with nonsense above it. */
+static void check_symmetric(const struct kernels *kernels, size_t n, size_t first, size_t end) {
+    size_t stride = n + 3;
+    double *a = calloc(n * stride, sizeof *a), *v = calloc(n, sizeof *v);
+    double *y = calloc(n, sizeof *y), *expected = calloc(n, sizeof *expected);
+    struct rng rng = test_stream(60);
+    for (size_t i = 0; i < n; i++) {
+        v[i] = rng_normal(&rng);
+        y[i] = expected[i] = rng_normal(&rng);
+        for (size_t j = 0; j < stride; j++)
+            a[i * stride + j] = j <= i ? rng_normal(&rng) : NAN;
+    }
+    for (size_t i = first; i < end; i++)
+        for (size_t j = 0; j <= i; j++) {
+            expected[i] += a[i * stride + j] * v[j];
+            expected[j] += i != j ? a[i * stride + j] * v[i] : 0;
+        }
+    kernels->symmetric_product(a, stride, first, end, v, y);
+    for (size_t i = 0; i < n; i++)
+        assert_near(y[i], expected[i], i < end ? 1e-13 * (double)n : 0);
+    free(a);
+    free(v);
+    free(y);
+    free(expected);
+}
+
+static void symmetric_product(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    const size_t places[][3] = {{1, 0, 1},    {7, 0, 7},      {8, 0, 8},    {9, 0, 9},
+                                {40, 8, 32},  {77, 0, 77},    {77, 16, 69}, {77, 5, 76},
+                                {30, 30, 30}, {101, 100, 101}};
+    for (size_t i = 0; i < COUNT(places); i++)
+        check_symmetric(kernels, places[i][0], places[i][1], places[i][2]);
+}
+
 static void auto_is_the_best(void **state) {
     (void)state;
     assert_ptr_equal(kernels_get(ISA_AUTO), kernels_get(isa_best()));
@@ -420,6 +455,7 @@ int main(void) {
         FOR_ALL(nan_counts_as_active),
         FOR_ALL(update),
         FOR_ALL(sparse_read_and_write),
+        FOR_ALL(symmetric_product),
         cmocka_unit_test(auto_is_the_best),
     };
     return cmocka_run_group_tests_name("core/kernels", tests, NULL, NULL);

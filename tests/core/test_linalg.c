@@ -1,4 +1,4 @@
-/* The door to BLAS and LAPACK: shapes, leading dimensions, beta, and eigenvectors. */
+/* The door to BLAS and LAPACK: shapes, leading dimensions, beta, and tridiagonal matrices. */
 #include "core/linalg.h"
 #include "tests/core/check.h"
 
@@ -37,43 +37,96 @@ static void products(void **state) {
     }
 }
 
-/* A v = λ v, unit length, falling order, and only the lower triangle is read. */
-static void eigenvectors(void **state) {
+static void products_with_itself(void **state) {
     (void)state;
-    enum { SIZE = 11, WANTED = 4 };
-    double a[SIZE][SIZE], spoilt[SIZE][SIZE], values[WANTED], vectors[WANTED][SIZE];
-    struct ovr_err err = {0};
-    struct rng rng = test_stream(4);
-    for (size_t i = 0; i < SIZE; i++)
-        for (size_t j = 0; j <= i; j++) {
-            a[i][j] = a[j][i] = spoilt[i][j] = rng_normal(&rng);
-            if (i != j)
-                spoilt[j][i] = 1e9;
+    real *a = new_normal(K * (N + SLACK), 5), *c = new_normal(N * (N + SLACK), 6);
+    real *before = new_normal(N * (N + SLACK), 6);
+    linalg_syrk(N, K, a, N + SLACK, c, N + SLACK);
+    for (size_t i = 0; i < N; i++)
+        for (size_t j = 0; j < N + SLACK; j++) {
+            double expected = j <= i ? 0 : before[i * (N + SLACK) + j];
+            for (size_t l = 0; j <= i && l < K; l++)
+                expected += (double)a[l * (N + SLACK) + i] * a[l * (N + SLACK) + j];
+            assert_near(c[i * (N + SLACK) + j], expected, j <= i ? 1e-5 : 0);
         }
-    assert_ok(linalg_eigh(SIZE, WANTED, spoilt[0], values, vectors[0], &err), &err);
-    for (size_t v = 0; v < WANTED; v++) {
-        double squares = 0;
-        for (size_t i = 0; i < SIZE; i++) {
-            double product = 0;
-            for (size_t j = 0; j < SIZE; j++)
-                product += a[i][j] * vectors[v][j];
-            assert_near(product, values[v] * vectors[v][i], 1e-10);
-            squares += vectors[v][i] * vectors[v][i];
+    free(a);
+    free(c);
+    free(before);
+}
+
+/* op(a) · op(b) element by element; with n = 1 it is what linalg_gemv64() gives. */
+static void check_product64(int a_transposed, int b_transposed) {
+    double a[K * K], b[K * K], c[M * K], y[K], x[K];
+    struct rng rng = test_stream(7);
+    for (size_t i = 0; i < K * K; i++) {
+        a[i] = rng_normal(&rng);
+        b[i] = rng_normal(&rng);
+    }
+    for (size_t i = 0; i < M * K; i++)
+        c[i] = 1;
+    linalg_gemm64(a_transposed, b_transposed, M, N, 11, -2, a, K, b, K, 3, c, K);
+    for (size_t i = 0; i < M; i++)
+        for (size_t j = 0; j < K; j++) {
+            double expected = j < N ? 3 : 1;
+            for (size_t l = 0; j < N && l < 11; l++)
+                expected -= 2 * a[a_transposed ? l * K + i : i * K + l] *
+                            b[b_transposed ? j * K + l : l * K + j];
+            assert_near(c[i * K + j], expected, 1e-13);
         }
-        assert_near(squares, 1, 1e-12);
-        assert_true(v == 0 || values[v] < values[v - 1]);
+    for (size_t i = 0; i < K; i++)
+        x[i] = y[i] = b[i];
+    linalg_gemv64(a_transposed, M, N, -2, a, K, x, 3, y);
+    for (size_t i = 0; i < (a_transposed ? N : M); i++) {
+        double expected = 3 * b[i];
+        for (size_t j = 0; j < (a_transposed ? M : N); j++)
+            expected -= 2 * a[a_transposed ? j * K + i : i * K + j] * x[j];
+        assert_near(y[i], expected, 1e-13);
     }
 }
 
-/* Worked out by hand, lower triangle only. */
-static void all_eigenvalues(void **state) {
+static void products_in_float64(void **state) {
     (void)state;
-    double a[] = {2, 0, 0, 1, 2, 0, 0, 0, -5}, values[3], vectors[9];
+    for (int transposed = 0; transposed < 4; transposed++)
+        check_product64(transposed & 1, transposed >> 1);
+}
+
+/* Worked out by hand: 2 - 2 cos(jπ/(n + 1)) for -1, 2, -1 along the diagonals. */
+static void tridiagonal(void **state) {
+    (void)state;
+    enum { SIZE = 30 };
+    double diagonal[SIZE], off[SIZE], values[SIZE], vectors[SIZE * SIZE], pi = acos(-1);
     struct ovr_err err = {0};
-    assert_ok(linalg_eigh(3, 3, a, values, vectors, &err), &err);
-    assert_near(values[0], 3, 1e-12);
-    assert_near(values[1], 1, 1e-12);
-    assert_near(values[2], -5, 1e-12);
+    for (size_t i = 0; i < SIZE; i++) {
+        diagonal[i] = 2;
+        off[i] = -1;
+    }
+    for (size_t n = 1; n <= SIZE; n++)
+        for (size_t first = 0; first < n; first += 1 + n / 4) {
+            size_t k = min_size(3, n - first);
+            assert_ok(linalg_tridiagonal(n, first, k, diagonal, off, values, vectors, &err), &err);
+            for (size_t v = 0; v < k; v++) {
+                double phase = (double)(n - first - v) * pi / (double)(n + 1);
+                double factor = vectors[v * n] / sin(phase);
+                assert_near(values[v], 2 - 2 * cos(phase), 1e-14);
+                assert_near(fabs(factor), sqrt(2 / (double)(n + 1)), 1e-12);
+                for (size_t i = 0; i < n; i++)
+                    assert_near(vectors[v * n + i], factor * sin((double)(i + 1) * phase), 1e-11);
+            }
+        }
+}
+
+/* Where the larger eigenvalue is not the one of larger size. */
+static void two_by_two(void **state) {
+    (void)state;
+    const double diagonal[] = {-3, 1}, off = 0;
+    double value, vector[2];
+    struct ovr_err err = {0};
+    assert_ok(linalg_tridiagonal(2, 0, 1, diagonal, &off, &value, vector, &err), &err);
+    assert_near(value, 1, 1e-15);
+    assert_near(fabs(vector[1]), 1, 1e-15);
+    assert_ok(linalg_tridiagonal(2, 1, 1, diagonal, &off, &value, vector, &err), &err);
+    assert_near(value, -3, 1e-15);
+    assert_near(fabs(vector[0]), 1, 1e-15);
 }
 
 static void names(void **state) {
@@ -91,8 +144,10 @@ static void speed_is_that_of_a_computer(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products),
-        cmocka_unit_test(eigenvectors),
-        cmocka_unit_test(all_eigenvalues),
+        cmocka_unit_test(products_with_itself),
+        cmocka_unit_test(products_in_float64),
+        cmocka_unit_test(tridiagonal),
+        cmocka_unit_test(two_by_two),
         cmocka_unit_test(names),
         cmocka_unit_test(speed_is_that_of_a_computer),
     };

@@ -311,19 +311,20 @@ static void too_many_components_are_refused(void **state) {
     team_free(team);
 }
 
+/* Two tiles of the covariance and a ragged third, several blocks of rows. */
 static void same_bits_for_any_team(void **state) {
     (void)state;
-    enum { WIDE = 300, K = 40 }; /* two tiles of the covariance, several blocks of rows */
+    enum { WIDE = 781, K = 40, FITTED = 2100, ALL = 2222 };
     const struct preprocess_step steps[] = {standardize,
                                             {PREPROCESS_PCA, .components = K, .whiten = 1}};
-    struct samples samples = new_samples(1111, WIDE, 0, 23);
+    struct samples samples = new_samples(ALL, WIDE, 0, 23);
     real *first = NULL;
     for (size_t i = 0; i < COUNT(TEAM_SIZES); i++) {
         struct team *team = new_team(TEAM_SIZES[i]);
-        struct preprocess p = fit(team, &samples, NULL, 1000, steps, 2);
-        real *out = apply(&p, team, &samples, NULL, 1111);
+        struct preprocess p = fit(team, &samples, NULL, FITTED, steps, 2);
+        real *out = apply(&p, team, &samples, NULL, ALL);
         if (first) {
-            assert_memory_equal(out, first, 1111 * K * sizeof *out);
+            assert_memory_equal(out, first, ALL * K * sizeof *out);
             free(out);
         } else {
             first = out;
@@ -333,6 +334,106 @@ static void same_bits_for_any_team(void **state) {
     }
     free(first);
     samples_release(&samples);
+}
+
+/* With tiles and blocks of rows in play: the axes' variances are those of the projected rows, which
+ * are uncorrelated. */
+static void wide_axes_have_their_variances(void **state) {
+    (void)state;
+    enum { WIDE = 781, K = 30, FITTED = 2100 };
+    const struct preprocess_step pca = {PREPROCESS_PCA, .components = K};
+    struct team *team = new_team(2);
+    struct samples samples = new_samples(FITTED, WIDE, 0, 25);
+    uint32_t all[FITTED];
+    for (uint32_t i = 0; i < FITTED; i++)
+        all[i] = i;
+    struct preprocess p = fit(team, &samples, NULL, FITTED, &pca, 1);
+    struct samples code = {.n = FITTED, .d = K, .values = apply(&p, team, &samples, NULL, FITTED)};
+    for (size_t j = 0; j < K; j += 7)
+        for (size_t k = 0; k < K; k++)
+            assert_near(naive_product(&code, all, FITTED, j, k) / (FITTED - 1),
+                        j == k ? p.steps[0].variance[k] : 0, 1e-5);
+    preprocess_release(&p);
+    samples_release(&code);
+    samples_release(&samples);
+    team_free(team);
+}
+
+/* After a projection too: several steps in a row, each fitted on what the ones before leave. */
+static void steps_follow_each_other(void **state) {
+    (void)state;
+    const struct preprocess_step steps[] = {standardize,
+                                            {PREPROCESS_PCA, .components = 6},
+                                            {PREPROCESS_PCA, .components = 3},
+                                            standardize};
+    struct team *team = new_team(2);
+    struct samples samples = correlated_samples(ROWS, D);
+    for (size_t n = 0; n <= COUNT(steps); n++) {
+        struct preprocess before = fit(team, &samples, NULL, ROWS, steps, n);
+        struct samples code = {.n = ROWS,
+                               .d = preprocess_width(&before),
+                               .values = apply(&before, team, &samples, NULL, ROWS)};
+        if (n < COUNT(steps)) {
+            struct preprocess together = fit(team, &samples, NULL, ROWS, steps, n + 1);
+            struct preprocess last = fit(team, &code, NULL, ROWS, &steps[n], 1);
+            real *x = apply(&together, team, &samples, NULL, ROWS);
+            real *y = apply(&last, team, &code, NULL, ROWS);
+            for (size_t i = 0; i < ROWS * preprocess_width(&last); i++)
+                assert_near(x[i], y[i], 1e-4 * (1 + fabs((double)y[i])));
+            free(x);
+            free(y);
+            preprocess_release(&together);
+            preprocess_release(&last);
+        }
+        preprocess_release(&before);
+        samples_release(&code);
+    }
+    samples_release(&samples);
+    team_free(team);
+}
+
+static void bytes_count_as_numbers(void **state) {
+    (void)state;
+    const struct preprocess_step steps[] = {standardize, {PREPROCESS_PCA, .components = 5}};
+    enum { WIDE = 37, FITTED = 300 };
+    uint8_t bytes[FITTED * (WIDE + 1)];
+    struct team *team = new_team(2);
+    struct samples numbers = new_samples(FITTED, WIDE, 0, 26);
+    struct samples images = {.n = FITTED, .d = WIDE, .bytes = bytes, .stride = WIDE + 1};
+    struct rng rng = test_stream(27);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)rng_below(&rng, 256);
+    for (size_t i = 0; i < FITTED; i++)
+        for (size_t j = 0; j < WIDE; j++)
+            numbers.values[i * WIDE + j] = bytes[i * (WIDE + 1) + j];
+    struct preprocess p = fit(team, &numbers, NULL, FITTED, steps, 2);
+    struct preprocess q = fit(team, &images, NULL, FITTED, steps, 2);
+    real *x = apply(&p, team, &numbers, NULL, FITTED), *y = apply(&q, team, &images, NULL, FITTED);
+    assert_memory_equal(x, y, FITTED * 5 * sizeof *x);
+    free(x);
+    free(y);
+    preprocess_release(&p);
+    preprocess_release(&q);
+    samples_release(&numbers);
+    team_free(team);
+}
+
+static void values_that_are_not_finite_are_refused(void **state) {
+    (void)state;
+    const struct preprocess_step pca = {PREPROCESS_PCA, .components = 2};
+    const real bad[] = {(real)NAN, (real)INFINITY, REAL_MAX};
+    struct team *team = new_team(2);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        struct samples samples = correlated_samples(ROWS, D);
+        struct preprocess p;
+        struct ovr_err err = {0};
+        samples.values[17 * D + 5] = bad[i];
+        int rc = preprocess_fit(&p, team, &samples, NULL, ROWS, &pca, 1, NULL, &err);
+        assert_failed(rc, OVR_INVALID, &err, "pca cannot");
+        preprocess_release(&p);
+        samples_release(&samples);
+    }
+    team_free(team);
 }
 
 static void nothing_to_do_copies_rows(void **state) {
@@ -385,6 +486,10 @@ int main(void) {
         cmocka_unit_test(variance_share_of_fewer_samples_than_features),
         cmocka_unit_test(too_many_components_are_refused),
         cmocka_unit_test(same_bits_for_any_team),
+        cmocka_unit_test(wide_axes_have_their_variances),
+        cmocka_unit_test(steps_follow_each_other),
+        cmocka_unit_test(bytes_count_as_numbers),
+        cmocka_unit_test(values_that_are_not_finite_are_refused),
         cmocka_unit_test(nothing_to_do_copies_rows),
         cmocka_unit_test(stop_flag_is_obeyed),
     };
