@@ -210,7 +210,8 @@ static int fill(struct prepared *p, struct head *head, const struct preprocess *
 
 int prepared_build(struct prepared **out, const struct prepare_config *config, uint64_t seed,
                    const struct samples *train, const struct samples *test, struct team *team,
-                   int fd, const _Atomic int *stop, struct ovr_err *err) {
+                   const struct kernels *kernels, int fd, const _Atomic int *stop,
+                   struct ovr_err *err) {
     *out = NULL;
     size_t held_out = prepared_held_out(config, train->n);
     if (held_out >= train->n)
@@ -225,7 +226,7 @@ int prepared_build(struct prepared **out, const struct prepare_config *config, u
     struct build build = {train, test, rows, team, stop};
     int rc = p && rows ? 0 : ovr_nomem(err, "the split");
     if (!rc)
-        rc = preprocess_fit(&fitted, team, train, rows, head.n_train, config->preprocess,
+        rc = preprocess_fit(&fitted, team, kernels, train, rows, head.n_train, config->preprocess,
                             config->n_preprocess, stop, err);
     if (!rc)
         rc = fill(p, &head, &fitted, &build, fd, err);

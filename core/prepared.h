@@ -50,7 +50,8 @@ size_t prepared_held_out(const struct prepare_config *config, size_t n);
  * block is in memory after all (in_file = 0). *stop (may be NULL) asks for OVR_STOPPED. */
 int prepared_build(struct prepared **prepared, const struct prepare_config *config, uint64_t seed,
                    const struct samples *train, const struct samples *test, struct team *team,
-                   int fd, const _Atomic int *stop, struct ovr_err *err);
+                   const struct kernels *kernels, int fd, const _Atomic int *stop,
+                   struct ovr_err *err);
 
 /* Maps what prepared_build() left in the first `bytes` of a file. The bytes have to be those
  * (compare a checksum first); what is no block of this program's is OVR_IO. */

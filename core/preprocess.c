@@ -83,6 +83,7 @@ static real *transform_rows(const struct preprocess *preprocess, const struct sa
 }
 
 struct fit {
+    const struct kernels *kernels;
     const struct preprocess *preprocess; /* the steps fitted so far */
     const struct samples *samples;
     const uint32_t *rows;
@@ -304,8 +305,8 @@ static int fit_pca(struct fit *fit, struct team *team, const struct preprocess_s
                       "pca cannot use values that are not finite or too large to be squared");
         goto out;
     }
-    rc = eigen_symmetric(team, kernels_get(ISA_AUTO), width, wanted, fit->covariance,
-                         step->variance, axes, fit->stop, err);
+    rc = eigen_symmetric(team, fit->kernels, width, wanted, fit->covariance, step->variance, axes,
+                         fit->stop, err);
     if (rc)
         goto out;
     for (size_t k = 0; k < wanted; k++)
@@ -365,12 +366,17 @@ static int rows_new(struct fit *fit, size_t room, int members, struct ovr_err *e
     return fit->rows_a && fit->rows_b ? 0 : ovr_nomem(err, "rows on their way through the steps");
 }
 
-int preprocess_fit(struct preprocess *preprocess, struct team *team, const struct samples *samples,
-                   const uint32_t *rows, size_t n_rows, const struct preprocess_step *steps,
-                   size_t n_steps, const _Atomic int *stop, struct ovr_err *err) {
+int preprocess_fit(struct preprocess *preprocess, struct team *team, const struct kernels *kernels,
+                   const struct samples *samples, const uint32_t *rows, size_t n_rows,
+                   const struct preprocess_step *steps, size_t n_steps, const _Atomic int *stop,
+                   struct ovr_err *err) {
     *preprocess = (struct preprocess){.n_in = samples->d};
-    struct fit fit = {
-        .preprocess = preprocess, .samples = samples, .rows = rows, .n_rows = n_rows, .stop = stop};
+    struct fit fit = {.preprocess = preprocess,
+                      .kernels = kernels,
+                      .samples = samples,
+                      .rows = rows,
+                      .n_rows = n_rows,
+                      .stop = stop};
     /* No step widens a row. */
     int rc = rows_new(&fit, SLICE_ROWS * samples->d, team_size(team), err);
     fit.parts = ovr_malloc(SUM_BLOCKS * samples->d, sizeof *fit.parts);
@@ -423,9 +429,11 @@ int preprocess_apply(const struct preprocess *preprocess, struct team *team,
     return rc;
 }
 
-size_t preprocess_memory(size_t d, const struct preprocess_step *steps, size_t n_steps,
-                         int members) {
+struct preprocess_memory preprocess_memory(size_t d, const struct preprocess_step *steps,
+                                           size_t n_steps, size_t n, int members) {
+    enum { PAGE_DOUBLES = 4096 / sizeof(double) };
     size_t m = (size_t)members, apply = 2 * m * APPLY_ROWS * d * sizeof(real), most = 0, fitted = 0;
+    size_t blas = 0;
     size_t fit = 2 * m * SLICE_ROWS * d * sizeof(real) + (SUM_BLOCKS + 1) * d * sizeof(double);
     for (size_t i = 0; i < n_steps; i++) {
         size_t k = steps[i].components ? steps[i].components : d;
@@ -433,10 +441,14 @@ size_t preprocess_memory(size_t d, const struct preprocess_step *steps, size_t n
         if (steps[i].kind != PREPROCESS_PCA)
             continue;
         fitted += k * (d * sizeof(real) + sizeof(double));
-        size_t pca = (d + k) * d * sizeof(double) + eigen_memory(d, k, members) +
-                     (BLOCK_ROWS * d + m * TILE * TILE) * sizeof(real);
+        /* of the covariance the lower triangle alone is touched, which ends within a page */
+        size_t pca = (d * (d + PAGE_DOUBLES) / 2 + k * d) * sizeof(double) +
+                     eigen_memory(d, k, members) +
+                     (min_size(BLOCK_ROWS, n) * d + m * TILE * TILE) * sizeof(real);
         most = most > pca ? most : pca;
+        blas = m * LINALG_BUFFER_BYTES;
         d = k;
     }
-    return fitted + (apply > fit + most ? apply : fit + most);
+    return (struct preprocess_memory){.fit = fitted + blas + fit + most,
+                                      .apply = fitted + blas + apply};
 }

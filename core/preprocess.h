@@ -12,6 +12,7 @@
 #ifndef OVR_PREPROCESS_H
 #define OVR_PREPROCESS_H
 
+#include "core/kernels.h"
 #include "core/samples.h"
 #include "core/team.h"
 
@@ -43,9 +44,10 @@ struct preprocess {
 
 /* Fits all steps on the samples that `rows` lists (NULL: the first n_rows). *stop asks for
  * OVR_STOPPED. The caller releases *preprocess, also after a failure. */
-int preprocess_fit(struct preprocess *preprocess, struct team *team, const struct samples *samples,
-                   const uint32_t *rows, size_t n_rows, const struct preprocess_step *steps,
-                   size_t n_steps, const _Atomic int *stop, struct ovr_err *err);
+int preprocess_fit(struct preprocess *preprocess, struct team *team, const struct kernels *kernels,
+                   const struct samples *samples, const uint32_t *rows, size_t n_rows,
+                   const struct preprocess_step *steps, size_t n_steps, const _Atomic int *stop,
+                   struct ovr_err *err);
 void preprocess_release(struct preprocess *preprocess);
 
 size_t preprocess_width(const struct preprocess *preprocess); /* values a row at the end */
@@ -55,8 +57,13 @@ int preprocess_apply(const struct preprocess *preprocess, struct team *team,
                      const struct samples *samples, const uint32_t *rows, size_t n_rows, real *out,
                      const _Atomic int *stop, struct ovr_err *err);
 
-/* Bytes that fitting and applying need beside the result, for rows of `d` values. */
-size_t preprocess_memory(size_t d, const struct preprocess_step *steps, size_t n_steps,
-                         int members);
+/* Resident bytes that fitting and applying need beside their results, for n rows of `d` values;
+ * both with the fitted steps themselves. */
+struct preprocess_memory {
+    size_t fit, apply;
+};
+
+struct preprocess_memory preprocess_memory(size_t d, const struct preprocess_step *steps,
+                                           size_t n_steps, size_t n, int members);
 
 #endif

@@ -437,12 +437,15 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
     const struct plan plan = {config, n_train - prepared_held_out(prepare, n_train), n_inputs,
                               data->n_classes, members};
     uint64_t block = prepared_bytes(prepare, n_train, data->n_test, data->n_values);
-    uint64_t preparing = data->bytes + preprocess_memory(data->n_values, prepare->preprocess,
-                                                         prepare->n_preprocess, members);
+    const struct preprocess_memory preparing = preprocess_memory(
+        data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);
     uint64_t training = count_arena(&plan, kernels_get(ISA_AUTO)).used;
     if (config->probe)
         training += code_bytes(n, k, expected_active(config, plan.n_train));
-    return block + (preparing > training ? preparing : training);
+    uint64_t fitting = data->bytes + preparing.fit;
+    uint64_t applying = data->bytes + preparing.apply + block;
+    uint64_t peak = fitting > applying ? fitting : applying;
+    return block + training > peak ? block + training : peak;
 }
 
 struct train_estimate train_estimate(const struct train_config *config,
@@ -455,7 +458,7 @@ struct train_estimate train_estimate(const struct train_config *config,
             continue;
         size_t to = step->components ? step->components : d;
         /* half a symmetric product, the eigenvectors at a tenth of its speed, the projection */
-        flops += (double)n_train * (double)d * (double)d + 60.0 * pow((double)d, 3) +
+        flops += (double)n_train * (double)d * (double)d + 30.0 * pow((double)d, 3) +
                  2 * n * (double)d * (double)to;
         d = to;
     }

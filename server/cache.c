@@ -29,8 +29,8 @@ struct cache_entry {
 typedef char cache_path[640];
 
 int cache_init(struct cache *cache, const char *data_dir, const struct catalog *catalog,
-               enum isa isa, uint64_t limit_bytes, struct ovr_err *err) {
-    *cache = (struct cache){.catalog = catalog, .isa = isa, .limit_bytes = limit_bytes};
+               const struct kernels *kernels, uint64_t limit_bytes, struct ovr_err *err) {
+    *cache = (struct cache){.catalog = catalog, .kernels = kernels, .limit_bytes = limit_bytes};
     pthread_mutex_init(&cache->lock, NULL);
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
@@ -72,7 +72,7 @@ static void make_key(const struct cache *cache, const struct spec *spec, char ke
     char text[4096];
     size_t n = 0, size = sizeof text;
     n += (size_t)snprintf(text, size, "ovrd %s, %s %s, %s\n", OVRD_VERSION, linalg_library(),
-                          linalg_kernel(), isa_name(cache->isa));
+                          linalg_kernel(), isa_name(cache->kernels->isa));
     if (spec->generated)
         n += (size_t)snprintf(text + n, size - n, "sphere %zu %zu %zu %zu %zu %llu\n",
                               sphere->samples, sphere->test_samples, sphere->latitudes,
@@ -228,8 +228,8 @@ static int build(const struct cache *cache, const struct spec *spec, struct team
     if (!rc) {
         cache_path path;
         int fd = new_file(cache, spec, &train, &test, path);
-        rc = prepared_build(data, &spec->train.data, spec->train.seed, &train, &test, team, fd,
-                            stop, err);
+        rc = prepared_build(data, &spec->train.data, spec->train.seed, &train, &test, team,
+                            cache->kernels, fd, stop, err);
         if (fd >= 0) {
             publish(cache, *data, fd, path, key);
             close(fd);

@@ -22,7 +22,7 @@
 struct cache {
     char directory[512];
     const struct catalog *catalog; /* borrowed */
-    enum isa isa;
+    const struct kernels *kernels;
     uint64_t limit_bytes;   /* of all files together; 0: no files */
     pthread_mutex_t lock;   /* guards the entries */
     pthread_cond_t changed; /* some data are made, or could not be */
@@ -30,7 +30,7 @@ struct cache {
 };
 
 int cache_init(struct cache *cache, const char *data_dir, const struct catalog *catalog,
-               enum isa isa, uint64_t limit_bytes, struct ovr_err *err);
+               const struct kernels *kernels, uint64_t limit_bytes, struct ovr_err *err);
 void cache_release(struct cache *cache); /* no data are in use any more */
 
 /* The prepared data of a spec, made on `team` if need be. They stay until cache_put(). *stop asks

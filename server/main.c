@@ -61,8 +61,8 @@ struct daemon {
     struct http *http;
 };
 
-static int open_data(struct daemon *d, const struct settings *settings, enum isa isa,
-                     struct ovr_err *err) {
+static int open_data(struct daemon *d, const struct settings *settings,
+                     const struct kernels *kernels, struct ovr_err *err) {
     char path[512];
     int requeued = 0;
     int rc = take_data_dir(settings->data_dir, &d->lock, err);
@@ -73,7 +73,7 @@ static int open_data(struct daemon *d, const struct settings *settings, enum isa
     if (!rc)
         rc = catalog_init(&d->catalog, settings->data_dir, d->store, err);
     if (!rc)
-        rc = cache_init(&d->cache, settings->data_dir, &d->catalog, isa,
+        rc = cache_init(&d->cache, settings->data_dir, &d->catalog, kernels,
                         (uint64_t)settings->cache_bytes, err);
     if (!rc)
         rc = weights_init(settings->data_dir, err);
@@ -101,7 +101,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         return ovr_fail(err, OVR_INVALID, "--isa", "this processor does not run %s; use --isa auto",
                         settings->isa);
     int cores = cpu_count(), workers = settings->workers ? (int)settings->workers : cores;
-    int rc = open_data(d, settings, kernels->isa, err);
+    int rc = open_data(d, settings, kernels, err);
     if (rc)
         return rc;
     d->api = (struct api){

@@ -208,8 +208,8 @@ static inline int prepare_and_train(const struct train_config *config, const str
                                     const struct train_hooks *hooks, struct train_result *result,
                                     struct ovr_err *err) {
     struct prepared *data;
-    int rc =
-        prepared_build(&data, &config->data, config->seed, train, test, team, -1, hooks->stop, err);
+    int rc = prepared_build(&data, &config->data, config->seed, train, test, team,
+                            kernels_get(ISA_AUTO), -1, hooks->stop, err);
     *result = (struct train_result){0};
     if (!rc)
         rc = train_run(config, data, team, kernels_get(ISA_AUTO), hooks, result, err);

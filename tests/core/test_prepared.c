@@ -36,9 +36,9 @@ static struct prepared *build(const struct data *data, const struct prepare_conf
                               uint64_t seed, int fd) {
     struct prepared *p;
     struct ovr_err err = {0};
-    assert_ok(
-        prepared_build(&p, config, seed, &data->train, &data->test, data->team, fd, NULL, &err),
-        &err);
+    assert_ok(prepared_build(&p, config, seed, &data->train, &data->test, data->team,
+                             kernels_get(ISA_AUTO), fd, NULL, &err),
+              &err);
     return p;
 }
 
@@ -177,7 +177,8 @@ static void stop_flag_is_obeyed(void **state) {
     const _Atomic int stop = 1;
     struct ovr_err err = {0};
     struct prepared *p;
-    int rc = prepared_build(&p, &config, 5, &data.train, &data.test, data.team, -1, &stop, &err);
+    int rc = prepared_build(&p, &config, 5, &data.train, &data.test, data.team,
+                            kernels_get(ISA_AUTO), -1, &stop, &err);
     assert_failed(rc, OVR_STOPPED, &err, "stopped");
     assert_null(p);
     data_release(&data);

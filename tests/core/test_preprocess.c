@@ -110,7 +110,8 @@ static struct preprocess fit(struct team *team, const struct samples *samples, c
                              size_t n, const struct preprocess_step *steps, size_t n_steps) {
     struct ovr_err err = {0};
     struct preprocess preprocess;
-    assert_ok(preprocess_fit(&preprocess, team, samples, rows, n, steps, n_steps, NULL, &err),
+    assert_ok(preprocess_fit(&preprocess, team, kernels_get(ISA_AUTO), samples, rows, n, steps,
+                             n_steps, NULL, &err),
               &err);
     return preprocess;
 }
@@ -298,13 +299,14 @@ static void too_many_components_are_refused(void **state) {
     struct preprocess p;
     struct ovr_err err = {0};
     struct preprocess_step pca = {PREPROCESS_PCA, .components = D + 1};
-    int rc = preprocess_fit(&p, team, &samples, NULL, ROWS, &pca, 1, NULL, &err);
+    int rc =
+        preprocess_fit(&p, team, kernels_get(ISA_AUTO), &samples, NULL, ROWS, &pca, 1, NULL, &err);
     assert_failed(rc, OVR_INVALID, &err, "at most 12");
     preprocess_release(&p);
 
     err = (struct ovr_err){0};
     pca.components = 6;
-    rc = preprocess_fit(&p, team, &samples, NULL, 5, &pca, 1, NULL, &err);
+    rc = preprocess_fit(&p, team, kernels_get(ISA_AUTO), &samples, NULL, 5, &pca, 1, NULL, &err);
     assert_failed(rc, OVR_INVALID, &err, "at most 5");
     preprocess_release(&p);
     samples_release(&samples);
@@ -428,7 +430,8 @@ static void values_that_are_not_finite_are_refused(void **state) {
         struct preprocess p;
         struct ovr_err err = {0};
         samples.values[17 * D + 5] = bad[i];
-        int rc = preprocess_fit(&p, team, &samples, NULL, ROWS, &pca, 1, NULL, &err);
+        int rc = preprocess_fit(&p, team, kernels_get(ISA_AUTO), &samples, NULL, ROWS, &pca, 1,
+                                NULL, &err);
         assert_failed(rc, OVR_INVALID, &err, "pca cannot");
         preprocess_release(&p);
         samples_release(&samples);
@@ -459,7 +462,8 @@ static void stop_flag_is_obeyed(void **state) {
     struct samples samples = correlated_samples(ROWS, D);
     struct preprocess p;
     struct ovr_err err = {0};
-    int rc = preprocess_fit(&p, team, &samples, NULL, ROWS, &pca, 1, &stop, &err);
+    int rc =
+        preprocess_fit(&p, team, kernels_get(ISA_AUTO), &samples, NULL, ROWS, &pca, 1, &stop, &err);
     assert_failed(rc, OVR_STOPPED, &err, "stopped");
     preprocess_release(&p);
 

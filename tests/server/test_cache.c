@@ -18,7 +18,9 @@ struct shop {
 
 static void open_cache(struct shop *shop, uint64_t limit) {
     struct ovr_err err = {0};
-    assert_ok(cache_init(&shop->cache, shop->dir, &shop->catalog, ISA_BASELINE, limit, &err), &err);
+    assert_ok(
+        cache_init(&shop->cache, shop->dir, &shop->catalog, kernels_get(ISA_BASELINE), limit, &err),
+        &err);
 }
 
 /* One file serves as both splits. */
@@ -160,7 +162,9 @@ static void keys(void **state) {
     shop.spec.train.data.validation = 0.3;
     data[6] = get(&shop);
     shop.spec = first;
-    shop.cache.isa = ISA_AVX2;
+    struct kernels other = *shop.cache.kernels;
+    other.isa = ISA_AVX2;
+    shop.cache.kernels = &other;
     data[7] = get(&shop);
     assert_int_equal(count_entries(shop.dir, "/cache"), 7);
     for (int i = 0; i < 8; i++)

@@ -28,7 +28,9 @@ static void open_shop(struct shop *shop, void **state, int workers, int64_t memo
     struct ovr_err err = {0};
     *shop = (struct shop){.place = place};
     assert_ok(catalog_init(&shop->catalog, place->dir, place->store, &err), &err);
-    assert_ok(cache_init(&shop->cache, place->dir, &shop->catalog, ISA_AUTO, 1 << 20, &err), &err);
+    assert_ok(
+        cache_init(&shop->cache, place->dir, &shop->catalog, kernels_get(ISA_AUTO), 1 << 20, &err),
+        &err);
     assert_ok(weights_init(place->dir, &err), &err);
     struct pool_config config = {
         .workplace = {place->store, &shop->cache, kernels_get(ISA_AUTO), place->dir},
