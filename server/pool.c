@@ -19,7 +19,7 @@ struct slot {
     int64_t deadline_ms;
 };
 
-enum { SLOTS_PER_WORKER = 2 };
+enum { SLOTS_PER_WORKER = 4 };
 
 struct pool {
     struct pool_config config;
