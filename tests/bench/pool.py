@@ -3,7 +3,8 @@
 
 usage: pool.py [DAEMON] [--quick]          DAEMON: build/ovrd
 
-Starts a daemon of its own on a free port and a temporary directory for each measurement:
+Starts a daemon of its own on a free port and a temporary directory for each measurement (all are removed at the
+end: ext4 is slow to make files where many have just been deleted):
 
   flood    1,000 (quick: 200) sphere jobs, posted by four clients at once. Two kinds: about 10 ms and about
            100 ms of work a job. Busy is the daemon's processor time by all cores' time, from the first POST to
@@ -38,12 +39,12 @@ SHORT, LONGER = job(3, 50), job(32, 50)
 
 
 class Daemon:
-    def __init__(self, path, *options):
-        self.directory = tempfile.TemporaryDirectory(prefix="ovrd-bench-")
-        self.log = os.path.join(self.directory.name, "log")
+    def __init__(self, path, where, *options):
+        directory = tempfile.mkdtemp(dir=where)
+        self.log = os.path.join(directory, "log")
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [path, "--data-dir", os.path.join(self.directory.name, "data"), "--listen", "127.0.0.1:0", *options],
+                [path, "--data-dir", os.path.join(directory, "data"), "--listen", "127.0.0.1:0", *options],
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
@@ -59,7 +60,6 @@ class Daemon:
         self.process.terminate()
         self.process.wait()
         self.process.stdout.close()
-        self.directory.cleanup()
 
     def client(self):
         return http.client.HTTPConnection(*self.address, timeout=60)
@@ -111,8 +111,8 @@ def wait_for_all(daemon):
     client.close()
 
 
-def flood(path, spec, n, *options):
-    with Daemon(path, *options) as daemon:
+def flood(path, where, spec, n, *options):
+    with Daemon(path, where, *options) as daemon:
         clients = [threading.Thread(target=post_all, args=(daemon, spec, n // CLIENTS)) for _ in range(CLIENTS)]
         started, used, idle = time.monotonic(), daemon.seconds_used(), seconds_idle()
         for client in clients:
@@ -138,9 +138,9 @@ def quantiles(values):
     return {"p50": values[len(values) // 2], "p99": values[len(values) * 99 // 100], "max": values[-1]}
 
 
-def idle_starts(path, n):
+def idle_starts(path, where, n):
     posted, created, logged = [], [], []
-    with Daemon(path) as daemon:
+    with Daemon(path, where) as daemon:
         client = daemon.client()
         sent = {}
         for _ in range(n):
@@ -167,11 +167,15 @@ def idle_starts(path, n):
 
 def run(daemon_path, quick):
     n = 200 if quick else 1000
-    return {
-        "flood": {"10 ms": flood(daemon_path, SHORT, n), "100 ms": flood(daemon_path, LONGER, n)},
-        "scaling": {str(w): flood(daemon_path, SHORT, n, "--workers", str(w)) for w in (1, 2, 4)},
-        "idle": idle_starts(daemon_path, n // 10 * (1 + quick)),
-    }
+    with tempfile.TemporaryDirectory(prefix="ovrd-bench-") as where:
+        return {
+            "flood": {
+                "10 ms": flood(daemon_path, where, SHORT, n),
+                "100 ms": flood(daemon_path, where, LONGER, n),
+            },
+            "scaling": {str(w): flood(daemon_path, where, SHORT, n, "--workers", str(w)) for w in (1, 2, 4)},
+            "idle": idle_starts(daemon_path, where, n // 10 * (1 + bool(quick))),
+        }
 
 
 def main():

@@ -360,21 +360,21 @@ static void memory_for_one_at_a_time(void **state) {
 }
 
 /* The end of one wakes as many as now fit. */
-static void two_fit_side_by_side(void **state) {
+static void three_fit_side_by_side(void **state) {
     struct shop shop;
-    char big[ID_SIZE], ids[2][ID_SIZE];
+    char big[ID_SIZE], ids[3][ID_SIZE];
     int was_running;
-    open_shop(&shop, state, 2, 100);
+    open_shop(&shop, state, 3, 100);
     submit(&shop, ENDLESS(""), 100, big);
     await(&shop, big, STATE_RUNNING);
-    submit(&shop, ENDLESS(""), 50, ids[0]);
-    submit(&shop, ENDLESS(""), 50, ids[1]);
+    for (int i = 0; i < 3; i++)
+        submit(&shop, ENDLESS(""), 33, ids[i]);
     sleep_ms(50);
     assert_int_equal(pool_running(shop.pool), 1);
     assert_int_equal(store_cancel(shop.place->store, big, &was_running, NULL), 0);
     pool_cancel(shop.pool, big);
-    await_running(&shop, 2);
-    for (int i = 0; i < 2; i++) {
+    await_running(&shop, 3);
+    for (int i = 0; i < 3; i++) {
         await(&shop, ids[i], STATE_RUNNING);
         assert_int_equal(store_cancel(shop.place->store, ids[i], &was_running, NULL), 0);
         pool_cancel(shop.pool, ids[i]);
@@ -551,7 +551,7 @@ int main(void) {
         with_store(a_place_that_cannot_be_written),
         with_store(shutdown_puts_jobs_back),
         with_store(memory_for_one_at_a_time),
-        with_store(two_fit_side_by_side),
+        with_store(three_fit_side_by_side),
         cmocka_unit_test(the_size_of_a_team),
         with_store(a_big_job_takes_all_cores),
         with_store(two_small_jobs_have_a_core_each),
