@@ -81,8 +81,7 @@ static const double FLOPS_PER_MEMBER = 1e7;
 
 int team_size_for(int idle_cores, int waiting, size_t n_shards, double flops_per_step) {
     double most = flops_per_step / FLOPS_PER_MEMBER;
-    if (most > (double)n_shards)
-        most = (double)n_shards;
+    most = fmin(most, fmin((double)n_shards, TEAM_MAX));
     int share = idle_cores / (1 + waiting);
     int size = most < share ? (int)most : share;
     return size > 1 ? size : 1;

@@ -26,7 +26,7 @@ struct pool_config {
 
 int pool_start(struct pool **pool, const struct pool_config *config, struct ovr_err *err);
 
-/* After each new experiment in the queue. */
+/* After each experiment that came into the queue or left it otherwise than by a claim. */
 void pool_wake(struct pool *pool);
 
 /* Tells the worker that runs it, if any, to stop at the next step. */

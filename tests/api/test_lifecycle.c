@@ -58,6 +58,26 @@ static void test_cancel_a_queued_one(void **state) {
     free(blocker), free(id);
 }
 
+/* The first in the queue waits for memory; when it is cancelled the next one starts, which fits. */
+static void test_cancel_what_others_wait_behind(void **state) {
+    (void)state;
+    struct daemon *d =
+        daemon_new((const char *const[]){"--workers", "2", "--memory", "192M", NULL});
+    static const char heavy[] = /* more than half of it */
+        "{'dataset':{'generator':'sphere','samples':2000,'test_samples':20},"
+        "'model':{'kind':'mlp','hidden':[30000]},'training':{'epochs':100000,'batch_size':1024,'"
+        "threads':1}}";
+    char *running = submit(d, "%s", heavy);
+    wait_for(d, running, "running");
+    char *waiting = submit(d, "%s", heavy), *small = submit(d, QUICK(""));
+    nap(50);
+    assert_string_equal(text_at(show(d, small), "/state"), "queued");
+    assert_status(cancel(d, waiting), 202);
+    wait_for(d, small, "succeeded");
+    free(running), free(waiting), free(small);
+    daemon_free(d);
+}
+
 /* Within a second its worker is free for the next, though an epoch takes much longer. */
 static void test_cancel_a_running_one(void **state) {
     struct daemon *d = *state;
@@ -628,6 +648,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         with(with_one_worker, test_cancel_a_queued_one),
         with(with_one_worker, test_cancel_a_running_one),
+        cmocka_unit_test(test_cancel_what_others_wait_behind),
         with(with_one_worker, test_cancel_while_preparing),
         with(with_one_worker, test_cancel_what_is_over),
         with(with_daemon, test_ids_that_are_not_there),

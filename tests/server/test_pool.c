@@ -394,6 +394,7 @@ static void the_size_of_a_team(void **state) {
     assert_int_equal(team_size_for(8, 1000, 64, plenty), 1);
     assert_int_equal(team_size_for(8, 0, 3, plenty), 3); /* no more than shards */
     assert_int_equal(team_size_for(8, 0, 1, plenty), 1);
+    assert_int_equal(team_size_for(TEAM_MAX + 1, 0, 1000, plenty), TEAM_MAX);
     assert_int_equal(team_size_for(8, 0, 64, 4e7), 4); /* no more than have enough to do */
     assert_int_equal(team_size_for(8, 0, 64, 1.9e7), 1);
     assert_int_equal(team_size_for(8, 0, 64, 0), 1);
