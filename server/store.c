@@ -204,6 +204,7 @@ static void release_writer(struct store *store) {
     pthread_mutex_unlock(&store->writer.lock);
 }
 
+/* The usual end of what begin() began. */
 static int end(struct store *store, int rc, struct ovr_err *err) {
     rc = commit(store, rc, err);
     release_writer(store);
@@ -219,8 +220,14 @@ static int end_run(struct store *store, int64_t seq, int rc, struct ovr_err *err
     return rc;
 }
 
+/* One that is free, so that nobody waits behind a long list; there are enough as a rule. */
 static struct connection *take_reader(struct store *store) {
-    struct connection *c = &store->readers[store->turn++ % (unsigned)store->n_readers];
+    struct connection *c = store->readers;
+    for (int i = 0; i < store->n_readers; i++) {
+        c = &store->readers[store->turn++ % (unsigned)store->n_readers];
+        if (pthread_mutex_trylock(&c->lock) == 0)
+            return c;
+    }
     pthread_mutex_lock(&c->lock);
     return c;
 }
