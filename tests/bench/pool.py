@@ -29,7 +29,7 @@ CLIENTS = 4
 
 def job(epochs, units):
     return {
-        "dataset": {"generator": "sphere", "samples": 1000, "test_samples": 200},
+        "dataset": {"generator": "sphere"},
         "model": {"kind": "mlp", "hidden": [units]},
         "training": {"epochs": epochs},
     }
