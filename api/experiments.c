@@ -202,5 +202,7 @@ struct reply *handle_cancel(struct request *request) {
         return problem_from(&err);
     if (was_running)
         pool_cancel(api->pool, request->segments[0]);
+    else
+        pool_wake(api->pool); /* the next in the queue may be one that fits */
     return reply_experiment(api, 202, request->segments[0], NULL);
 }

@@ -75,7 +75,6 @@ static void add_measures(struct figures *figures, const struct measures *m) {
 struct running {
     const struct workplace *workplace;
     struct job *job;
-    int64_t started_ms;
 };
 
 static int save_epoch(void *context, const struct epoch_report *report, struct ovr_err *err) {
@@ -119,7 +118,7 @@ static void add_result(struct figures *figures, const struct running *running,
     }
     add_real(figures, "lambda_per_pair",
              config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
-    add_real(figures, "seconds", (double)(now_ms() - running->started_ms) / 1000);
+    add_real(figures, "seconds", (double)(now_ms() - running->job->started_ms) / 1000);
 }
 
 /* Texts that provenance points to. */
@@ -179,8 +178,7 @@ static int save_result(const struct running *running, const struct train_result 
 
 /* The team's size is settled only here, so that a job that was refused memory for threads fails as
  * itself. */
-static int train(struct running *running, const struct prepared **data, struct train_result *result,
-                 struct ovr_err *err) {
+static int train(struct running *running, struct ovr_err *err) {
     struct job *job = running->job;
     const struct workplace *workplace = running->workplace;
     struct team *team = NULL;
@@ -189,9 +187,10 @@ static int train(struct running *running, const struct prepared **data, struct t
     job->progress.epochs = job->spec.train.epochs;
     int rc = team_new(&team, job->threads, err);
     if (!rc)
-        rc = cache_get(workplace->cache, &job->spec, team, &job->stop, data, err);
+        rc = cache_get(workplace->cache, &job->spec, team, &job->stop, &job->data, err);
     if (!rc)
-        rc = train_run(&job->spec.train, *data, team, workplace->kernels, &hooks, result, err);
+        rc = train_run(&job->spec.train, job->data, team, workplace->kernels, &hooks, &job->result,
+                       err);
     team_free(team);
     return rc;
 }
@@ -289,27 +288,52 @@ static void end_stopped(const struct running *running, struct ovr_err *why) {
     }
 }
 
-void job_run(const struct workplace *workplace, struct job *job) {
-    struct running running = {workplace, job, now_ms()};
-    const struct prepared *data = NULL; /* used until the result, which names its steps, is saved */
-    struct train_result result = {0};
-    struct ovr_err err = {0};
+double job_flops_per_step(const struct workplace *workplace, const struct spec *spec) {
+    /* Passes over the activations take as long as so many operations of the products (1.5 ns). */
+    static const double FLOPS_PER_ACTIVATION = 128;
+    struct dataset_split train = {.samples = (int64_t)spec->sphere.samples,
+                                  .width = 3,
+                                  .classes = (int64_t)spec->sphere.classes};
+    if (!spec->generated &&
+        store_get_split(workplace->store, spec->dataset, "train", spec->train_sha256, &train, NULL))
+        return 0;
+    size_t n = (size_t)train.samples;
+    if (spec->train_limit && (size_t)spec->train_limit < n)
+        n = (size_t)spec->train_limit;
+    const struct train_data data = {
+        .n_train = n, .n_values = (size_t)train.width, .n_classes = (size_t)train.classes};
+    struct train_estimate estimate = train_estimate(&spec->train, &data, 1);
+    double products = estimate.flops_per_epoch / (double)n;
+    double passes = FLOPS_PER_ACTIVATION * (double)spec->train.hidden;
+    return (products + passes) * (double)min_size(spec->train.batch_size, n);
+}
+
+void job_train(const struct workplace *workplace, struct job *job) {
+    struct running running = {workplace, job};
+    job->started_ms = now_ms();
     log_line(LOG_INFO, "experiment=%s started, %d thread%s, attempt %d", job->experiment.id,
              job->threads, job->threads == 1 ? "" : "s", job->experiment.attempts);
-    int rc = train(&running, &data, &result, &err);
+    job->rc = train(&running, &job->err);
+}
+
+void job_end(const struct workplace *workplace, struct job *job) {
+    struct running running = {workplace, job};
+    struct ovr_err *err = &job->err;
+    int rc = job->rc;
     if (!rc)
-        rc = save_result(&running, &result, &err);
-    cache_put(workplace->cache, data);
+        rc = save_result(&running, &job->result, err);
+    cache_put(workplace->cache, job->data); /* whose steps the result has named */
+    job->data = NULL;
     if (!rc)
         log_line(LOG_INFO, "experiment=%s succeeded after %.1f s", job->experiment.id,
-                 (double)(now_ms() - running.started_ms) / 1000);
+                 (double)(now_ms() - job->started_ms) / 1000);
     else if (job->stop && (rc == OVR_STOPPED || rc == OVR_CONFLICT))
-        end_stopped(&running, &err);
+        end_stopped(&running, err);
     else if (rc == OVR_CONFLICT)
         log_line(LOG_INFO, "experiment=%s cancelled", job->experiment.id);
     else if (rc == OVR_FULL)
         requeue_for_lack_of_disk(&running);
     else
-        fail(&running, &err);
-    train_result_release(&result);
+        fail(&running, err);
+    train_result_release(&job->result);
 }

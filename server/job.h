@@ -24,10 +24,23 @@ struct job {
     int threads;
     _Atomic int stop; /* enum stop */
     struct train_progress progress;
+    /* Between job_train() and job_end(): */
+    int64_t started_ms;
+    const struct prepared *data; /* of the cache; the result points to it */
+    struct train_result result;
+    int rc; /* 0: trained to the end */
+    struct ovr_err err;
 };
 
-/* Runs it and brings it to its final state, or back to the queue at shutdown. Nothing is left to do
- * for the caller. */
-void job_run(const struct workplace *workplace, struct job *job);
+/* About how many floating-point operations an optimiser step has: what a team shares between two
+ * meetings. 0 when the data are not there. */
+double job_flops_per_step(const struct workplace *workplace, const struct spec *spec);
+
+/* What needs cores: data, training, probe. */
+void job_train(const struct workplace *workplace, struct job *job);
+
+/* What is left to do waits for the disk mostly: brings it to its final state with all its weights
+ * and figures, or back to the queue. */
+void job_end(const struct workplace *workplace, struct job *job);
 
 #endif

@@ -1,8 +1,14 @@
 /* The pool: worker threads that claim experiments from the store and run them, one each.
  *
- * Signalling rule: `lock` guards the slots. A worker sleeps on `work` until pool_wake() says that
- * the queue or the room has changed; claiming and taking a slot are one step under the lock, so
- * whoever finds an experiment running in the store finds its slot too. Training runs unlocked.
+ * Cores are what is scarce: a job counts as computing until it is trained. While it then waits for
+ * the disk, the next one has its cores, on another thread.
+ *
+ * Signalling rule: `lock` guards the slots. An idle worker sleeps on `work`. One signal wakes one
+ * worker, for one job: at a new experiment, when a job has freed its cores, and by a worker that
+ * has just claimed a job while there are more jobs and more room. A worker that has ended its job
+ * looks into the queue before it sleeps, so memory that becomes free needs no signal. Claiming and
+ * taking a slot are one step under the lock, so whoever finds an experiment running in the store
+ * finds its slot too. Training and the disk run unlocked.
  */
 #ifndef SERVER_POOL_H
 #define SERVER_POOL_H
@@ -20,7 +26,7 @@ struct pool_config {
 
 int pool_start(struct pool **pool, const struct pool_config *config, struct ovr_err *err);
 
-/* After anything new in the queue. */
+/* After each experiment that came into the queue or left it otherwise than by a claim. */
 void pool_wake(struct pool *pool);
 
 /* Tells the worker that runs it, if any, to stop at the next step. */
@@ -35,7 +41,8 @@ struct pool_progress {
 };
 int pool_progress(struct pool *pool, const char *id, struct pool_progress *progress);
 
-/* Stops what is over its time limit; call it a few times a second. */
+/* Stops what is over its time limit and writes the epochs that jobs finished meanwhile; call it
+ * some ten times a second. */
 void pool_tick(struct pool *pool);
 
 /* No new claims, and every job is asked to stop and go back to the queue; returns at once. */
@@ -46,5 +53,10 @@ void pool_drain(struct pool *pool);
 int pool_stop(struct pool *pool, int seconds);
 
 int pool_running(struct pool *pool);
+
+/* The size of a team that is left to the pool: an equal share of the idle cores for the job and for
+ * those that wait and could start now, never more members than its layer has shards or than have
+ * enough to do, at least 1. */
+int team_size_for(int idle_cores, int waiting, size_t n_shards, double flops_per_step);
 
 #endif

@@ -25,7 +25,7 @@ struct setting {
 static const struct setting table[] = {
     {"data-dir", "DIR", TEXT(data_dir), "ovrd-data", NULL, "database, data sets and weights; made if missing"},
     {"listen", "HOST:PORT", TEXT(listen), "127.0.0.1:8080", NULL, "loopback address; port 0 takes any free one"},
-    {"workers", "JOBS", NUMBER(workers, 0, 256), "0", NULL, "experiments that run at once; 0: as many as cores"},
+    {"workers", "JOBS", NUMBER(workers, 0, 256), "0", NULL, "experiments that compute at once; 0: as many as cores"},
     {"memory", "BYTES", NUMBER(memory_bytes, 0, 1024 * TIB), "0", NULL, "for all running experiments together; 0: 80 % of the machine's"},
     {"cache", "BYTES", NUMBER(cache_bytes, 0, 1024 * TIB), "16G", NULL, "disk for prepared data that jobs share; 0: keep none"},
     {"isa", "LEVEL", TEXT(isa), "auto", "auto baseline avx2 avx512", "instruction set of the hot loops: auto, baseline, avx2 or avx512"},

@@ -3,6 +3,7 @@
 #include "core/real.h"
 #include "server/log.h"
 #include "server/migrations.h"
+#include "server/runs.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -33,6 +34,7 @@ enum sql {
     GET_EXPERIMENT,
     LIST_EXPERIMENTS,
     FIRST_IN_QUEUE,
+    COUNT_QUEUE,
     CLAIM,
     ADD_FIGURE,
     TOUCH,
@@ -75,13 +77,15 @@ static const char *const sql[N_SQL] = {
         "OR substr(name, 1, length(?4)) = ?4) ORDER BY seq DESC LIMIT ?5",
     [FIRST_IN_QUEUE] = "SELECT seq, memory_bytes FROM experiment WHERE state = 'queued' "
                        "ORDER BY priority DESC, seq LIMIT 1",
+    [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM experiment WHERE state = 'queued' "
+                    "LIMIT ?1)",
     [CLAIM] =
         "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
         "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' "
         "RETURNING " EXPERIMENT_COLUMNS ", NULL",
     [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
-    [TOUCH] = "UPDATE experiment SET revision = revision + 1 WHERE seq = ?1 AND state = 'running'",
+    [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",
     [ADD_HISTOGRAM] = "INSERT OR REPLACE INTO histogram (experiment, epoch, split, zero_count, "
                       "total, maximum, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [ADD_TENSOR] = "INSERT OR REPLACE INTO tensor (experiment, epoch, position, name, dtype, "
@@ -134,6 +138,7 @@ struct store {
     struct connection *readers;
     int n_readers;
     _Atomic unsigned turn;
+    struct runs runs;
 };
 
 static int db_fail(struct connection *c, struct ovr_err *err) {
@@ -184,19 +189,45 @@ static int begin(struct store *store, struct ovr_err *err) {
     return rc;
 }
 
-/* Commits if rc is 0, else rolls back; returns rc or what went wrong with the commit. */
-static int end(struct store *store, int rc, struct ovr_err *err) {
+/* Commits if rc is 0, else rolls back; returns rc or what went wrong with the commit. The writer
+ * stays taken. */
+static int commit(struct store *store, int rc, struct ovr_err *err) {
     struct connection *c = &store->writer;
     if (!rc)
         rc = run(c, bind(c, COMMIT, ""), err);
     if (rc && !sqlite3_get_autocommit(c->db))
         run(c, bind(c, ROLLBACK, ""), NULL);
-    pthread_mutex_unlock(&c->lock);
     return rc;
 }
 
+static void release_writer(struct store *store) {
+    pthread_mutex_unlock(&store->writer.lock);
+}
+
+/* The usual end of what begin() began. */
+static int end(struct store *store, int rc, struct ovr_err *err) {
+    rc = commit(store, rc, err);
+    release_writer(store);
+    return rc;
+}
+
+/* The same for a transaction that ends a run. */
+static int end_run(struct store *store, int64_t seq, int rc, struct ovr_err *err) {
+    rc = commit(store, rc, err);
+    if (!rc)
+        runs_end(&store->runs, seq);
+    release_writer(store);
+    return rc;
+}
+
+/* One that is free, so that nobody waits behind a long list; there are enough as a rule. */
 static struct connection *take_reader(struct store *store) {
-    struct connection *c = &store->readers[store->turn++ % (unsigned)store->n_readers];
+    struct connection *c = store->readers;
+    for (int i = 0; i < store->n_readers; i++) {
+        c = &store->readers[store->turn++ % (unsigned)store->n_readers];
+        if (pthread_mutex_trylock(&c->lock) == 0)
+            return c;
+    }
     pthread_mutex_lock(&c->lock);
     return c;
 }
@@ -282,6 +313,7 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
         return ovr_nomem(err, "the store");
     }
     store->n_readers = readers;
+    runs_init(&store->runs);
     pthread_mutex_init(&store->writer.lock, NULL);
     for (int i = 0; i < readers; i++)
         pthread_mutex_init(&store->readers[i].lock, NULL);
@@ -320,6 +352,7 @@ void store_close(struct store *store) {
     for (int i = 0; i < store->n_readers; i++)
         disconnect(&store->readers[i]);
     disconnect(&store->writer);
+    runs_release(&store->runs);
     free(store->readers);
     free(store);
 }
@@ -509,13 +542,14 @@ void experiment_list_free(struct experiment *list, size_t n) {
 
 /* The job's life */
 
-static int first_in_queue(struct connection *c, int64_t *seq, int64_t *memory_bytes,
+static int first_in_queue(struct connection *c, int64_t memory_bytes, int64_t *seq,
                           struct ovr_err *err) {
     sqlite3_stmt *row = bind(c, FIRST_IN_QUEUE, "");
     int step = sqlite3_step(row), rc = 0;
     if (step == SQLITE_ROW) {
         *seq = sqlite3_column_int64(row, 0);
-        *memory_bytes = sqlite3_column_int64(row, 1);
+        if (sqlite3_column_int64(row, 1) > memory_bytes)
+            rc = OVR_NOT_FOUND;
     } else {
         rc = step == SQLITE_DONE ? OVR_NOT_FOUND : db_fail(c, err);
     }
@@ -523,27 +557,66 @@ static int first_in_queue(struct connection *c, int64_t *seq, int64_t *memory_by
     return rc;
 }
 
-int store_claim(struct store *store, int64_t memory_bytes, struct experiment *e,
-                struct ovr_err *err) {
-    struct connection *c = &store->writer;
-    int64_t seq = 0, needed = 0;
-    int rc = begin(store, err);
+/* Whether a claim is worth the wait for the writer. */
+static int has_claimable(struct store *store, int64_t memory_bytes, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    int64_t seq;
+    int rc = first_in_queue(c, memory_bytes, &seq, err);
+    give_back(c);
+    return rc;
+}
+
+static int count_queue(struct connection *c, int most, int *n, struct ovr_err *err) {
+    sqlite3_stmt *row = bind(c, COUNT_QUEUE, "i", (int64_t)most);
+    int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
+    *n = rc ? 0 : sqlite3_column_int(row, 0);
+    sqlite3_reset(row);
+    return rc;
+}
+
+static int claim(struct connection *c, int64_t memory_bytes, struct experiment *e,
+                 struct ovr_err *err) {
+    int64_t seq = 0;
+    int rc = first_in_queue(c, memory_bytes, &seq, err);
     if (rc)
         return rc;
-    rc = first_in_queue(c, &seq, &needed, err);
-    if (!rc && needed > memory_bytes)
-        rc = OVR_NOT_FOUND;
-    if (!rc) {
-        sqlite3_stmt *row = bind(c, CLAIM, "ii", seq, now_ms());
-        rc = sqlite3_step(row) == SQLITE_ROW ? read_experiment(row, e, err) : db_fail(c, err);
-        while (!rc && sqlite3_step(row) == SQLITE_ROW)
-            ;
-        sqlite3_reset(row);
+    sqlite3_stmt *row = bind(c, CLAIM, "ii", seq, now_ms());
+    rc = sqlite3_step(row) == SQLITE_ROW ? read_experiment(row, e, err) : db_fail(c, err);
+    while (!rc && sqlite3_step(row) == SQLITE_ROW)
+        ;
+    sqlite3_reset(row);
+    return rc;
+}
+
+int store_claim(struct store *store, int64_t memory_bytes, struct experiment *e, int *waiting,
+                struct ovr_err *err) {
+    enum { MOST_WAITING = 1000 };
+    struct connection *c = &store->writer;
+    *e = (struct experiment){0};
+    int rc = has_claimable(store, memory_bytes, err);
+    if (rc)
+        return rc;
+    struct run *run = calloc(1, sizeof *run);
+    if (!run)
+        return ovr_nomem(err, "a running experiment");
+    rc = begin(store, err);
+    if (rc) {
+        free(run);
+        return rc;
     }
-    int ended = end(store, rc, err);
-    if (ended && !rc)
+    rc = claim(c, memory_bytes, e, err);
+    if (!rc)
+        rc = count_queue(c, MOST_WAITING, waiting, err);
+    rc = commit(store, rc, err);
+    run->seq = e->seq;
+    if (rc)
+        free(run);
+    else
+        runs_add(&store->runs, run);
+    release_writer(store);
+    if (rc)
         experiment_release(e);
-    return ended;
+    return rc;
 }
 
 static int add_figures(struct connection *c, int64_t seq, int epoch, const struct figure *figures,
@@ -582,18 +655,48 @@ static int must_have_changed(struct connection *c, struct ovr_err *err) {
 int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct figure *figures,
                     size_t n_figures, const struct epoch_histogram *histogram,
                     struct ovr_err *err) {
+    enum { MOST_WAITING = 200 };
+    int n = runs_add_epoch(&store->runs, seq, epoch, figures, n_figures, histogram, err);
+    if (n < MOST_WAITING)
+        return n < 0 ? n : 0;
+    return store_write_epochs(store, err); /* nobody else came to it */
+}
+
+/* All epochs of a run that wait, in the transaction at hand. */
+static int write_epochs(struct store *store, struct run *r, struct ovr_err *err) {
     struct connection *c = &store->writer;
-    int rc = begin(store, err);
+    size_t n = run_take(&store->runs, r);
+    int rc = n ? run(c, bind(c, TOUCH, "ii", r->seq, (int64_t)n), err) : 0;
+    const struct epoch *epoch = NULL;
+    for (size_t i = 0; !rc && i < n; i++) {
+        epoch = epoch ? epoch->next : r->first;
+        struct epoch_histogram histogram = {epoch->number, epoch->split, &epoch->histogram};
+        rc = add_figures(c, r->seq, epoch->number, epoch->figures, epoch->n_figures, err);
+        if (!rc)
+            rc = add_histogram(c, r->seq, &histogram, err);
+    }
+    return rc;
+}
+
+/* Of an experiment that ends in this transaction. */
+static int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err) {
+    struct run *r = runs_find(&store->runs, seq);
+    return r ? write_epochs(store, r, err) : 0;
+}
+
+int store_write_epochs(struct store *store, struct ovr_err *err) {
+    struct ovr_err why = {0};
+    if (!runs_have_epochs(&store->runs))
+        return 0;
+    int rc = begin(store, &why);
     if (rc)
-        return rc;
-    rc = run(c, bind(c, TOUCH, "i", seq), err);
-    if (!rc)
-        rc = must_have_changed(c, err);
-    if (!rc)
-        rc = add_figures(c, seq, epoch, figures, n_figures, err);
-    if (!rc)
-        rc = add_histogram(c, seq, histogram, err);
-    return end(store, rc, err);
+        return ovr_fail(err, rc, NULL, "%s", why.text);
+    for (struct run *r = store->runs.list; !rc && r; r = r->next)
+        rc = write_epochs(store, r, &why);
+    rc = commit(store, rc, &why);
+    runs_settle(&store->runs, &why);
+    release_writer(store);
+    return rc ? ovr_fail(err, rc, NULL, "%s", why.text) : 0;
 }
 
 static int add_tensors(struct connection *c, int64_t seq, const struct tensor *tensors, size_t n,
@@ -614,10 +717,12 @@ int store_finish(struct store *store, int64_t seq, const struct outcome *o, stru
     int rc = begin(store, err);
     if (rc)
         return rc;
-    rc = run(c,
-             bind(c, FINISH, "isisss", seq, state_names[o->state], now_ms(), o->problem_kind,
-                  o->problem_pointer, o->problem_detail),
-             err);
+    rc = write_last_epochs(store, seq, err);
+    if (!rc)
+        rc = run(c,
+                 bind(c, FINISH, "isisss", seq, state_names[o->state], now_ms(), o->problem_kind,
+                      o->problem_pointer, o->problem_detail),
+                 err);
     if (!rc)
         rc = must_have_changed(c, err);
     if (!rc)
@@ -628,7 +733,7 @@ int store_finish(struct store *store, int64_t seq, const struct outcome *o, stru
         rc = add_tensors(c, seq, o->tensors, o->n_tensors, err);
     if (!rc && o->histogram)
         rc = add_histogram(c, seq, o->histogram, err);
-    return end(store, rc, err);
+    return end_run(store, seq, rc, err);
 }
 
 static int requeue(struct connection *c, int64_t seq, const char *reason, struct ovr_err *err) {
@@ -644,7 +749,7 @@ int store_requeue(struct store *store, int64_t seq, const char *reason, struct o
     int rc = begin(store, err);
     if (rc)
         return rc;
-    return end(store, requeue(&store->writer, seq, reason, err), err);
+    return end_run(store, seq, requeue(&store->writer, seq, reason, err), err);
 }
 
 int store_recover(struct store *store, int max_crashes, int *requeued, struct ovr_err *err) {
@@ -668,10 +773,16 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
                  : db_fail(c, err);
         *requeued += !rc;
     }
-    return end(store, rc, err);
+    rc = commit(store, rc, err);
+    if (!rc)
+        runs_end_all(&store->runs);
+    release_writer(store);
+    return rc;
 }
 
-static int cancel(struct connection *c, const char *id, int *was_running, struct ovr_err *err) {
+static int cancel(struct store *store, const char *id, int64_t *seq, int *was_running,
+                  struct ovr_err *err) {
+    struct connection *c = &store->writer;
     struct experiment e;
     sqlite3_stmt *row = bind(c, GET_EXPERIMENT, "s", id);
     int step = sqlite3_step(row);
@@ -682,10 +793,13 @@ static int cancel(struct connection *c, const char *id, int *was_running, struct
     sqlite3_reset(row);
     if (rc)
         return rc;
+    *seq = e.seq;
     *was_running = e.state == STATE_RUNNING;
-    if (e.state == STATE_QUEUED || e.state == STATE_RUNNING)
+    if (*was_running)
+        rc = write_last_epochs(store, e.seq, err);
+    if (!rc && (e.state == STATE_QUEUED || e.state == STATE_RUNNING))
         rc = run(c, bind(c, CANCEL, "ii", e.seq, now_ms()), err);
-    else if (e.state != STATE_CANCELLED)
+    else if (!rc && e.state != STATE_CANCELLED)
         rc =
             ovr_fail(err, OVR_CONFLICT, NULL,
                      "the experiment has already %s; only a queued or running one can be cancelled",
@@ -695,11 +809,13 @@ static int cancel(struct connection *c, const char *id, int *was_running, struct
 }
 
 int store_cancel(struct store *store, const char *id, int *was_running, struct ovr_err *err) {
+    int64_t seq = 0;
     *was_running = 0;
     int rc = begin(store, err);
     if (rc)
         return rc;
-    return end(store, cancel(&store->writer, id, was_running, err), err);
+    rc = cancel(store, id, &seq, was_running, err);
+    return end_run(store, seq, rc, err);
 }
 
 /* What an experiment left */

@@ -3,7 +3,8 @@
  *
  * One connection writes, behind a mutex; readers have connections of their own and never wait for
  * a writer. A change of an experiment's state and what goes with it are one transaction, on disk
- * (FULL) before the call returns. States only change along
+ * (FULL) before the call returns. Only the epochs of a running experiment may come a little later,
+ * many in one transaction; a final state has all of them. States only change along
  *
  *   queued → running → succeeded | failed | cancelled,   queued → cancelled,   running → queued
  *
@@ -82,10 +83,10 @@ void experiment_list_free(struct experiment *list, size_t n);
 
 /* The job's life */
 
-/* Takes the first in the queue if its memory estimate is at most `memory_bytes`. OVR_NOT_FOUND:
- * nothing that fits now. */
+/* Takes the first in the queue if its memory estimate is at most `memory_bytes`; *waiting is how
+ * many are left in the queue (1000 stands for more too). OVR_NOT_FOUND: nothing that fits now. */
 int store_claim(struct store *store, int64_t memory_bytes, struct experiment *experiment,
-                struct ovr_err *err);
+                int *waiting, struct ovr_err *err);
 
 /* A named value. Text is borrowed. */
 struct figure {
@@ -102,8 +103,15 @@ struct epoch_histogram {
     const struct histogram *histogram;
 };
 
+/* Takes a copy and returns at once; it is in the database with the next store_write_epochs(), or
+ * with the experiment's final state. OVR_CONFLICT when the experiment does not run any more; a
+ * fault of the last attempt to write its epochs comes back here too. */
 int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct figure *figures,
                     size_t n_figures, const struct epoch_histogram *histogram, struct ovr_err *err);
+
+/* Writes all epochs that wait, in one transaction. To be called a few times a second, so that
+ * watchers see them soon. After a fault they wait on. */
+int store_write_epochs(struct store *store, struct ovr_err *err);
 
 struct tensor {
     char epoch[5]; /* "best" or "last" */

@@ -383,6 +383,7 @@ static void test_no_weights_before_success(void **state) {
                          "'training':{'epochs':100000}}");
     assert_problem(get(d, "/v1/experiments/%s/weights", id), 404, "not-found", "no weights yet");
     wait_for_epoch(d, id, 2);
+    nap(250); /* until then the first epoch is in the database */
     assert_problem(get(d, "/v1/experiments/%s/weights/hidden.0.weight", id), 404, "not-found",
                    "is running and has no weights yet");
     assert_status(get(d, "/v1/experiments/%s/histogram", id), 200); /* of the newest epoch */

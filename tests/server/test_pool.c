@@ -85,7 +85,8 @@ struct findings {
 
 static int find(void *context, int epoch, const struct figure *f) {
     struct findings *found = context;
-    if (epoch > 0 && strcmp(f->name, "digest") == 0)
+    if (epoch > 0 && strcmp(f->name, "digest") == 0 &&
+        found->n_digests < (int)COUNT(found->digests))
         snprintf(found->digests[found->n_digests++], 65, "%s", f->text);
     found->n_epoch_figures += epoch > 0;
     found->n_result += epoch == 0;
@@ -315,8 +316,10 @@ static void shutdown_puts_jobs_back(void **state) {
     submit(&shop, ENDLESS(""), 1, running);
     submit(&shop, SHORT("1"), 1, waiting);
     await(&shop, running, STATE_RUNNING);
-    while (look_into(shop.place->store, running).n_epoch_figures == 0)
+    while (look_into(shop.place->store, running).n_epoch_figures == 0) {
+        pool_tick(shop.pool);
         sleep_ms(5);
+    }
     close_shop(&shop);
     struct store *store = shop.place->store;
     struct experiment e = look_up(store, running);
@@ -362,21 +365,21 @@ static void memory_for_one_at_a_time(void **state) {
 }
 
 /* The end of one wakes as many as now fit. */
-static void two_fit_side_by_side(void **state) {
+static void three_fit_side_by_side(void **state) {
     struct shop shop;
-    char big[ID_SIZE], ids[2][ID_SIZE];
+    char big[ID_SIZE], ids[3][ID_SIZE];
     int was_running;
-    open_shop(&shop, state, 2, 100);
+    open_shop(&shop, state, 3, 100);
     submit(&shop, ENDLESS(""), 100, big);
     await(&shop, big, STATE_RUNNING);
-    submit(&shop, ENDLESS(""), 50, ids[0]);
-    submit(&shop, ENDLESS(""), 50, ids[1]);
+    for (int i = 0; i < 3; i++)
+        submit(&shop, ENDLESS(""), 33, ids[i]);
     sleep_ms(50);
     assert_int_equal(pool_running(shop.pool), 1);
     assert_int_equal(store_cancel(shop.place->store, big, &was_running, NULL), 0);
     pool_cancel(shop.pool, big);
-    await_running(&shop, 2);
-    for (int i = 0; i < 2; i++) {
+    await_running(&shop, 3);
+    for (int i = 0; i < 3; i++) {
         await(&shop, ids[i], STATE_RUNNING);
         assert_int_equal(store_cancel(shop.place->store, ids[i], &was_running, NULL), 0);
         pool_cancel(shop.pool, ids[i]);
@@ -385,27 +388,142 @@ static void two_fit_side_by_side(void **state) {
     close_shop(&shop);
 }
 
-/* A lone job that leaves it to the daemon gets all the cores, one beside others what is left. */
-static void threads_by_what_is_free(void **state) {
-    struct shop shop;
-    char alone[ID_SIZE], beside[ID_SIZE];
+static void the_size_of_a_team(void **state) {
+    (void)state;
+    const double plenty = 1e12;
+    assert_int_equal(team_size_for(8, 0, 64, plenty), 8); /* alone: all idle cores */
+    assert_int_equal(team_size_for(5, 0, 64, plenty), 5);
+    assert_int_equal(team_size_for(8, 1, 64, plenty), 4); /* in equal shares with those that wait */
+    assert_int_equal(team_size_for(8, 2, 64, plenty), 2);
+    assert_int_equal(team_size_for(8, 7, 64, plenty), 1);
+    assert_int_equal(team_size_for(8, 1000, 64, plenty), 1);
+    assert_int_equal(team_size_for(8, 0, 3, plenty), 3); /* no more than shards */
+    assert_int_equal(team_size_for(8, 0, 1, plenty), 1);
+    assert_int_equal(team_size_for(TEAM_MAX + 1, 0, 1000, plenty), TEAM_MAX);
+    assert_int_equal(team_size_for(8, 0, 64, 4e7), 4); /* no more than have enough to do */
+    assert_int_equal(team_size_for(8, 0, 64, 1.9e7), 1);
+    assert_int_equal(team_size_for(8, 0, 64, 0), 1);
+    assert_int_equal(team_size_for(0, 0, 64, plenty), 1); /* no less than one */
+    assert_int_equal(team_size_for(-3, 0, 64, plenty), 1);
+}
+
+/* Leaves its threads to the pool, and ends only when it is told to. */
+#define AUTO(hidden)                                                                               \
+    "{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[" hidden                                   \
+    "]},\"training\":{\"epochs\":100000}}"
+#define SMALL AUTO("100")
+#define BIG AUTO("8192")
+
+static int threads_of(struct shop *shop, const char *id) {
     struct pool_progress p = {0};
+    await(shop, id, STATE_RUNNING);
+    assert_int_equal(pool_progress(shop->pool, id, &p), 1);
+    return p.threads;
+}
+
+static void cancel(struct shop *shop, const char *id) {
     int was_running;
+    assert_int_equal(store_cancel(shop->place->store, id, &was_running, NULL), 0);
+    pool_cancel(shop->pool, id);
+}
+
+/* A lone big job gets all cores, and who comes later does not wait for its end. */
+static void a_big_job_takes_all_cores(void **state) {
+    struct shop shop;
+    char big[ID_SIZE], next[ID_SIZE];
     open_shop(&shop, state, 2, 100);
-    const char *spec = "{" SPHERE ENCODER "\"probe\":null,\"training\":{\"epochs\":100000}}";
-    submit(&shop, spec, 1, alone);
-    await(&shop, alone, STATE_RUNNING);
-    assert_int_equal(pool_progress(shop.pool, alone, &p), 1);
-    assert_int_equal(p.threads, 2);
-    submit(&shop, spec, 1, beside);
-    await(&shop, beside, STATE_RUNNING);
-    assert_int_equal(pool_progress(shop.pool, beside, &p), 1);
-    assert_int_equal(p.threads, 1);
+    submit(&shop, BIG, 1, big);
+    assert_int_equal(threads_of(&shop, big), 2);
+    submit(&shop, BIG, 1, next);
+    assert_int_equal(threads_of(&shop, next), 1);
+    cancel(&shop, big);
+    cancel(&shop, next);
+    close_shop(&shop);
+}
+
+static void two_small_jobs_have_a_core_each(void **state) {
+    struct shop shop;
+    char ids[2][ID_SIZE];
+    open_shop(&shop, state, 2, 100);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(store_cancel(shop.place->store, i ? beside : alone, &was_running, NULL),
-                         0);
-        pool_cancel(shop.pool, i ? beside : alone);
+        submit(&shop, SMALL, 1, ids[i]);
+        assert_int_equal(threads_of(&shop, ids[i]), 1);
     }
+    for (int i = 0; i < 2; i++)
+        cancel(&shop, ids[i]);
+    close_shop(&shop);
+}
+
+static void big_jobs_that_wait_share(void **state) {
+    struct shop shop;
+    char ids[2][ID_SIZE];
+    for (int i = 0; i < 2; i++)
+        enqueue(((struct place *)*state)->store,
+                &(struct new_experiment){.spec = BIG, .memory_bytes = 1}, ids[i]);
+    open_shop(&shop, state, 2, 100);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(threads_of(&shop, ids[i]), 1);
+    for (int i = 0; i < 2; i++)
+        cancel(&shop, ids[i]);
+    close_shop(&shop);
+}
+
+/* Threads that a spec asks for are as many as it says, whoever else is at work. */
+static void threads_of_the_spec_stand(void **state) {
+    struct shop shop;
+    char ids[2][ID_SIZE];
+    open_shop(&shop, state, 2, 100);
+    for (int i = 0; i < 2; i++) {
+        submit(&shop,
+               "{" SPHERE ENCODER "\"probe\":null,\"training\":{\"epochs\":100000,\"threads\":3}}",
+               1, ids[i]);
+        assert_int_equal(threads_of(&shop, ids[i]), 3);
+    }
+    for (int i = 0; i < 2; i++)
+        cancel(&shop, ids[i]);
+    close_shop(&shop);
+}
+
+/* Epochs of a job that runs come with the ticks, those of its end without. */
+static void epochs_are_seen_soon(void **state) {
+    struct shop shop;
+    char endless[ID_SIZE], ends[ID_SIZE];
+    struct pool_progress p = {0};
+    open_shop(&shop, state, 2, 100);
+    submit(&shop, ENDLESS(""), 1, endless);
+    await(&shop, endless, STATE_RUNNING);
+    while (p.epoch < 2) {
+        assert_int_equal(pool_progress(shop.pool, endless, &p), 1);
+        sleep_ms(1);
+    }
+    pool_tick(shop.pool);
+    assert_true(look_into(shop.place->store, endless).n_digests > 0);
+    submit(&shop, SHORT("1"), 1, ends);
+    while (state_of(shop.place->store, ends) != STATE_SUCCEEDED)
+        sleep_ms(1);
+    assert_int_equal(look_into(shop.place->store, ends).n_digests, 3);
+    cancel(&shop, endless);
+    close_shop(&shop);
+}
+
+/* While a job's weights are written, the next one computes, though there is one worker. */
+static void the_disk_keeps_no_core(void **state) {
+    struct shop shop;
+    char first[ID_SIZE], second[ID_SIZE];
+    struct store *store = ((struct place *)*state)->store;
+    struct new_experiment heavy = {.spec =
+                                       "{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[65536]},"
+                                       "\"training\":{\"epochs\":1,\"threads\":1}}",
+                                   .memory_bytes = 1};
+    enqueue(store, &heavy, first);
+    enqueue(store, &(struct new_experiment){.spec = SHORT("1"), .memory_bytes = 1}, second);
+    open_shop(&shop, state, 1, 100);
+    await(&shop, first, STATE_SUCCEEDED);
+    await(&shop, second, STATE_SUCCEEDED);
+    struct experiment a = look_up(store, first), b = look_up(store, second);
+    assert_true(b.started_at > a.started_at && b.started_at < a.finished_at);
+    experiment_release(&a);
+    experiment_release(&b);
     close_shop(&shop);
 }
 
@@ -434,8 +552,14 @@ int main(void) {
         with_store(a_place_that_cannot_be_written),
         with_store(shutdown_puts_jobs_back),
         with_store(memory_for_one_at_a_time),
-        with_store(two_fit_side_by_side),
-        with_store(threads_by_what_is_free),
+        with_store(three_fit_side_by_side),
+        cmocka_unit_test(the_size_of_a_team),
+        with_store(a_big_job_takes_all_cores),
+        with_store(two_small_jobs_have_a_core_each),
+        with_store(big_jobs_that_wait_share),
+        with_store(threads_of_the_spec_stand),
+        with_store(epochs_are_seen_soon),
+        with_store(the_disk_keeps_no_core),
         with_store(jobs_wait_before_the_pool_starts),
     };
     return cmocka_run_group_tests_name("server/pool", tests, start_blas, NULL);

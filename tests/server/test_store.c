@@ -3,6 +3,8 @@
 #include "tests/server/check.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 static struct store *store_of(void **state) {
     return ((struct place *)*state)->store;
@@ -16,7 +18,8 @@ static void queue_one(struct store *store, char id[ID_SIZE]) {
 static struct experiment claim(struct store *store) {
     struct experiment e = {0};
     struct ovr_err err = {0};
-    assert_ok(store_claim(store, INT64_MAX, &e, &err), &err);
+    int waiting;
+    assert_ok(store_claim(store, INT64_MAX, &e, &waiting, &err), &err);
     return e;
 }
 
@@ -212,7 +215,8 @@ static void priority_then_age(void **state) {
         experiment_release(&e);
     }
     struct experiment none;
-    assert_int_equal(store_claim(store, INT64_MAX, &none, NULL), OVR_NOT_FOUND);
+    int waiting;
+    assert_int_equal(store_claim(store, INT64_MAX, &none, &waiting, NULL), OVR_NOT_FOUND);
 }
 
 /* The first in the queue is never overtaken by a smaller one. */
@@ -220,13 +224,15 @@ static void memory_holds_a_claim_back(void **state) {
     struct store *store = store_of(state);
     char big[ID_SIZE], small[ID_SIZE];
     struct experiment e;
+    int waiting;
     enqueue(store, &(struct new_experiment){.memory_bytes = 100}, big);
     enqueue(store, &(struct new_experiment){.memory_bytes = 1}, small);
-    assert_int_equal(store_claim(store, 99, &e, NULL), OVR_NOT_FOUND);
+    assert_int_equal(store_claim(store, 99, &e, &waiting, NULL), OVR_NOT_FOUND);
     assert_int_equal(state_of(store, big), STATE_QUEUED);
     assert_int_equal(state_of(store, small), STATE_QUEUED);
-    assert_int_equal(store_claim(store, 100, &e, NULL), 0);
+    assert_int_equal(store_claim(store, 100, &e, &waiting, NULL), 0);
     assert_string_equal(e.id, big);
+    assert_int_equal(waiting, 1);
     experiment_release(&e);
 }
 
@@ -240,8 +246,8 @@ struct claimers {
 static void *claim_all(void *arg) {
     struct claimers *c = arg;
     struct experiment e;
-    int rc;
-    while (!(rc = store_claim(c->store, INT64_MAX, &e, NULL))) {
+    int rc, waiting;
+    while (!(rc = store_claim(c->store, INT64_MAX, &e, &waiting, NULL))) {
         if (e.seq >= 1 && e.seq <= JOBS)
             c->claims[e.seq]++;
         experiment_release(&e);
@@ -391,6 +397,11 @@ static void add_epoch(struct store *store, int64_t seq, int epoch, const char *s
     assert_ok(store_add_epoch(store, seq, epoch, &loss, 1, &eh, &err), &err);
 }
 
+static void write_epochs(struct store *store) {
+    struct ovr_err err = {0};
+    assert_ok(store_write_epochs(store, &err), &err);
+}
+
 static void figures_of_all_kinds(void **state) {
     struct store *store = store_of(state);
     char id[ID_SIZE];
@@ -411,6 +422,7 @@ static void figures_of_all_kinds(void **state) {
     struct epoch_histogram eh = {1, "test", &h};
     struct ovr_err err = {0};
     assert_ok(store_add_epoch(store, seq, 1, figures, COUNT(figures), &eh, &err), &err);
+    write_epochs(store);
     struct seen s = figures_of(store, seq, 1, 1);
     assert_int_equal(s.n, COUNT(figures));
     for (int i = 0; i < s.n; i++) {
@@ -441,6 +453,7 @@ static void figures_of_some_epochs(void **state) {
     for (int epoch = 1; epoch <= 5; epoch++)
         add_epoch(store, seq, epoch, "test");
     add_epoch(store, second, 1, "test");
+    write_epochs(store);
     struct seen s = figures_of(store, seq, 2, 4);
     assert_int_equal(s.n, 3);
     for (int i = 0; i < 3; i++) {
@@ -450,6 +463,7 @@ static void figures_of_some_epochs(void **state) {
     assert_int_equal(figures_of(store, seq, 6, 100).n, 0);
     assert_int_equal(figures_of(store, 99, 0, 100).n, 0);
     add_epoch(store, seq, 5, "test"); /* written again: replaced */
+    write_epochs(store);
     assert_int_equal(figures_of(store, seq, 1, 100).n, 5);
     int calls = 0;
     assert_int_equal(store_read_figures(store, seq, 1, 9, stop_at_second, &calls, NULL),
@@ -470,6 +484,101 @@ static void an_epoch_needs_a_running_experiment(void **state) {
     assert_failed(store_add_epoch(store, seq, 1, &f, 1, &eh, &err), OVR_CONFLICT, &err,
                   "not running");
     assert_int_equal(figures_of(store, seq, 0, 9).n, 0);
+}
+
+/* Epochs that wait */
+
+static int64_t revision_of(struct store *store, const char *id) {
+    struct experiment e = look_up(store, id);
+    int64_t revision = e.revision;
+    experiment_release(&e);
+    return revision;
+}
+
+static void epochs_are_written_together(void **state) {
+    struct store *store = store_of(state);
+    char ids[2][ID_SIZE];
+    int64_t seq = start_one(store, ids[0]), other = start_one(store, ids[1]);
+    for (int epoch = 1; epoch <= 3; epoch++)
+        add_epoch(store, seq, epoch, "test");
+    add_epoch(store, other, 1, "test");
+    assert_int_equal(figures_of(store, seq, 1, 9).n, 0);
+    write_epochs(store);
+    assert_int_equal(figures_of(store, seq, 1, 9).n, 3);
+    assert_int_equal(figures_of(store, other, 1, 9).n, 1);
+    assert_int_equal(revision_of(store, ids[0]), 2 + 3); /* each epoch counts */
+    assert_int_equal(revision_of(store, ids[1]), 2 + 1);
+    write_epochs(store); /* nothing is left */
+    assert_int_equal(revision_of(store, ids[0]), 2 + 3);
+    add_epoch(store, seq, 4, "test");
+    write_epochs(store);
+    assert_int_equal(figures_of(store, seq, 1, 9).n, 4);
+}
+
+/* A final state and all epochs become visible as one. */
+static void a_final_state_has_all_epochs(void **state) {
+    struct store *store = store_of(state);
+    for (enum state how = STATE_SUCCEEDED; how <= STATE_CANCELLED; how++) {
+        char id[ID_SIZE];
+        int was_running;
+        int64_t seq = start_one(store, id);
+        add_epoch(store, seq, 1, "test");
+        write_epochs(store);
+        add_epoch(store, seq, 2, "test");
+        add_epoch(store, seq, 3, "test");
+        if (how == STATE_CANCELLED)
+            assert_int_equal(store_cancel(store, id, &was_running, NULL), 0);
+        else
+            finish(store, seq, how);
+        reopen_store(*state);
+        store = store_of(state);
+        assert_int_equal(state_of(store, id), how);
+        assert_int_equal(figures_of(store, seq, 1, 9).n, 3);
+        assert_int_equal(revision_of(store, id), 2 + 3 + 1);
+    }
+}
+
+/* Epochs that nobody comes to write are not kept in memory without end. */
+static void a_thousand_epochs_write_themselves(void **state) {
+    struct store *store = store_of(state);
+    char id[ID_SIZE];
+    int epoch = 0;
+    char any[16] = "";
+    struct histogram h;
+    int64_t seq = start_one(store, id);
+    for (int i = 1; i <= 1000; i++)
+        add_epoch(store, seq, i, "test");
+    assert_int_equal(store_read_histogram(store, seq, &epoch, any, &h, NULL), 0);
+    assert_in_range(epoch, 800, 1000);
+}
+
+/* A job learns that its epochs could not be written when it adds the next one. */
+static void a_fault_comes_back_to_the_job(void **state) {
+    struct store *store = store_of(state);
+    char ids[2][ID_SIZE];
+    struct ovr_err err = {0};
+    struct histogram h = new_histogram(1);
+    struct epoch_histogram eh = {2, "test", &h};
+    struct figure f = {.name = "x"};
+    int64_t seq = start_one(store, ids[0]), idle = start_one(store, ids[1]);
+    add_epoch(store, seq, 1, "test");
+    struct rlimit before, now;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    now = before;
+    now.rlim_cur = 1;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &now), 0);
+    int rc = store_write_epochs(store, NULL);
+    int full = store_add_epoch(store, seq, 2, &f, 1, &eh, &err);
+    int of_idle = store_add_epoch(store, idle, 2, &f, 1, &eh, NULL);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(rc, OVR_IO);
+    assert_failed(full, OVR_IO, &err, "the database refused");
+    assert_int_equal(of_idle, 0); /* it had nothing to write */
+    write_epochs(store);          /* there is room again before its next epoch */
+    add_epoch(store, seq, 3, "test");
+    finish(store, seq, STATE_SUCCEEDED);
+    assert_int_equal(figures_of(store, seq, 1, 9).n, 2); /* 2 was refused */
 }
 
 /* Histograms */
@@ -498,6 +607,7 @@ static void choosing_a_histogram(void **state) {
                   "there is no histogram");
     for (int i = 1; i <= 3; i++)
         add_epoch(store, seq, i, "validation");
+    write_epochs(store);
     assert_histogram(store, seq, 0, "", 3, "validation", 3); /* the latest */
     assert_histogram(store, seq, 2, "", 2, "validation", 2);
     assert_histogram(store, seq, 1, "validation", 1, "validation", 1);
@@ -592,6 +702,8 @@ static void requeueing_starts_anew(void **state) {
     int64_t kept = start_one(store, kept_id), seq = start_one(store, id);
     add_epoch(store, kept, 1, "test");
     add_epoch(store, seq, 1, "test");
+    write_epochs(store);
+    add_epoch(store, seq, 1, "test");
     assert_ok(store_requeue(store, seq, "because", &err), &err);
     struct experiment e = look_up(store, id);
     assert_int_equal(e.state, STATE_QUEUED);
@@ -621,6 +733,7 @@ static void recovering(void **state) {
     queue_one(store, queued);
     for (int attempt = 1; attempt <= 3; attempt++) {
         add_epoch(store, seq, 1, "test");
+        write_epochs(store);
         reopen_store(*state);
         store = store_of(state);
         assert_ok(store_recover(store, 3, &requeued, &err), &err);
@@ -842,7 +955,7 @@ static void readers_beside_a_writer(void **state) {
     for (int i = 0; i < READERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, read_on, &r), 0);
     for (int epoch = 1; epoch <= EPOCHS; epoch++)
-        add_epoch(r.store, r.seq, epoch, "test");
+        add_epoch(r.store, r.seq, epoch, "test"), write_epochs(r.store);
     while (r.reads < READERS)
         sleep_ms(1);
     r.done = 1;
@@ -868,6 +981,10 @@ int main(void) {
         with_store(figures_of_all_kinds),
         with_store(figures_of_some_epochs),
         with_store(an_epoch_needs_a_running_experiment),
+        with_store(epochs_are_written_together),
+        with_store(a_final_state_has_all_epochs),
+        with_store(a_thousand_epochs_write_themselves),
+        with_store(a_fault_comes_back_to_the_job),
         with_store(choosing_a_histogram),
         with_store(results_and_tensors),
         with_store(an_outcome_is_whole_or_not_there),

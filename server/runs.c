@@ -1,0 +1,155 @@
+#include "server/runs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void runs_init(struct runs *runs) {
+    *runs = (struct runs){0};
+    pthread_mutex_init(&runs->lock, NULL);
+}
+
+static void free_epochs(struct epoch *epoch) {
+    while (epoch) {
+        struct epoch *next = epoch->next;
+        free(epoch);
+        epoch = next;
+    }
+}
+
+void runs_release(struct runs *runs) {
+    runs_end_all(runs);
+    pthread_mutex_destroy(&runs->lock);
+}
+
+void runs_add(struct runs *runs, struct run *run) {
+    pthread_mutex_lock(&runs->lock);
+    run->next = runs->list;
+    runs->list = run;
+    pthread_mutex_unlock(&runs->lock);
+}
+
+void runs_end(struct runs *runs, int64_t seq) {
+    pthread_mutex_lock(&runs->lock);
+    struct run **at = &runs->list, *run;
+    while (*at && (*at)->seq != seq)
+        at = &(*at)->next;
+    run = *at;
+    if (run)
+        *at = run->next;
+    pthread_mutex_unlock(&runs->lock);
+    if (run)
+        free_epochs(run->first);
+    free(run);
+}
+
+void runs_end_all(struct runs *runs) {
+    while (runs->list)
+        runs_end(runs, runs->list->seq);
+}
+
+struct run *runs_find(const struct runs *runs, int64_t seq) {
+    struct run *run = runs->list;
+    while (run && run->seq != seq)
+        run = run->next;
+    return run;
+}
+
+int runs_have_epochs(struct runs *runs) {
+    pthread_mutex_lock(&runs->lock);
+    struct run *run = runs->list;
+    while (run && !run->n_epochs)
+        run = run->next;
+    pthread_mutex_unlock(&runs->lock);
+    return run != NULL;
+}
+
+size_t run_take(struct runs *runs, struct run *run) {
+    pthread_mutex_lock(&runs->lock);
+    size_t n = run->n_taken = run->n_epochs;
+    pthread_mutex_unlock(&runs->lock);
+    return n;
+}
+
+static void drop(struct run *run) {
+    run->n_epochs -= run->n_taken;
+    for (; run->n_taken; run->n_taken--) {
+        struct epoch *epoch = run->first;
+        run->first = epoch->next;
+        free(epoch);
+    }
+    if (!run->first)
+        run->last = NULL;
+}
+
+void runs_settle(struct runs *runs, const struct ovr_err *fault) {
+    pthread_mutex_lock(&runs->lock);
+    for (struct run *run = runs->list; run; run = run->next) {
+        if (!fault->code)
+            drop(run);
+        if (!fault->code || run->n_epochs)
+            run->fault = *fault;
+    }
+    pthread_mutex_unlock(&runs->lock);
+}
+
+/* Copies a text to *room and moves on behind it. */
+static const char *keep(char **room, const char *text) {
+    size_t size = strlen(text) + 1;
+    char *copy = memcpy(*room, text, size);
+    *room += size;
+    return copy;
+}
+
+static struct epoch *copy_epoch(int number, const struct figure *figures, size_t n_figures,
+                                const struct epoch_histogram *histogram) {
+    size_t size = sizeof(struct epoch) + n_figures * sizeof *figures;
+    for (size_t i = 0; i < n_figures; i++)
+        size += strlen(figures[i].name) + 1 +
+                (figures[i].kind == FIGURE_TEXT ? strlen(figures[i].text) + 1 : 0);
+    struct epoch *epoch = malloc(size);
+    if (!epoch)
+        return NULL;
+    *epoch = (struct epoch){
+        .number = number, .histogram = *histogram->histogram, .n_figures = n_figures};
+    snprintf(epoch->split, sizeof epoch->split, "%s", histogram->split);
+    char *room = (char *)(epoch->figures + n_figures);
+    for (size_t i = 0; i < n_figures; i++) {
+        epoch->figures[i] = figures[i];
+        epoch->figures[i].name = keep(&room, figures[i].name);
+        if (figures[i].kind == FIGURE_TEXT)
+            epoch->figures[i].text = keep(&room, figures[i].text);
+    }
+    return epoch;
+}
+
+static void append(struct run *run, struct epoch *epoch) {
+    if (run->last)
+        run->last->next = epoch;
+    else
+        run->first = epoch;
+    run->last = epoch;
+    run->n_epochs++;
+}
+
+int runs_add_epoch(struct runs *runs, int64_t seq, int number, const struct figure *figures,
+                   size_t n_figures, const struct epoch_histogram *histogram, struct ovr_err *err) {
+    struct epoch *epoch = copy_epoch(number, figures, n_figures, histogram);
+    if (!epoch)
+        return ovr_nomem(err, "the figures of an epoch");
+    pthread_mutex_lock(&runs->lock);
+    struct run *run = runs_find(runs, seq);
+    int rc;
+    if (!run)
+        rc = ovr_fail(err, OVR_CONFLICT, NULL, "the experiment is not running any more");
+    else if (run->fault.code)
+        rc = ovr_fail(err, run->fault.code, NULL, "%s", run->fault.text);
+    else {
+        append(run, epoch);
+        rc = (int)run->n_epochs;
+    }
+    pthread_mutex_unlock(&runs->lock);
+    if (rc < 0)
+        free(epoch);
+    return rc;
+}

@@ -1,0 +1,60 @@
+/* Running experiments, and what they measured that is not in the database yet: an epoch is taken
+ * here in no time and written a little later, with others in one transaction.
+ *
+ * A run is there from the claim of its experiment to the end, so it also says whether an experiment
+ * still runs. Runs come and go, and epochs leave, only by whoever holds the store's writer; epochs
+ * are added by anybody at any time.
+ */
+#ifndef SERVER_RUNS_H
+#define SERVER_RUNS_H
+
+#include "server/store.h"
+
+#include <pthread.h>
+
+struct epoch {
+    struct epoch *next;
+    int number;
+    char split[16]; /* of the histogram */
+    struct histogram histogram;
+    size_t n_figures;
+    struct figure figures[]; /* their texts follow in the same block */
+};
+
+struct run {
+    struct run *next;
+    int64_t seq;
+    struct epoch *first, *last;
+    size_t n_epochs, n_taken;
+    struct ovr_err fault; /* of the last attempt to write them; code 0: none */
+};
+
+struct runs {
+    pthread_mutex_t lock;
+    struct run *list;
+};
+
+void runs_init(struct runs *runs);
+void runs_release(struct runs *runs);
+
+/* For the holder of the writer */
+
+void runs_add(struct runs *runs, struct run *run); /* takes over what calloc() made */
+void runs_end(struct runs *runs, int64_t seq);     /* drops its epochs */
+void runs_end_all(struct runs *runs);
+struct run *runs_find(const struct runs *runs, int64_t seq); /* NULL: it does not run */
+int runs_have_epochs(struct runs *runs);
+
+/* How many epochs there are to write, from run->first on. */
+size_t run_take(struct runs *runs, struct run *run);
+/* After an attempt to write what was taken from all runs. Without a fault it is dropped. */
+void runs_settle(struct runs *runs, const struct ovr_err *fault);
+
+/* For everybody */
+
+/* Adds a copy. Returns how many epochs now wait, OVR_CONFLICT when the experiment does not run, or
+ * the fault of the run. */
+int runs_add_epoch(struct runs *runs, int64_t seq, int number, const struct figure *figures,
+                   size_t n_figures, const struct epoch_histogram *histogram, struct ovr_err *err);
+
+#endif
