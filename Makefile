@@ -130,9 +130,9 @@ $(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
 	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lcmocka
-$(B)/tests/bench/%: $(B)/tests/bench/%.o $(CORE)
+$(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 	$(say) LD $@
-	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS)
+	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson
 
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
