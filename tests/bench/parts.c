@@ -5,37 +5,47 @@
 #include "core/rng.h"
 #include "tests/bench/bench.h"
 
-#include <string.h>
+/* One member's scratch, as in core/net.c: the block of the result stays in cache. */
+struct scratch {
+    real *dw; /* SHARD_UNITS×d */
+    uint32_t *count;
+    uint8_t *row;
+    real *value;
+};
 
 struct gradient {
     const struct options *options;
     const struct kernels *kernels;
-    real *x, *panels; /* n×d, and the same in panels of PANEL columns */
-    real *g;          /* one shard's: n×SHARD_UNITS */
+    real *x, *panels;        /* n×d, and the same in panels of PANEL columns */
+    real *g;                 /* one shard's: n×SHARD_UNITS */
+    struct scratch *scratch; /* for each member */
     int dense;
 };
 
-/* All shards of the layer, each member its part, into a block that stays in cache as in net.c. */
+static void allocate_work(struct member *member, void *arg) {
+    const struct gradient *p = arg;
+    p->scratch[member->rank] =
+        (struct scratch){.dw = new_array(SHARD_UNITS * p->options->d, sizeof(real)),
+                         .count = new_array(SHARD_UNITS, sizeof(uint32_t)),
+                         .row = new_array(SHARD_UNITS * (ACTIVE_ROWS + 1), sizeof(uint8_t)),
+                         .value = new_array(SHARD_UNITS * (ACTIVE_ROWS + 1), sizeof(real))};
+}
+
+/* All shards of the layer, each member its part. */
 static void gradient_work(struct member *member, void *arg) {
     const struct gradient *p = arg;
+    const struct scratch *s = &p->scratch[member->rank];
     size_t d = p->options->d, n = p->options->n, first, end;
-    real *dw = new_array(SHARD_UNITS * d, sizeof *dw);
-    uint32_t *count = new_array(SHARD_UNITS, sizeof *count);
-    uint8_t *row = new_array(SHARD_UNITS * (ACTIVE_ROWS + 1), sizeof *row);
-    real *value = new_array(SHARD_UNITS * (ACTIVE_ROWS + 1), sizeof *value);
     team_share(member, net_n_shards(p->options->k), &first, &end);
     for (size_t shard = first; shard < end; shard++) {
         if (p->dense) {
-            linalg_gemm_tn(SHARD_UNITS, d, n, p->g, SHARD_UNITS, p->x, d, 0, dw, d);
+            linalg_gemm_tn(SHARD_UNITS, d, n, p->g, SHARD_UNITS, p->x, d, 0, s->dw, d);
             continue;
         }
-        p->kernels->list_active(p->g, n, SHARD_UNITS, count, row, value);
-        p->kernels->active_product(count, row, value, p->panels, n, SHARD_UNITS, d, 0, dw);
+        p->kernels->list_active(p->g, n, SHARD_UNITS, s->count, s->row, s->value);
+        p->kernels->active_product(s->count, s->row, s->value, p->panels, n, SHARD_UNITS, d, 0,
+                                   s->dw);
     }
-    free(dw);
-    free(count);
-    free(row);
-    free(value);
 }
 
 static double time_of_gradient(struct team *team, struct gradient *p, int dense) {
@@ -67,8 +77,10 @@ json_t *bench_gradient(const struct options *options) {
                          .kernels = chosen_kernels(options),
                          .x = new_array(n * options->d, sizeof(real)),
                          .panels = new_array(n * panels * PANEL, sizeof(real)),
-                         .g = new_array(n * SHARD_UNITS, sizeof(real))};
+                         .g = new_array(n * SHARD_UNITS, sizeof(real)),
+                         .scratch = new_array(options->threads, sizeof(struct scratch))};
     struct team *team = new_team(options->threads);
+    team_run(team, allocate_work, &p);
     fill_gradient(&p);
     double active[options->rounds], dense[options->rounds], ratio[options->rounds];
     time_of_gradient(team, &p, 0);
