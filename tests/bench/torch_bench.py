@@ -273,6 +273,7 @@ def train_probe(train, train_labels, test, test_labels, epochs, foreach):
 def whole(command):
     """The reference experiment from the files to the probe's accuracy."""
     torch.manual_seed(command["seed"])
+    kept_code.clear()
     marks = [time.perf_counter()]
     train, train_labels = read_images(command["train"], command["train_limit"])
     test, test_labels = read_images(command["test"], command["test_limit"])
@@ -285,8 +286,9 @@ def whole(command):
                       command["lambda"])
     measures = train_encoder(encoder, train, test, command)
     marks.append(time.perf_counter())
-    accuracy = train_probe(encode_all(encoder, train), train_labels, encode_all(encoder, test), test_labels,
-                           command["probe_epochs"], command["foreach"])
+    train, test = encode_all(encoder, train), encode_all(encoder, test)
+    torch.set_num_threads(command["probe_threads"])
+    accuracy = train_probe(train, train_labels, test, test_labels, command["probe_epochs"], command["foreach"])
     marks.append(time.perf_counter())
     preparing, training, probing = (b - a for a, b in zip(marks, marks[1:]))
     return {"seconds": marks[-1] - marks[0], "preparing": preparing, "training": training, "probing": probing,
@@ -295,9 +297,7 @@ def whole(command):
 
 # --- commands --------------------------------------------------------------------------------------
 
-def start(command):
-    if command.get("threads"):
-        torch.set_num_threads(command["threads"])
+def start(_command):
     return {"version": torch.__version__, "threads": torch.get_num_threads()}
 
 
@@ -308,6 +308,8 @@ def main():
     torch.set_flush_denormal(True)  # before any thread is started: they inherit it
     for line in sys.stdin:
         command = json.loads(line)
+        if "threads" in command:
+            torch.set_num_threads(command["threads"])
         print(json.dumps(COMMANDS[command["do"]](command)), flush=True)
 
 
