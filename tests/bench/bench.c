@@ -130,14 +130,14 @@ static int set_option(struct options *options, const char *argument) {
         if (strncmp(argument, fields[i].name, length) || argument[length] != '=')
             continue;
         const char *value = argument + length + 1;
-        char *to = (char *)options + fields[i].offset, *end = "";
-        if (fields[i].type == OPTION_COUNT)
-            *(size_t *)(void *)to = strtoul(value, &end, 10);
-        else if (fields[i].type == OPTION_NUMBER)
-            *(double *)(void *)to = strtod(value, &end);
-        else
+        char *to = (char *)options + fields[i].offset, *end = NULL;
+        if (fields[i].type == OPTION_TEXT)
             *(const char **)(void *)to = value;
-        return *value && !*end;
+        else if (fields[i].type == OPTION_COUNT)
+            *(size_t *)(void *)to = strtoul(value, &end, 10);
+        else
+            *(double *)(void *)to = strtod(value, &end);
+        return fields[i].type == OPTION_TEXT || (*value && !*end);
     }
     return 0;
 }
@@ -175,7 +175,7 @@ int main(int argc, char **argv) {
     check(linalg_start(NULL, argv, &err), &err);
     for (int i = 2; i < argc; i++)
         if (!set_option(&options, argv[i]))
-            give_up("no such option", argv[i]);
+            give_up("no such option, or not with this value", argv[i]);
     for (size_t i = 0; i < COUNT(measurements); i++) {
         if (strcmp(argv[1], measurements[i].name))
             continue;

@@ -414,7 +414,8 @@ def main():
     print_judged(bench.judged)
     directory = os.path.join(options.build, "bench")
     os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, ("bench-full" if options.full else "bench") + ".json")
+    name = "-".join(["bench-full" if options.full else "bench", *options.section])
+    path = os.path.join(directory, name + ".json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(figures, file, indent=2)
     say(f"\n{machine['seconds']:.0f} s. All figures: {os.path.relpath(path)}")
