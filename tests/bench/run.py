@@ -44,6 +44,10 @@ class Bench:
     def judge(self, what, target, measured, met):
         self.judged.append({"what": what, "target": target, "measured": measured, "met": met})
 
+    def close(self):
+        for side in filter(None, (self.tuned, self.shipped)):
+            side.close()
+
     def shape(self, d, k, n, **options):
         return {"d": d, "k": k, "n": n, "steps": 4 if k * n * d < 2e9 else 2, "rounds": 5, "rate": 5e-4, **options}
 
@@ -80,8 +84,8 @@ def start_torch(bench):
     version = bench.shipped("start")
     table(("a step of the reference network with", "ms"), sorted(times.items(), key=lambda item: item[1]))
     say(f"  PyTorch {version['version']}. `tuned` is the first of these with the kernel {bench.machine['blas_kernel']};")
-    say(f"  `as shipped` has nothing set and takes {version['threads']} thread(s) and the kernel that OpenBLAS finds.")
-    return {"version": version["version"], "settings": times, "tuned": best, "shipped_threads": version["threads"]}
+    say(f"  `as shipped` has nothing set: {version['threads']} thread(s) of its own, and OpenBLAS chose {version['blas_kernel']}.")
+    return {"version": version["version"], "settings": times, "tuned": best, "shipped": version}
 
 
 # --- the step --------------------------------------------------------------------------------------
@@ -178,7 +182,7 @@ def section_share(bench):
     heading("By the share of active units (reference network)")
     rows, figures = [], []
     for share in SHARES:
-        sides = {"step": lambda share=share: bench.core("step", share=share, **bench.shape(**REFERENCE, rate=0)),
+        sides = {"step": lambda share=share: bench.core("step", share=share, **bench.shape(**REFERENCE, rate=0, rounds=3)),
                  "gradient": lambda share=share: bench.core("gradient", share=share, **REFERENCE)}
         results = take_turns(2, sides)
         figure = {"share": share, "step_ms": median(of(results, "step", "step_ms")),
@@ -241,7 +245,7 @@ def section_isa(bench):
     best = bench.machine["blas_kernel"]
     isas = bench.machine["isas"]
     ways = [(isa, best) for isa in isas] + [(bench.machine["isa"], KERNELS[isa]) for isa in isas if KERNELS[isa] != best]
-    results = take_turns(3, {way: (lambda way=way: bench.core("step", blas_kernel=way[1], isa=way[0], **bench.shape(**REFERENCE)))
+    results = take_turns(3, {way: (lambda way=way: bench.core("step", blas_kernel=way[1], isa=way[0], **bench.shape(**REFERENCE, rounds=3)))
                              for way in ways})
     figures = {f"{way[0]} {way[1]}": step_figures({"ours": results[way]}) for way in ways}
     table(("our loops", "OpenBLAS kernel", "step ms", "two products ms", "GFLOP/s", "step/products"),
@@ -409,6 +413,7 @@ def main():
         figures = {"machine": machine, "torch": start_torch(bench)}
         for name in options.section or SECTIONS:
             figures[name] = SECTIONS[name](bench)
+        bench.close()
         figures["targets"] = bench.judged
         machine["seconds"] = time.monotonic() - started
     print_judged(bench.judged)

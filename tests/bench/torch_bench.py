@@ -5,6 +5,7 @@ A process that lives for a whole run of benchmarks: it reads one JSON command a 
 input ({"do": "step", …}) and answers with one JSON object a line. Formulas, data, order of samples
 and precision are those of bench.c; each function says where it takes less trouble than ovrd does.
 """
+import ctypes
 import json
 import math
 import sys
@@ -297,8 +298,18 @@ def whole(command):
 
 # --- commands --------------------------------------------------------------------------------------
 
+def blas_kernel():
+    """The kernel that OpenBLAS chose in this process; None with another BLAS."""
+    try:
+        name = ctypes.CDLL("libopenblas.so.0").openblas_get_corename
+    except (OSError, AttributeError):
+        return None
+    name.restype = ctypes.c_char_p
+    return name().decode()
+
+
 def start(_command):
-    return {"version": torch.__version__, "threads": torch.get_num_threads()}
+    return {"version": torch.__version__, "threads": torch.get_num_threads(), "blas_kernel": blas_kernel()}
 
 
 COMMANDS = {"start": start, "step": step, "optimizer": optimizer, "probe": probe, "pca": pca, "whole": whole}
