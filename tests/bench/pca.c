@@ -6,7 +6,8 @@
 enum { PIXELS = CIFAR10_RECORD - 1 };
 
 /* Bytes whose neighbours are alike, as in images: the covariance is neither flat nor singular. */
-static void make_samples(struct samples *samples, size_t n) {
+static void make_samples(struct samples *samples, const struct options *options) {
+    size_t n = options->samples;
     uint8_t *bytes = new_array(n * PIXELS, 1);
     struct rng rng;
     rng_init(&rng, 1, RNG_SHUFFLE, 0, 0);
@@ -15,6 +16,7 @@ static void make_samples(struct samples *samples, size_t n) {
         level += (128 - level) / 32 + 20 * (rng_uniform(&rng) - 0.5);
         bytes[i] = (uint8_t)(level < 0 ? 0 : level > 255 ? 255 : level);
     }
+    hand_over(options, "pixels.u8", bytes, n * PIXELS);
     *samples = (struct samples){.n = n, .d = PIXELS, .bytes = bytes, .stride = PIXELS};
 }
 
@@ -29,9 +31,8 @@ json_t *bench_pca(const struct options *options) {
     if (*options->cifar10)
         check(cifar10_open(&samples, options->cifar10, &err), &err);
     else
-        make_samples(&samples, options->samples);
+        make_samples(&samples, options);
     size_t n = min_size(options->samples, samples.n);
-    hand_over(options, "pixels.u8", samples.bytes, *options->cifar10 ? 0 : n * PIXELS);
     double started = now();
     check(preprocess_fit(&preprocess, team, &samples, NULL, n, steps, 2, NULL, &err), &err);
     double fitted = now();

@@ -412,7 +412,9 @@ def main():
             f"{machine['blas_kernel']}; ovrd {machine['version']}; load {machine['load_before']:.2f} before")
         figures = {"machine": machine, "torch": start_torch(bench)}
         for name in options.section or SECTIONS:
+            begun = time.monotonic()
             figures[name] = SECTIONS[name](bench)
+            figures[name]["section_seconds"] = time.monotonic() - begun
         bench.close()
         figures["targets"] = bench.judged
         machine["seconds"] = time.monotonic() - started
