@@ -26,6 +26,9 @@ REFERENCE = {"d": 781, "k": 8192, "n": 128}
 SHAPES = [(781, 1024, 128), (781, 4096, 128), (781, 16384, 128), (781, 8192, 32), (781, 8192, 512), (256, 8192, 128),
           (3072, 8192, 128)]
 SHARES = (1.0, 0.8, 0.6, 0.5, 0.27, 0.1, 0.05, 0.01)
+# PyTorch's temporaries are larger than what malloc keeps: it gives them back to the system and gets them anew, page by
+# page, at every step. These make it keep them.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 KERNELS = {"baseline": "Prescott", "avx2": "Haswell", "avx512": "SkylakeX"}  # OpenBLAS's names
 
 
@@ -64,10 +67,11 @@ def start_torch(bench):
     bench.core("step", data=bench.scratch, **{**shape, "rounds": 1})
     kernel = {"OPENBLAS_CORETYPE": bench.machine["blas_kernel"]}
     sides = {"threads that spin": Torch("spinning", kernel),
-             "threads that sleep": Torch("sleeping", {**kernel, "OMP_WAIT_POLICY": "PASSIVE"})}
+             "threads that sleep": Torch("sleeping", {**kernel, "OMP_WAIT_POLICY": "PASSIVE"}),
+             "malloc keeps memory, threads that sleep": Torch("keeping", {**kernel, **KEEP_MEMORY,
+                                                                         "OMP_WAIT_POLICY": "PASSIVE"})}
     tries = {}
-    for (name, threads), foreach in itertools.product({("threads that sleep", 1), *((name, bench.cores) for name in sides)},
-                                                      (False, True)):
+    for name, threads, foreach in itertools.product(sides, {1, bench.cores}, (False, True)):
         side = sides[name]
         label = f"{name}, {threads} of them, Adam with foreach={foreach}"
         tries[label] = (side, {"threads": threads, "foreach": foreach, "data": bench.scratch})
@@ -132,7 +136,7 @@ def section_step(bench):
     if "shipped_ms" in dense:
         say(f"  PyTorch as shipped, dense code: {dense['shipped_ms']:.3g} ms, {dense['shipped_by_ours']:.3g} × ours")
         judge = bench.judge
-        judge("step, dense code: PyTorch with the good kernel by ours", ">= 4", dense["tuned_by_ours"],
+        judge("step, dense code: PyTorch at its best settings by ours", ">= 4", dense["tuned_by_ours"],
               dense["tuned_by_ours"] >= 4)
         judge("step, dense code: PyTorch as shipped by ours", ">= 7", dense["shipped_by_ours"], dense["shipped_by_ours"] >= 7)
     bench.judge("step, dense code: ours by its two bare products", "<= 1.25", dense["of_products"],
