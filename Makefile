@@ -49,7 +49,7 @@ API    := $(call objects,api)
 # A test links what its folder's name says; core64 is the float64 build of core.
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c))
 
-.PHONY: all deps demo check check-fast check-source check-asan check-tsan bench clean help format
+.PHONY: all deps demo check check-fast check-source check-asan check-tsan bench bench-full run-bench clean help format
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
@@ -72,8 +72,15 @@ check-asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory SANITIZE=address CFLAGS='-O1 -g' check-fast
 check-tsan: ## all tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory SANITIZE=thread CFLAGS='-O1 -g' check-fast
-bench: $(B)/tests/bench/step ## step time, the time of its bare matrix products, and the ratio
-	@$(B)/tests/bench/step
+bench: ## install PyTorch, build, measure in minutes, beside the same work in PyTorch
+	@$(MAKE) --no-print-directory run-bench
+bench-full: ## the same with the whole reference experiment: half an hour
+	@$(MAKE) --no-print-directory run-bench BENCH=--full
+run-bench:
+	@scripts/deps.sh build
+	@scripts/deps.sh bench || echo "Going on without what is missing."
+	@$(MAKE) -s --no-print-directory all $(B)/tests/bench/bench
+	@python3 tests/bench/run.py --build $(B) $(BENCH)
 format: ## clang-format over all C sources
 	clang-format -i $(wildcard */*.[ch] clients/*/*.[ch] tests/*/*.[ch])
 clean: ## remove everything that was built
@@ -130,9 +137,9 @@ $(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
 	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lcmocka
-$(B)/tests/bench/%: $(B)/tests/bench/%.o $(CORE)
+$(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 	$(say) LD $@
-	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS)
+	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson
 
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -40,26 +40,27 @@ static void share_runs(const struct member *member, const struct code *code, siz
 /* Fetches a sample's runs from .. end − 1 ahead: no hardware can tell where a shuffled sample's
  * lie.
  */
-static void prefetch(const struct code *code, size_t sample, size_t from, size_t end) {
-    struct code_sample s = code_sample(code, sample);
-    for (size_t j = s.start[from]; j < s.start[end]; j += OVR_ALIGN / sizeof(real))
-        __builtin_prefetch(s.value + j);
-    for (size_t j = s.start[from]; j < s.start[end]; j += OVR_ALIGN)
-        __builtin_prefetch(s.unit + j);
+static void prefetch(const struct code_sample *s, size_t from, size_t end) {
+    for (size_t j = s->start[from]; j < s->start[end]; j += OVR_ALIGN / sizeof(real))
+        __builtin_prefetch(s->value + j);
+    for (size_t j = s->start[from]; j < s->start[end]; j += OVR_ALIGN)
+        __builtin_prefetch(s->unit + j);
 }
 
 enum { AHEAD = 2 }; /* samples */
 
-/* One sample's logits in the groups from .. end − 1, each to its place among `rows`. */
-static void read_sample(const struct probe *p, const struct code *code, size_t sample, size_t from,
-                        size_t end, double *parts, size_t rows) {
+/* One sample's logits in the groups from .. end − 1, each to its place among `rows`. A later
+ * sample's runs are fetched meanwhile, group by group: all at once would wait for one another. */
+static void read_sample(const struct probe *p, const struct code *code, size_t sample, size_t later,
+                        size_t from, size_t end, double *parts, size_t rows) {
     const size_t width = p->width;
-    const struct code_sample s = code_sample(code, sample);
+    const struct code_sample s = code_sample(code, sample), ahead = code_sample(code, later);
     const real *bias = p->params + code->n_units * width;
     real z[width] __attribute__((aligned(OVR_ALIGN)));
     for (size_t group = from; group < end; group++) {
         double *part = parts + group * rows * p->n_classes;
         size_t last = min_size((group + 1) * GROUP_RUNS, code->n_runs);
+        prefetch(&ahead, group * GROUP_RUNS, last);
         for (size_t c = 0; c < width; c++)
             z[c] = group ? 0 : bias[c];
         for (size_t run = group * GROUP_RUNS; run < last; run++)
@@ -75,16 +76,14 @@ static void read_sample(const struct probe *p, const struct code *code, size_t s
  * them, up to samples[n-1], are fetched meanwhile. */
 static void read_out(struct member *member, struct probe *p, const struct code *code,
                      const uint32_t *samples, size_t rows, size_t n) {
-    size_t from, end, n_groups = count_groups(code->n_runs), from_run, end_run;
+    size_t from, end, n_groups = count_groups(code->n_runs);
     uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
     team_share(member, n_groups, &from, &end);
-    share_runs(member, code, &from_run, &end_run);
     team_barrier(member); /* nobody still reads the last batch's logits */
     for (size_t i = 0; i < rows; i++) {
         labels[i] = code->labels[samples[i]];
-        if (i + AHEAD < n)
-            prefetch(code, samples[i + AHEAD], from_run, end_run);
-        read_sample(p, code, samples[i], from, end, p->parts + i * p->n_classes, rows);
+        read_sample(p, code, samples[i], samples[min_size(i + AHEAD, n - 1)], from, end,
+                    p->parts + i * p->n_classes, rows);
     }
     team_sum(member, p->parts, n_groups, rows * p->n_classes);
 }

@@ -3,6 +3,7 @@
 #
 #   scripts/deps.sh build         what plain `make` needs
 #   scripts/deps.sh build test    and what `make check` needs
+#   scripts/deps.sh build bench   and what `make bench` compares with
 set -eu
 
 # package  what it brings: a header to include or a program to call. Names joined by | are
@@ -24,6 +25,11 @@ ca-certificates                                -
 tests='
 libcmocka-dev                                  header:cmocka.h
 clang-format                                   program:clang-format
+'
+bench='
+python3                                        program:python3
+python3-numpy                                  -
+python3-torch                                  -
 '
 
 # Reads a table; prints the packages of which no alternative is installed.
@@ -93,11 +99,12 @@ for set in "$@"; do
     case $set in
     build) wanted="$wanted$build" ;;
     test) wanted="$wanted$tests" ;;
+    bench) wanted="$wanted$bench" ;;
     *) wanted= && break ;;
     esac
 done
 if [ -z "$wanted" ]; then
-    echo "usage: scripts/deps.sh build|test..." >&2
+    echo "usage: scripts/deps.sh build|test|bench..." >&2
     exit 2
 fi
 

@@ -1,140 +1,189 @@
-/* Time of one training step of the OVR-Encoder against the time of its two bare matrix products.
+/* A training step against its two bare matrix products, in turns in one process; and the steps of
+ * several networks at once.
  *
- * usage: step [D K N [threads]]          default 781 8192 128, all cores
+ * A step is what core/train.c does for each batch: its rows are gathered from the prepared samples,
+ * then forward, loss, gradient and Adam's update of all weights. The bare products are X·Wᵀ and
+ * dHᵀ·X in single precision, each thread computing an equal share of the units in one call.
  *
- * Both are measured in turns in one run, since the machine's speed drifts; medians and their ratio
- * are printed. A step is forward, loss, gradient and Adam's update of all weights. The bare
- * products are X·Wᵀ and dHᵀ·X in single precision, each thread computing an equal share of the
- * units in one call. */
+ * Samples and weights are normal, so the pre-activations of a unit are too, with the standard
+ * deviation ‖w‖: a bias of −‖w‖·z makes the wanted share of them active. */
 #include "core/linalg.h"
 #include "core/net.h"
 #include "core/rng.h"
+#include "tests/bench/bench.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
+#include <string.h>
 
-enum { ROUNDS = 9, STEPS = 4 };
+enum { ROWS = 4096 }; /* prepared samples; a power of two, see gather() */
 
-struct bench {
+struct layer {
+    const struct options *options;
+    struct team *team;
     struct net *net;
-    struct batch batch;
-    real *dw; /* K×D, of the bare products */
-    uint64_t t;
+    const real *samples; /* ROWS×d */
+    real *batch_x[2];    /* in turns, as in core/train.c */
+    real *dw;            /* k×d, of the bare products */
+    uint64_t t;          /* steps so far */
+    double loss;         /* of the last step */
 };
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 static void init_work(struct member *member, void *arg) {
-    net_init_weights(member, ((struct bench *)arg)->net);
+    net_init_weights(member, ((struct layer *)arg)->net);
 }
 
-static void step_work(struct member *member, void *arg) {
-    const struct bench *bench = arg;
-    const struct optimizer_config adam = {OPT_ADAM, 5e-4, 0.9, 0.999, 1e-7, 0, 0};
-    for (uint64_t i = 1; i <= STEPS; i++) {
-        struct update update = optimizer_update(&adam, adam.learning_rate, bench->t + i);
-        net_forward(member, bench->net, &bench->batch);
-        net_backward(member, bench->net, &bench->batch, &update);
+/* Where a normal variable is exceeded with probability `share`. */
+static double normal_quantile(double share) {
+    double low = -40, high = 40;
+    for (int i = 0; i < 100; i++) {
+        double middle = (low + high) / 2;
+        if (erfc(middle / sqrt(2)) / 2 > share)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void set_share(struct layer *layer, double share) {
+    size_t d = layer->net->config.n_inputs;
+    double z = normal_quantile(share);
+    for (size_t k = 0; k < layer->net->config.n_units; k++) {
+        const real *w = net_weight(layer->net) + k * d;
+        double squares = 0;
+        for (size_t j = 0; j < d; j++)
+            squares += (double)w[j] * w[j];
+        net_bias(layer->net)[k] = (real)(-z * sqrt(squares));
     }
 }
 
-static void product_work(struct member *member, void *arg) {
-    const struct bench *bench = arg;
-    size_t d = bench->net->config.n_inputs, n = bench->batch.n, first, end;
-    team_share(member, bench->net->config.n_units, &first, &end);
-    size_t units = end - first;
-    real *h = bench->net->h + first * bench->net->max_rows;
-    for (int i = 0; i < STEPS; i++) {
-        team_barrier(member);
-        linalg_gemm_nt(n, units, d, bench->batch.x, d, net_weight(bench->net) + first * d, d, 0, h,
-                       units);
-        team_barrier(member);
-        linalg_gemm_tn(units, d, n, h, units, bench->batch.x, d, 0, bench->dw + first * d, d);
-    }
+static const real *new_samples(size_t n) {
+    real *x = new_array(n, sizeof *x);
+    struct rng rng;
+    rng_init(&rng, 1, RNG_SHUFFLE, 0, 0);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (real)rng_normal(&rng);
+    return x;
 }
 
-static double time_of(struct team *team, void (*work)(struct member *, void *),
-                      struct bench *bench) {
-    double started = now();
-    team_run(team, work, bench);
-    return (now() - started) / STEPS;
-}
-
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values) {
-    qsort(values, ROUNDS, sizeof *values, by_size);
-    return values[ROUNDS / 2];
-}
-
-static void measure(struct team *team, struct bench *bench) {
-    double step[ROUNDS], product[ROUNDS], ratio[ROUNDS];
-    time_of(team, step_work, bench);
-    time_of(team, product_work, bench);
-    for (int i = 0; i < ROUNDS; i++) {
-        step[i] = time_of(team, step_work, bench);
-        bench->t += STEPS;
-        product[i] = time_of(team, product_work, bench);
-        ratio[i] = step[i] / product[i];
-    }
-    printf("step                  %7.2f ms\n", 1e3 * median(step));
-    printf("two bare products     %7.2f ms\n", 1e3 * median(product));
-    printf("step / products       %7.2f\n", median(ratio));
-}
-
-int main(int argc, char **argv) {
-    size_t size[3] = {781, 8192, 128};
-    for (int i = 0; i < 3 && i + 1 < argc; i++)
-        size[i] = strtoul(argv[i + 1], NULL, 10);
-    int threads = argc > 4 ? atoi(argv[4]) : cpu_count();
-    struct net_config config = {.n_inputs = size[0],
-                                .n_units = size[1],
+static void layer_start(struct layer *layer, const struct options *options, const real *samples) {
+    struct net_config config = {.n_inputs = options->d,
+                                .n_units = options->k,
                                 .init_scale = 0.05,
                                 .seed = 1,
                                 .ovr = {.lambda = 5e-5},
                                 .activity = 1,
                                 .activity_target = 0.5};
-    struct bench bench = {.batch = {.n = size[2], .group = size[2]}};
-    struct team *team = NULL;
-    struct ovr_err err = {0};
-    struct arena arena = {0};
-    struct net net;
-    bench.net = &net;
-    net_place(&net, &config, kernels_get(ISA_AUTO), 2, size[2], threads, &arena);
-    if (linalg_start(NULL, argv, &err) || team_new(&team, threads, &err) ||
-        arena_open(&arena, arena.used, &err)) {
-        fprintf(stderr, "step: %s\n", err.text);
-        return 1;
+    *layer = (struct layer){.options = options, .samples = samples};
+    layer->team = new_team(options->threads);
+    layer->net = new_net(options, &config, 2, options->n);
+    for (int i = 0; i < 2; i++)
+        layer->batch_x[i] = new_array(options->n * options->d, sizeof(real));
+    layer->dw = new_array(options->k * options->d, sizeof(real));
+    team_run(layer->team, init_work, layer);
+    set_share(layer, options->share);
+}
+
+/* This member's rows of batch t. An odd stride meets each of ROWS rows before it repeats one. */
+static struct batch gather(struct member *member, struct layer *layer, uint64_t t) {
+    size_t d = layer->options->d, n = layer->options->n, from, end;
+    real *x = layer->batch_x[t % 2];
+    team_share(member, n, &from, &end);
+    for (size_t i = from; i < end; i++)
+        memcpy(x + i * d, layer->samples + (t * n + i) * 1237 % ROWS * d, d * sizeof *x);
+    return (struct batch){.x = x, .n = n, .group = n};
+}
+
+static void step_work(struct member *member, void *arg) {
+    struct layer *layer = arg;
+    const struct optimizer_config adam = {OPT_ADAM, layer->options->rate, 0.9, 0.999, 1e-7, 0, 0};
+    uint64_t t = layer->t;
+    for (size_t i = 0; i < layer->options->steps; i++, t++) {
+        struct batch batch = gather(member, layer, t);
+        struct update update = optimizer_update(&adam, adam.learning_rate, t + 1);
+        struct terms terms = net_forward(member, layer->net, &batch);
+        net_backward(member, layer->net, &batch, &update);
+        if (member->rank == 0)
+            layer->loss = terms.loss / terms.samples;
     }
-    net_place(&net, &config, kernels_get(ISA_AUTO), 2, size[2], threads, &arena);
-    real *x = ovr_calloc(size[2] * size[0], sizeof *x);
-    bench.dw = ovr_calloc(size[1] * size[0], sizeof *bench.dw);
-    if (!x || !bench.dw)
-        return 1;
-    struct rng rng;
-    rng_init(&rng, 1, RNG_SHUFFLE, 0, 0);
-    for (size_t i = 0; i < size[2] * size[0]; i++)
-        x[i] = (real)rng_normal(&rng);
-    bench.batch.x = x;
-    char cpu[128];
-    cpu_model(cpu, sizeof cpu);
-    printf("OVR-Encoder, D %zu, K %zu, N %zu, %d threads, %s kernel %s, %s, %s\n", size[0], size[1],
-           size[2], threads, linalg_library(), linalg_kernel(), isa_name(bench.net->kernels->isa),
-           cpu);
-    team_run(team, init_work, &bench);
-    measure(team, &bench);
-    arena_close(&arena);
-    team_free(team);
-    free(bench.dw);
-    free(x);
-    return 0;
+    team_barrier(member); /* the others have read t */
+    if (member->rank == 0)
+        layer->t = t;
+}
+
+static void product_work(struct member *member, void *arg) {
+    const struct layer *layer = arg;
+    size_t d = layer->options->d, n = layer->options->n, first, end;
+    team_share(member, layer->options->k, &first, &end);
+    size_t units = end - first;
+    real *h = layer->net->h + first * n;
+    for (size_t i = 0; i < layer->options->steps; i++) {
+        team_barrier(member);
+        linalg_gemm_nt(n, units, d, layer->batch_x[0], d, net_weight(layer->net) + first * d, d, 0,
+                       h, units);
+        team_barrier(member);
+        linalg_gemm_tn(units, d, n, h, units, layer->batch_x[0], d, 0, layer->dw + first * d, d);
+    }
+}
+
+static double time_of(struct layer *layer, void (*work)(struct member *, void *)) {
+    double started = now();
+    team_run(layer->team, work, layer);
+    return 1e3 * (now() - started) / (double)layer->options->steps;
+}
+
+/* Share of the last batch's activations that are not zero. */
+static double active_share(const struct layer *layer) {
+    size_t active = 0, n = layer->options->n, k = layer->options->k;
+    for (size_t i = 0; i < n * k; i++)
+        active += layer->net->h[i] > 0;
+    return (double)active / (double)(n * k);
+}
+
+static void hand_over_start(const struct layer *layer) {
+    const struct options *o = layer->options;
+    hand_over(o, "samples.f32", layer->samples, ROWS * o->d * sizeof(real));
+    hand_over(o, "weight.f32", net_weight(layer->net), o->k * o->d * sizeof(real));
+    hand_over(o, "bias.f32", net_bias(layer->net), o->k * sizeof(real));
+}
+
+json_t *bench_step(const struct options *options) {
+    struct layer layer;
+    layer_start(&layer, options, new_samples(ROWS * options->d));
+    hand_over_start(&layer);
+    double step[options->rounds], products[options->rounds], ratio[options->rounds];
+    time_of(&layer, step_work);
+    for (size_t i = 0; i < options->rounds; i++) {
+        /* The products leave their result in h, so they come first: active_share() reads a step's.
+         */
+        products[i] = time_of(&layer, product_work);
+        step[i] = time_of(&layer, step_work);
+        ratio[i] = step[i] / products[i];
+    }
+    double flops = 4.0 * (double)options->d * (double)options->k * (double)options->n;
+    double floor_ms = median(products, options->rounds);
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "step_ms",
+                     median(step, options->rounds), "products_ms", floor_ms, "ratio",
+                     median(ratio, options->rounds), "gflops", flops / floor_ms * 1e-6, "active",
+                     active_share(&layer), "loss", layer.loss, "steps", (json_int_t)layer.t);
+}
+
+/* The outer team's members are the jobs; each steps a layer with a team of its own. */
+static void job_work(struct member *member, void *arg) {
+    struct layer *layer = (struct layer *)arg + member->rank;
+    for (size_t i = 0; i < layer->options->rounds; i++)
+        team_run(layer->team, step_work, layer);
+}
+
+json_t *bench_jobs(const struct options *options) {
+    struct layer *layers = new_array(options->jobs, sizeof *layers);
+    const real *samples = new_samples(ROWS * options->d);
+    struct team *jobs = new_team(options->jobs);
+    for (size_t i = 0; i < options->jobs; i++)
+        layer_start(&layers[i], options, samples);
+    team_run(jobs, job_work, layers);
+    double started = now();
+    team_run(jobs, job_work, layers);
+    double steps = (double)(options->jobs * options->rounds * options->steps);
+    return json_pack("{s:f}", "steps_per_second", steps / (now() - started));
 }
