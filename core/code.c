@@ -101,13 +101,13 @@ static void copy_shard(const struct code *code, const struct net *net, const str
     const struct code_block *block = &code->blocks[first / CODE_BLOCK];
     const real *h = net_activations(net, shard);
     size_t run = shard->index / RUN_SHARDS, last = (run + 1) * RUN_SHARDS - 1;
-    uint8_t unit[SHARD_UNITS + LIST_ROOM], base = (uint8_t)(shard->first % RUN_UNITS);
+    uint8_t unit[SHARD_UNITS + LIST_ROOM];
     real value[SHARD_UNITS + LIST_ROOM];
     for (size_t i = 0; i < n; i++, h += shard->units) {
         size_t at = code->place[i * net->n_shards + shard->index];
-        size_t active = net->kernels->pack_active(h, shard->units, unit, value);
-        for (size_t j = 0; j < active; j++)
-            block->unit[at + j] = (uint8_t)(base + unit[j]);
+        size_t active =
+            net->kernels->pack_active(h, shard->units, shard->first % RUN_UNITS, unit, value);
+        memcpy(block->unit + at, unit, active * sizeof *unit);
         memcpy(block->value + at, value, active * sizeof *value);
         if (shard->index != last && shard->index + 1 != net->n_shards)
             continue;

@@ -88,9 +88,9 @@ struct kernels {
     /* How many of n activations are not zero. */
     uint32_t (*count_active)(const real *h, size_t n);
 
-    /* Which, and their values; n ≤ 256. Returns how many. Both arrays have room for n + LIST_ROOM.
-     */
-    size_t (*pack_active)(const real *h, size_t n, uint8_t *unit, real *value);
+    /* Which, numbered from `first` on (at most 255), and their values. Returns how many. Both
+     * arrays have room for n + LIST_ROOM. */
+    size_t (*pack_active)(const real *h, size_t n, size_t first, uint8_t *unit, real *value);
 
     /* One fused pass over n weights, their gradient and their moments (m, v; SGD: m alone). */
     void (*update)(const struct update *update, size_t n, real *weight, const real *gradient,

@@ -341,10 +341,10 @@ static size_t list_active(const real *g, size_t rows, size_t cols, uint32_t *cou
     return total;
 }
 
-static size_t pack_active(const real *h, size_t n, uint8_t *unit, real *value) {
+static size_t pack_active(const real *h, size_t n, size_t first, uint8_t *unit, real *value) {
     size_t count = 0;
     for (size_t k = 0; k < n; k += 16)
-        count += append_active(load_some(h + k, n - k), k, unit + count, value + count);
+        count += append_active(load_some(h + k, n - k), first + k, unit + count, value + count);
     return count;
 }
 #else
@@ -366,11 +366,11 @@ static size_t list_active(const real *restrict g, size_t rows, size_t cols,
     return total;
 }
 
-static size_t pack_active(const real *restrict h, size_t n, uint8_t *restrict unit,
+static size_t pack_active(const real *restrict h, size_t n, size_t first, uint8_t *restrict unit,
                           real *restrict value) {
     size_t count = 0;
     for (size_t k = 0; k < n; k++) { /* no branch, see list_active() */
-        unit[count] = (uint8_t)k;
+        unit[count] = (uint8_t)(first + k);
         value[count] = h[k];
         count += h[k] != 0;
     }

@@ -108,7 +108,7 @@ static void add_shard(struct measure *m, struct member_sums *sums, const struct 
     kernels->unit_sums(h, sums->row_weight, n, shard->units, m->unit_max + shard->first,
                        m->direction + shard->first);
     for (size_t i = 0; i < n; i++, h += shard->units) {
-        size_t active = kernels->pack_active(h, shard->units, unit, value);
+        size_t active = kernels->pack_active(h, shard->units, 0, unit, value);
         add_values(m, sums, value, active);
         sums->zero_count += shard->units - active;
     }

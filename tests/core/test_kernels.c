@@ -262,10 +262,10 @@ static void count_and_pack(void **state) {
         uint8_t unit[130 + LIST_ROOM];
         size_t active = 0;
         h[n] = 1; /* not asked for */
-        size_t packed = kernels->pack_active(h, n, unit, value);
+        size_t packed = kernels->pack_active(h, n, 100, unit, value);
         for (size_t k = 0; k < n; k++)
             if (h[k] != 0) {
-                assert_int_equal(unit[active], k);
+                assert_int_equal(unit[active], 100 + k);
                 assert_near(value[active++], h[k], 0);
             }
         assert_int_equal(packed, active);
@@ -282,7 +282,7 @@ static void nan_counts_as_active(void **state) {
     uint32_t count[20];
     h[17] = (real)NAN;
     assert_int_equal(kernels->count_active(h, 20), 1);
-    assert_int_equal(kernels->pack_active(h, 20, index, value), 1);
+    assert_int_equal(kernels->pack_active(h, 20, 0, index, value), 1);
     assert_int_equal(index[0], 17);
     assert_int_equal(kernels->list_active(h, 1, 20, count, index, value), 1);
     assert_int_equal(count[17], 1);

@@ -655,7 +655,8 @@ static void check_estimate(const struct train_config *config, size_t d) {
     assert_ok(prepare_and_train(config, &train, &test, team, &hooks, &result, &err), &err);
     double ratio = (double)estimate.memory_bytes / (double)(memory_status("VmHWM") - before);
     if (ratio < 1 / 1.2 || ratio > 1.2) {
-        print_error("estimated memory is %.2f of the peak, %.1f MB\n", ratio, (double)estimate.memory_bytes / 1e6);
+        print_error("estimated memory is %.2f of the peak, %.1f MB\n", ratio,
+                    (double)estimate.memory_bytes / 1e6);
         fail();
     }
     assert_int_equal(estimate.parameters,
