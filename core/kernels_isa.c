@@ -305,11 +305,14 @@ static void sparse_write(const uint8_t *unit, const real *value, size_t n, const
 INLINE size_t append_active(__m512 v, size_t first, uint8_t *item, real *value) {
     const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     __mmask16 active = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    /* Counted before anything is called: gcc 12 spills a mask as two bytes and reads back four. */
+    size_t count = (size_t)__builtin_popcount(_cvtmask16_u32(active));
+    __asm__("" : "+r"(count));
     __m512i items = _mm512_add_epi32(lane, _mm512_set1_epi32((int)first));
     _mm512_storeu_ps(value, _mm512_maskz_compress_ps(active, v));
     _mm_storeu_si128((__m128i *)(void *)item,
                      _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(active, items)));
-    return (size_t)__builtin_popcount(active);
+    return count;
 }
 
 /* The first n ≤ 16 values; zeros behind them. */

@@ -366,6 +366,14 @@ static int encode(struct run *run, const struct split *split, struct code **code
     return check_run(run, "the samples were encoded", err);
 }
 
+/* Resident bytes, now that it is known how many activations are not zero. */
+static uint64_t probing_memory(const struct run *run) {
+    const struct prepared *data = run->data;
+    return data->bytes + run->result->arena.size +
+           code_bytes(data->train.n + data->watched.n + data->test.n, run->config->hidden,
+                      1 - run->result->measures.zero);
+}
+
 static void probe_epoch(void *context, int epoch) {
     ((const struct run *)context)->hooks->progress->epoch = epoch;
 }
@@ -377,6 +385,7 @@ static int probe(struct run *run, struct ovr_err *err) {
     int clean = run->config->data.protocol == PROTOCOL_CLEAN;
     config.seed = run->config->seed;
     enter_phase(run, PHASE_PROBING, config.epochs);
+    run->hooks->progress->memory_bytes = probing_memory(run);
     int rc = encode(run, &run->data->train, &train, err);
     if (!rc)
         rc = encode(run, &run->data->watched, &watched, err);

@@ -40,9 +40,12 @@ static int64_t monotonic_ms(void) {
 /* The functions from here to worker() are called with the lock held. */
 static int64_t free_memory(const struct pool *pool) {
     int64_t bytes = pool->config.memory_bytes;
-    for (int i = 0; i < pool->n_slots; i++)
-        if (pool->slots[i].job)
-            bytes -= pool->slots[i].job->experiment.memory_bytes;
+    for (int i = 0; i < pool->n_slots; i++) {
+        const struct job *job = pool->slots[i].job;
+        int64_t known = job ? (int64_t)job->progress.memory_bytes : 0;
+        if (job)
+            bytes -= known ? known : job->experiment.memory_bytes;
+    }
     return bytes;
 }
 

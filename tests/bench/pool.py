@@ -14,15 +14,16 @@ end: ext4 is slow to make files where many have just been deleted):
            created_at, to started_at, and to the line "started" in the log. Times have a resolution of 1 ms.
 """
 import datetime
-import http.client
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+
+from daemon import Daemon
+from tools import say, table
 
 CLIENTS = 4
 
@@ -38,54 +39,11 @@ def job(epochs, units):
 SHORT, LONGER = job(3, 50), job(32, 50)
 
 
-class Daemon:
-    def __init__(self, path, where, *options):
-        directory = tempfile.mkdtemp(dir=where)
-        self.log = os.path.join(directory, "log")
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                [path, "--data-dir", os.path.join(directory, "data"), "--listen", "127.0.0.1:0", *options],
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        found = re.match(r"listening on http://(.+):(\d+)", self.process.stdout.readline().decode())
-        if not found:
-            raise RuntimeError("the daemon did not start: " + open(self.log, encoding="utf-8").read())
-        self.address = found[1], int(found[2])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
-        self.process.stdout.close()
-
-    def client(self):
-        return http.client.HTTPConnection(*self.address, timeout=60)
-
-    def seconds_used(self):
-        """Processor time of all threads so far."""
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def seconds_idle():
     """Time that the machine's cores had nothing to do, waiting for the disk included."""
     with open("/proc/stat", encoding="ascii") as stat:
         fields = stat.readline().split()
     return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
-
-
-def call(client, method, path, body=None):
-    headers = {"Content-Type": "application/json"} if body else {}
-    client.request(method, path, json.dumps(body) if body else None, headers)
-    reply = client.getresponse()
-    text = reply.read()
-    if reply.status >= 300:
-        raise RuntimeError(f"{method} {path}: {reply.status} {text[:300]}")
-    return json.loads(text)
 
 
 def milliseconds(text):
@@ -94,18 +52,26 @@ def milliseconds(text):
     ).timestamp() * 1000
 
 
+def post(daemon, client, spec):
+    return daemon.call(client, "POST", "/v1/experiments", json.dumps(spec).encode())
+
+
+def in_state(daemon, client, state):
+    return daemon.call(client, "GET", f"/v1/experiments?limit=1&state={state}")["experiments"]
+
+
 def post_all(daemon, spec, n):
     client = daemon.client()
     for seed in range(n):
-        call(client, "POST", "/v1/experiments", {**spec, "training": {**spec["training"], "seed": seed}})
+        post(daemon, client, {**spec, "training": {**spec["training"], "seed": seed}})
     client.close()
 
 
 def wait_for_all(daemon):
     client = daemon.client()
-    while any(call(client, "GET", f"/v1/experiments?limit=1&state={s}")["experiments"] for s in ("queued", "running")):
+    while any(in_state(daemon, client, state) for state in ("queued", "running")):
         time.sleep(0.05)
-    failed = call(client, "GET", "/v1/experiments?limit=1&state=failed")["experiments"]
+    failed = in_state(daemon, client, "failed")
     if failed:
         raise RuntimeError(f"a job failed: {failed[0]}")
     client.close()
@@ -145,10 +111,10 @@ def idle_starts(path, where, n):
         sent = {}
         for _ in range(n):
             before = time.time() * 1000
-            sent[call(client, "POST", "/v1/experiments", SHORT)["id"]] = before
+            sent[post(daemon, client, SHORT)["id"]] = before
             wait_for_all(daemon)
         for name, before in sent.items():
-            shown = call(client, "GET", "/v1/experiments/" + name)
+            shown = daemon.call(client, "GET", "/v1/experiments/" + name)
             posted.append(milliseconds(shown["started_at"]) - int(before))
             created.append(milliseconds(shown["started_at"]) - milliseconds(shown["created_at"]))
         client.close()
@@ -178,17 +144,22 @@ def run(daemon_path, quick):
         }
 
 
+def show(figures):
+    floods = [(name, f) for name, f in figures["flood"].items()]
+    floods += [(f"10 ms, --workers {name}", f) for name, f in figures["scaling"].items()]
+    table(("jobs", "how many", "seconds", "jobs/s", "cores busy", "of what was free"),
+          [(name, f["jobs"], f["seconds"], f["jobs_per_second"], f"{f['busy']:.1%}", f"{f['busy_of_what_was_free']:.1%}")
+           for name, f in floods])
+    say()
+    idle = dict(figures["idle"])
+    jobs = idle.pop("jobs")
+    table((f"an idle daemon, {jobs} jobs, ms", "p50", "p99", "max"),
+          [(name[:-3].replace("_", " "), q["p50"], q["p99"], q["max"]) for name, q in idle.items()])
+
+
 def main():
     arguments = [a for a in sys.argv[1:] if a != "--quick"]
-    figures = run(arguments[0] if arguments else "build/ovrd", "--quick" in sys.argv)
-    floods = [("flood, " + name, f) for name, f in figures["flood"].items()]
-    floods += [(f"10 ms, {name} workers", f) for name, f in figures["scaling"].items()]
-    print(f"{'':22} {'jobs/s':>8} {'busy':>7} {'of what was free':>17}")
-    for name, f in floods:
-        print(f"{name:22} {f['jobs_per_second']:8.1f} {f['busy']:7.1%} {f['busy_of_what_was_free']:17.1%}")
-    print(f"\n{'submit to start, idle':24} {'p50':>6} {'p99':>6} {'max':>6}  ms, {figures['idle'].pop('jobs')} jobs")
-    for name, q in figures["idle"].items():
-        print(f"{name[:-3].replace('_', ' '):24} {q['p50']:6.0f} {q['p99']:6.0f} {q['max']:6.0f}")
+    show(run(arguments[0] if arguments else "build/ovrd", "--quick" in sys.argv))
 
 
 if __name__ == "__main__":

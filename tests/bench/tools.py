@@ -44,20 +44,21 @@ def has_torch():
 
 
 class Torch:
-    """A process of torch_bench.py. `settings` are environment variables; those that steer threads and
-    kernels and are not among them are taken out. `defaults` go along with every command."""
+    """A process of torch_bench.py. `settings` are environment variables; those that steer threads,
+    kernels and memory and are not among them are taken out."""
 
-    STEERING = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+    STEERING = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY",
+                "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
     def __init__(self, name, settings):
-        self.name, self.defaults = name, {}
+        self.name = name
         environment = {key: value for key, value in os.environ.items() if key not in self.STEERING}
         self.process = subprocess.Popen(
             [PYTHON, os.path.join(HERE, "torch_bench.py")], env={**environment, **settings}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __call__(self, what, **options):
-        self.process.stdin.write(json.dumps({"do": what, **self.defaults, **options}) + "\n")
+        self.process.stdin.write(json.dumps({"do": what, **options}) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
@@ -68,6 +69,16 @@ class Torch:
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
+
+
+class Way:
+    """A process of PyTorch with options that go along with every command."""
+
+    def __init__(self, process, **options):
+        self.process, self.options = process, options
+
+    def __call__(self, what, **options):
+        return self.process(what, **{**self.options, **options})
 
 
 # --- taking turns ----------------------------------------------------------------------------------

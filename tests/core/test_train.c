@@ -408,6 +408,7 @@ static void reports_add_up(void **state) {
                         sizeof(struct terms));
     assert_true(record->progress.step == 3 * 7 && record->progress.steps == 3 * 7);
     assert_true(record->progress.samples == 3 * 205);
+    assert_true(record->progress.memory_bytes == 0); /* no probe: as estimated */
     record_free(record);
     sphere_release(&sphere);
 }
