@@ -15,8 +15,10 @@
  *   backward    a shard's gradient and the optimiser's update of its weights, in cache; no sum
  *
  * All parameters are in one flat buffer, and so are each of the optimiser's moments:
- *   W (K·D) | b (K) | V (K·width) | c (width)     width = C rounded up to 16 (0 without a
- * classifier) A shard's slices are contiguous in each part. c belongs to shard 0.
+ *
+ *   W (K·D) | b (K) | V (K·width) | c (width)     width: read_out_width(C), 0 without a classifier
+ *
+ * A shard's slices are contiguous in each part. c belongs to shard 0.
  */
 #ifndef OVR_NET_H
 #define OVR_NET_H

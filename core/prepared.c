@@ -13,13 +13,13 @@
 /* What the block begins with. Everything else follows from it by place(). */
 struct head {
     char magic[8];
-    uint64_t n_train, n_watched, n_test, n_values, n_classes, n_steps;
+    uint64_t version, n_train, n_watched, n_test, n_values, n_classes, n_steps;
     struct {
         uint64_t kind, n_in, n_out;
     } steps[PREPROCESS_MAX];
 };
 
-static const char MAGIC[8] = "ovrprep1";
+static const char MAGIC[8] = "ovrprep";
 
 /* The arrays of a block, while they are written. */
 struct layout {
@@ -103,7 +103,7 @@ size_t prepared_held_out(const struct prepare_config *config, size_t n) {
 
 static struct head shape(const struct prepare_config *config, size_t n_train, size_t n_test,
                          size_t n_values) {
-    struct head head = {.n_values = n_values};
+    struct head head = {.version = PREPARED_VERSION, .n_values = n_values};
     size_t held_out = prepared_held_out(config, n_train);
     memcpy(head.magic, MAGIC, sizeof head.magic);
     head.n_train = n_train - held_out;
@@ -255,7 +255,8 @@ int prepared_map(struct prepared **out, int fd, size_t bytes, struct ovr_err *er
     }
     const struct head *head = p->block;
     if (bytes < sizeof *head || memcmp(head->magic, MAGIC, sizeof MAGIC) ||
-        head->n_steps > PREPROCESS_MAX || block_bytes(head) != bytes) {
+        head->version != PREPARED_VERSION || head->n_steps > PREPROCESS_MAX ||
+        block_bytes(head) != bytes) {
         prepared_free(p);
         return ovr_fail(err, OVR_IO, NULL, "the file holds no prepared data");
     }

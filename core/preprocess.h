@@ -1,9 +1,9 @@
 /* Preprocessing: steps fitted on the training samples alone and then applied to every split.
  *
- *   standardize   (x − μ_j)/σ_j for each feature; σ is the population's; a constant feature gets σ
- * = 1 pca           onto the leading principal axes of the covariance (divided by n − 1), centred;
- *                 each axis' largest coefficient is positive; whitened: divided by the root of its
- * variance
+ *   standardize   (x − μ_j)/σ_j for each feature; σ is the population's; 1 for a constant feature
+ *   pca           onto the leading principal axes of the covariance (divided by n − 1), centred;
+ *                 each axis' largest coefficient is positive
+ *     whitened    and divided by the root of its variance
  *
  * Sums run over fixed blocks of rows in float64 and are folded in a fixed tree, so a fit does not
  * depend on the number of threads. A covariance's products are added up in `real` over 1024 rows

@@ -65,9 +65,12 @@ static struct net_config net_shape(const struct train_config *config, size_t n_i
 
 /* Share of the activations that will be active in the codes of a probe. Half of them are at first;
  * OVR thins them out with every step. Fitted to the OVR-Encoder on CIFAR-10 (K = 1024 and 8192,
- * λ = 1e-5 … 5e-4, 1 to 35 epochs of Adam 5e-4 at batch size 128), within a tenth there. */
+ * λ = 1e-5 … 5e-4, 1 to 35 epochs of Adam 5e-4 at batch size 128), within a tenth there. Only an
+ * activity term that asks for more than that makes more than half of them active. */
 static double expected_active(const struct train_config *config, size_t n_train) {
     const double n = (double)config->batch_size, steps = config->epochs * ceil((double)n_train / n);
+    if (config->activity && config->activity_target > 1)
+        return 1;
     if (config->ovr.form != OVR_COSINE || config->optimizer.name != OPT_ADAM)
         return 0.49;
     double per_pair = ovr_lambda(&config->ovr, config->batch_size) * n * (n - 1);

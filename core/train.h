@@ -46,7 +46,7 @@ struct train_progress {
     _Atomic uint64_t step, steps;      /* optimiser steps done and to do, over all epochs */
     _Atomic uint64_t samples;          /* training samples seen */
     _Atomic uint64_t phase_started_ms; /* CLOCK_MONOTONIC */
-    _Atomic uint64_t memory_bytes;     /* at the peak, once the code is known; 0: as estimated */
+    _Atomic uint64_t memory_bytes;     /* that the probe takes, once the code is known; 0 before */
 };
 
 struct epoch_report {

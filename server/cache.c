@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -71,7 +72,7 @@ static void make_key(const struct cache *cache, const struct spec *spec, char ke
     int clean = data->protocol == PROTOCOL_CLEAN;
     char text[4096];
     size_t n = 0, size = sizeof text;
-    n += (size_t)snprintf(text, size, "ovrd %s, %s %s, %s\n", OVRD_VERSION, linalg_library(),
+    n += (size_t)snprintf(text, size, "version %d, %s %s, %s\n", PREPARED_VERSION, linalg_library(),
                           linalg_kernel(), isa_name(cache->kernels->isa));
     if (spec->generated)
         n += (size_t)snprintf(text + n, size - n, "sphere %zu %zu %zu %zu %zu %llu\n",
@@ -96,32 +97,32 @@ static void make_path(const struct cache *cache, const char *name, cache_path pa
     snprintf(path, sizeof(cache_path), "%s/%s", cache->directory, name);
 }
 
-/* The file of a key, mapped, or NULL where there is none that can be used. */
+/* The file of a key, mapped, or NULL where there is none or no memory for it. A damaged one goes.
+ */
 static struct prepared *load(const struct cache *cache, const char *key) {
     cache_path path;
     char stored[DIGEST_SIZE] = "", found[DIGEST_SIZE];
+    const size_t tail = DIGEST_SIZE - 1;
     struct prepared *data = NULL;
     struct stat stat;
     make_path(cache, key, path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC), rc = OVR_IO;
     if (fd < 0)
         return NULL;
-    if (fstat(fd, &stat) == 0 && stat.st_size >= DIGEST_SIZE &&
-        pread(fd, stored, DIGEST_SIZE - 1, stat.st_size - (DIGEST_SIZE - 1)) == DIGEST_SIZE - 1 &&
-        prepared_map(&data, fd, (size_t)stat.st_size - (DIGEST_SIZE - 1), NULL) == 0) {
+    if (fstat(fd, &stat) == 0 && (size_t)stat.st_size >= tail &&
+        pread(fd, stored, tail, stat.st_size - (off_t)tail) == (ssize_t)tail)
+        rc = prepared_map(&data, fd, (size_t)stat.st_size - tail, NULL);
+    close(fd);
+    if (!rc) {
         digest_of(data->block, data->bytes, found);
-        if (strcmp(found, stored) == 0) {
-            futimens(fd, NULL); /* used now */
-        } else {
-            prepared_free(data);
-            data = NULL;
-        }
+        rc = strcmp(found, stored) ? OVR_IO : 0;
     }
-    if (!data) {
+    if (rc == OVR_IO) {
         log_line(LOG_WARN, "prepared data in %s are damaged; they are made again", path);
         unlink(path);
+        prepared_free(data);
+        data = NULL;
     }
-    close(fd);
     return data;
 }
 
@@ -172,28 +173,58 @@ static size_t list_files(const struct cache *cache, struct cache_file **list, ui
     return n;
 }
 
+static struct cache_entry *find(const struct cache *cache, const char *key) {
+    struct cache_entry *entry = cache->entries;
+    while (entry && strcmp(entry->key, key))
+        entry = entry->next;
+    return entry;
+}
+
+/* Unmaps a file that was removed, unless a job uses it: only then its room is free. */
+static void forget(struct cache *cache, const char *key) {
+    pthread_mutex_lock(&cache->lock);
+    struct cache_entry *entry = find(cache, key);
+    if (entry && entry->data && !entry->users)
+        unlink_entry(cache, entry);
+    pthread_mutex_unlock(&cache->lock);
+}
+
 /* Removes files until the rest and `more` bytes are within the limit. Jobs that have one mapped
  * keep it. */
-static void make_room(const struct cache *cache, uint64_t more) {
+static void make_room(struct cache *cache, uint64_t more) {
     struct cache_file *list;
     uint64_t total;
     size_t n = list_files(cache, &list, &total);
     for (size_t i = 0; i < n && total + more > cache->limit_bytes; i++) {
         cache_path path;
         make_path(cache, list[i].name, path);
-        if (unlink(path) == 0)
-            total -= list[i].bytes;
+        if (unlink(path))
+            continue;
+        total -= list[i].bytes;
+        forget(cache, list[i].name);
     }
     free(list);
 }
 
+/* Whether the disk has room for so many bytes and as much again, for the results of jobs: these are
+ * lost without, prepared data are not. */
+static int disk_has_room(const struct cache *cache, uint64_t bytes) {
+    struct statvfs disk;
+    return statvfs(cache->directory, &disk) == 0 &&
+           (uint64_t)disk.f_bavail * disk.f_frsize / 2 >= bytes;
+}
+
 /* A new file for prepared data, or -1 when they shall not or can't be kept. */
-static int new_file(const struct cache *cache, const struct spec *spec, const struct samples *train,
+static int new_file(struct cache *cache, const struct spec *spec, const struct samples *train,
                     const struct samples *test, cache_path path) {
     uint64_t bytes = prepared_bytes(&spec->train.data, train->n, test->n, train->d) + DIGEST_SIZE;
     if (spec->generated || bytes > cache->limit_bytes)
         return -1;
     make_room(cache, bytes);
+    if (!disk_has_room(cache, bytes)) {
+        log_line(LOG_WARN, "prepared data are not kept: the disk has hardly any room");
+        return -1;
+    }
     make_path(cache, "build-XXXXXX", path);
     int fd = mkostemp(path, O_CLOEXEC);
     if (fd < 0)
@@ -203,16 +234,18 @@ static int new_file(const struct cache *cache, const struct spec *spec, const st
 }
 
 /* The file gets its SHA-256 and its name, or goes. */
-static void publish(const struct cache *cache, const struct prepared *data, int fd,
-                    const char *path, const char *key) {
+static void publish(struct cache *cache, const struct prepared *data, int fd, const char *path,
+                    const char *key) {
     char digest[DIGEST_SIZE];
     cache_path final;
     make_path(cache, key, final);
     if (data && data->in_file) {
         digest_of(data->block, data->bytes, digest);
         if (pwrite(fd, digest, DIGEST_SIZE - 1, (off_t)data->bytes) == DIGEST_SIZE - 1 &&
-            fchmod(fd, 0444) == 0 && rename(path, final) == 0)
+            fchmod(fd, 0444) == 0 && rename(path, final) == 0) {
+            make_room(cache, 0); /* what others have made meanwhile counts too */
             return;
+        }
     }
     if (data)
         log_line(LOG_WARN, "prepared data are not kept: there is no room for %zu bytes in %s",
@@ -220,9 +253,8 @@ static void publish(const struct cache *cache, const struct prepared *data, int 
     unlink(path);
 }
 
-static int build(const struct cache *cache, const struct spec *spec, struct team *team,
-                 const char *key, const _Atomic int *stop, struct prepared **data,
-                 struct ovr_err *err) {
+static int build(struct cache *cache, const struct spec *spec, struct team *team, const char *key,
+                 const _Atomic int *stop, struct prepared **data, struct ovr_err *err) {
     struct samples train = {0}, test = {0};
     int rc = catalog_open_samples(cache->catalog, spec, &train, &test, err);
     if (!rc) {
@@ -241,13 +273,6 @@ static int build(const struct cache *cache, const struct spec *spec, struct team
 }
 
 /* The functions below are called with the lock held. */
-
-static struct cache_entry *find(const struct cache *cache, const char *key) {
-    struct cache_entry *entry = cache->entries;
-    while (entry && strcmp(entry->key, key))
-        entry = entry->next;
-    return entry;
-}
 
 /* Unmaps the file that was idle for longest when there are too many. */
 static void drop_idle(struct cache *cache) {
@@ -298,6 +323,14 @@ static int fill(struct cache *cache, const char *key, const struct spec *spec, s
     return rc;
 }
 
+/* The file's time says when it was used last. */
+static void touch(const struct cache *cache, const struct cache_entry *entry) {
+    cache_path path;
+    make_path(cache, entry->key, path);
+    if (entry->data->in_file)
+        utimensat(AT_FDCWD, path, NULL, 0);
+}
+
 int cache_get(struct cache *cache, const struct spec *spec, struct team *team,
               const _Atomic int *stop, const struct prepared **data, struct ovr_err *err) {
     char key[DIGEST_SIZE];
@@ -313,6 +346,7 @@ int cache_get(struct cache *cache, const struct spec *spec, struct team *team,
     if (!rc) {
         entry->users++;
         *data = entry->data;
+        touch(cache, entry);
     }
     pthread_mutex_unlock(&cache->lock);
     return rc;

@@ -5,7 +5,7 @@
  *   DATA_DIR/cache/build-XXXXXX   one that is being made, removed at the next start
  *
  * The key is the SHA-256 of all that the bytes depend on: versions and limits of the data, protocol
- * and held-out samples, steps, BLAS kernel, instruction set, program version. A job maps the file
+ * and held-out samples, steps, BLAS kernel, instruction set, PREPARED_VERSION. A job maps the file
  * read-only, so that any number of them share its pages; while one makes it the others wait for it.
  * Files are never synced: one that does not match its SHA-256 is made again. When all files
  * together exceed the limit, the ones that were not used for the longest time go. Data that take no

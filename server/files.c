@@ -33,7 +33,7 @@ void files_remove_leftovers(const char *directory, const char *prefix) {
 int files_sync_directory(const char *path, struct ovr_err *err) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
     if (fd < 0 || fsync(fd))
-        rc = ovr_fail(err, OVR_IO, NULL, "cannot sync %s: %s", path, strerror(errno));
+        rc = files_fail(err, "bring a directory to the disk");
     if (fd >= 0)
         close(fd);
     return rc;

@@ -29,6 +29,7 @@ struct pool {
     pthread_cond_t ended; /* pool_stop() waits for it: a worker has left */
     struct slot *slots;
     int n_slots, n_threads, n_left, stopping;
+    int64_t free_memory; /* at the last tick */
 };
 
 static int64_t monotonic_ms(void) {
@@ -72,10 +73,10 @@ static int has_room(const struct pool *pool) {
 }
 
 /* A member has to have 0.1 ms of work between two meetings, or it costs more than it gives.
- * Measured with tests/bench/step on two cores of an AMD EPYC with AVX-512, one member against two:
- * in long runs two were faster from 4 million on (58 against 38 µs a step; at 2 million 25 against
- * 38), in runs of four steps, as a small job's epoch is, from 20 to 40 million on (110 against 80,
- * 200 against 280, 370 against 240 µs). */
+ * Measured with `tests/bench/bench step` on two cores of an AMD EPYC with AVX-512, one member
+ * against two: in long runs two were faster from 4 million on (58 against 38 µs a step; at 2
+ * million 25 against 38), in runs of four steps, as a small job's epoch is, from 20 to 40 million
+ * on (110 against 80, 200 against 280, 370 against 240 µs). */
 static const double FLOPS_PER_MEMBER = 1e7;
 
 int team_size_for(int idle_cores, int waiting, size_t n_shards, double flops_per_step) {
@@ -293,6 +294,11 @@ void pool_tick(struct pool *pool) {
     for (int i = 0; i < pool->n_slots; i++)
         if (pool->slots[i].job && now >= pool->slots[i].deadline_ms)
             ask_to_stop(&pool->slots[i], STOP_TIME_LIMIT);
+    int64_t free_now =
+        free_memory(pool); /* a probe may turn out to need less than was kept for it */
+    if (free_now > pool->free_memory && has_room(pool))
+        pthread_cond_signal(&pool->work);
+    pool->free_memory = free_now;
     pthread_mutex_unlock(&pool->lock);
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */
 }

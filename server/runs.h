@@ -42,7 +42,8 @@ void runs_release(struct runs *runs);
 void runs_add(struct runs *runs, struct run *run); /* takes over what calloc() made */
 void runs_end(struct runs *runs, int64_t seq);     /* drops its epochs */
 void runs_end_all(struct runs *runs);
-struct run *runs_find(const struct runs *runs, int64_t seq); /* NULL: it does not run */
+/* NULL: it does not run. Also for the holder of the lock alone, as long as he holds it. */
+struct run *runs_find(const struct runs *runs, int64_t seq);
 int runs_have_epochs(struct runs *runs);
 
 /* How many epochs there are to write, from run->first on. */

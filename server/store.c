@@ -689,7 +689,7 @@ int store_write_epochs(struct store *store, struct ovr_err *err) {
     if (!runs_have_epochs(&store->runs))
         return 0;
     int rc = begin(store, &why);
-    if (rc)
+    if (rc) /* without the writer: the epochs stay, and a job learns of it when many wait */
         return ovr_fail(err, rc, NULL, "%s", why.text);
     for (struct run *r = store->runs.list; !rc && r; r = r->next)
         rc = write_epochs(store, r, &why);

@@ -1,6 +1,7 @@
 #include "server/weights.h"
 
 #include "core/npy.h"
+#include "server/files.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -45,8 +46,9 @@ static int remove_tree(const char *path, struct ovr_err *err) {
 int weights_init(const char *data_dir, struct ovr_err *err) {
     char path[PATH_SIZE], entry_path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/experiments", data_dir);
-    if (mkdir(path, 0755) && errno != EEXIST)
-        return ovr_fail(err, OVR_IO, NULL, "cannot make %s: %s", path, strerror(errno));
+    int rc = files_make_directory(path, err);
+    if (rc)
+        return rc;
     DIR *dir = opendir(path);
     if (!dir)
         return ovr_fail(err, OVR_IO, NULL, "cannot read %s: %s", path, strerror(errno));
@@ -126,20 +128,9 @@ static int make_directories(struct saving *s) {
     int rc = remove_tree(s->directory, s->err);
     for (size_t i = 0; !rc && i < 3; i++) {
         snprintf(path, sizeof path, "%s%s", s->directory, names[i]);
-        if (mkdir(path, 0755))
-            rc = ovr_fail(s->err, errno == ENOSPC ? OVR_FULL : OVR_IO, NULL, "cannot make %s: %s",
-                          path, strerror(errno));
+        rc = files_make_directory(path, s->err);
     }
     return rc;
-}
-
-static int sync_directory(const char *path, struct ovr_err *err) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), failed = fd < 0 || fsync(fd);
-    if (failed)
-        ovr_fail(err, OVR_IO, NULL, "cannot sync %s: %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return failed ? OVR_IO : 0;
 }
 
 /* All files are on disk; now their directories, and then the final name. */
@@ -147,16 +138,16 @@ static int publish(struct saving *s, const char *data_dir, const char *id) {
     char path[PATH_SIZE + 16], final[PATH_SIZE];
     int rc = 0;
     snprintf(path, sizeof path, "%s/best", s->directory);
-    rc = sync_directory(path, s->err);
+    rc = files_sync_directory(path, s->err);
     snprintf(path, sizeof path, "%s/last", s->directory);
-    rc = rc ? rc : sync_directory(path, s->err);
-    rc = rc ? rc : sync_directory(s->directory, s->err);
+    rc = rc ? rc : files_sync_directory(path, s->err);
+    rc = rc ? rc : files_sync_directory(s->directory, s->err);
     snprintf(final, sizeof final, "%s/experiments/%s", data_dir, id);
     rc = rc ? rc : remove_tree(final, s->err); /* of an attempt that was killed right after this */
     if (!rc && rename(s->directory, final))
-        rc = ovr_fail(s->err, OVR_IO, NULL, "cannot rename %s: %s", s->directory, strerror(errno));
+        rc = files_fail(s->err, "give the weights their name");
     snprintf(path, sizeof path, "%s/experiments", data_dir);
-    return rc ? rc : sync_directory(path, s->err);
+    return rc ? rc : files_sync_directory(path, s->err);
 }
 
 int weights_save(const char *data_dir, const char *id, enum model_kind kind,

@@ -67,6 +67,10 @@ static void test_probing(void **state) {
     check_peak("{'dataset':{'name':'images'},'preprocess':['standardize'],"
                "'model':{'kind':'ovr_encoder','hidden':[4096]},'training':{'epochs':1},"
                "'probe':{'epochs':1}}");
+    /* an activity term that makes nearly all of the code active */
+    check_peak("{'dataset':{'generator':'sphere','samples':20000},'model':{'kind':'ovr_encoder',"
+               "'hidden':[2048]},'loss':{'ovr':null,'activity':{'target':50}},"
+               "'optimizer':{'learning_rate':0.05},'training':{'epochs':1},'probe':{'epochs':1}}");
 }
 
 /* Two jobs at once hold the pixels, as floats 61 MB, once. */

@@ -175,39 +175,71 @@ static void keys(void **state) {
     close_shop(&shop);
 }
 
-/* Room for two blocks of three: the one that was not used for longest goes. */
+static void get_and_put(struct shop *shop, uint64_t seed) {
+    shop->spec.train.seed = seed;
+    cache_put(&shop->cache, get(shop));
+    sleep_ms(20); /* coarse file times */
+}
+
+/* Files of the cache that are gone but still take room on the disk. */
+static int count_removed_but_mapped(void) {
+    char line[1024];
+    int n = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps))
+        n += strstr(line, "/cache/") && strstr(line, "(deleted)");
+    fclose(maps);
+    return n;
+}
+
+/* Room for two blocks of three: the one that was not used for longest goes, whether its last use
+ * came from the disk or from memory. */
 static void the_limit_holds(void **state) {
     struct shop shop;
-    open_shop(&shop, state, 3 * BLOCK);
+    open_shop(&shop, state, BLOCK);
     struct stat stat_;
-    char oldest[800], path[800];
-    size_t bytes = prepared_bytes(&shop.spec.train.data, RECORDS, RECORDS, 3072);
-    shop.cache.limit_bytes = 2 * (bytes + 64);
-    for (uint64_t seed = 0; seed < 2; seed++) {
-        shop.spec.train.seed = seed;
-        cache_put(&shop.cache, get(&shop));
-        if (seed == 0)
-            only_file(&shop, oldest);
-        sleep_ms(20); /* coarse file times */
-    }
-    forget_all(&shop, 2 * (bytes + 64) + 10);
-    shop.spec.train.seed = 0;
-    cache_put(&shop.cache, get(&shop)); /* used again */
-    sleep_ms(20);
-    shop.spec.train.seed = 2;
-    const struct prepared *data = get(&shop);
+    char oldest[800];
+    uint64_t room = 2 * (prepared_bytes(&shop.spec.train.data, RECORDS, RECORDS, 3072) + 65);
+    shop.cache.limit_bytes = room;
+    get_and_put(&shop, 0);
+    only_file(&shop, oldest);
+    get_and_put(&shop, 1);
+    get_and_put(&shop, 0); /* used again, from memory */
+    get_and_put(&shop, 2);
     assert_int_equal(count_entries(shop.dir, "/cache"), 2);
     assert_int_equal(stat(oldest, &stat_), 0);
-    forget_all(&shop, bytes); /* less than one block and its digest */
-    shop.spec.train.seed = 4;
-    data = get(&shop);
-    assert_int_equal(data->in_file, 0);
+    forget_all(&shop, room);
+    get_and_put(&shop, 2);
+    get_and_put(&shop, 0); /* from the disk */
+    get_and_put(&shop, 3);
     assert_int_equal(count_entries(shop.dir, "/cache"), 2);
+    assert_int_equal(stat(oldest, &stat_), 0);
+    get_and_put(&shop, 4);
+    get_and_put(&shop, 5);
+    assert_int_equal(stat(oldest, &stat_), -1);
+    assert_int_equal(count_removed_but_mapped(), 0);
+    close_shop(&shop);
+}
+
+static void larger_than_the_limit(void **state) {
+    struct shop shop;
+    open_shop(&shop, state, 1000);
+    const struct prepared *data = get(&shop);
+    assert_int_equal(data->in_file, 0);
+    assert_int_equal(count_entries(shop.dir, "/cache"), 0);
     cache_put(&shop.cache, data);
+    close_shop(&shop);
+}
+
+static void leftovers_go(void **state) {
+    struct shop shop;
+    char path[800];
+    open_shop(&shop, state, BLOCK);
     snprintf(path, sizeof path, "%s/build-abcdef", shop.cache.directory);
     write_whole(path, "half", 4);
-    forget_all(&shop, 0);
-    assert_int_equal(stat(path, &stat_), -1);
+    forget_all(&shop, BLOCK);
+    assert_int_equal(count_entries(shop.dir, "/cache"), 0);
     close_shop(&shop);
 }
 
@@ -296,7 +328,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         with_store(made_once_and_shared),      with_store(kept_over_a_restart),
         with_store(damage_is_mended),          with_store(keys),
-        with_store(the_limit_holds),           with_store(generated_data_stay_in_memory),
+        with_store(the_limit_holds),
+        with_store(larger_than_the_limit),
+        with_store(leftovers_go),           with_store(generated_data_stay_in_memory),
         with_store(many_at_once_make_it_once), with_store(failure_leaves_nothing),
         with_store(goes_without_a_disk),
     };
