@@ -74,7 +74,7 @@ check-tsan: ## all tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory SANITIZE=thread CFLAGS='-O1 -g' check-fast
 bench: ## install PyTorch, build, measure in minutes, beside the same work in PyTorch
 	@$(MAKE) --no-print-directory run-bench
-bench-full: ## the same with the whole reference experiment: half an hour
+bench-full: ## the same with the whole reference experiment: 45 minutes, most of it PyTorch
 	@$(MAKE) --no-print-directory run-bench BENCH=--full
 run-bench:
 	@scripts/deps.sh build
