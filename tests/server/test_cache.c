@@ -326,12 +326,16 @@ static void goes_without_a_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        with_store(made_once_and_shared),      with_store(kept_over_a_restart),
-        with_store(damage_is_mended),          with_store(keys),
+        with_store(made_once_and_shared),
+        with_store(kept_over_a_restart),
+        with_store(damage_is_mended),
+        with_store(keys),
         with_store(the_limit_holds),
         with_store(larger_than_the_limit),
-        with_store(leftovers_go),           with_store(generated_data_stay_in_memory),
-        with_store(many_at_once_make_it_once), with_store(failure_leaves_nothing),
+        with_store(leftovers_go),
+        with_store(generated_data_stay_in_memory),
+        with_store(many_at_once_make_it_once),
+        with_store(failure_leaves_nothing),
         with_store(goes_without_a_disk),
     };
     return cmocka_run_group_tests_name("server/cache", tests, start_blas, NULL);
