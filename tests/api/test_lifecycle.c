@@ -62,11 +62,10 @@ static void test_cancel_a_queued_one(void **state) {
 static void test_cancel_what_others_wait_behind(void **state) {
     (void)state;
     struct daemon *d =
-        daemon_new((const char *const[]){"--workers", "2", "--memory", "192M", NULL});
+        daemon_new((const char *const[]){"--workers", "2", "--memory", "100M", NULL});
     static const char heavy[] = /* more than half of it */
         "{'dataset':{'generator':'sphere','samples':2000,'test_samples':20},"
-        "'model':{'kind':'mlp','hidden':[30000]},'training':{'epochs':100000,'batch_size':1024,'"
-        "threads':1}}";
+        "'model':{'kind':'mlp','hidden':[65536]},'training':{'epochs':100000,'threads':1}}";
     char *running = submit(d, "%s", heavy);
     wait_for(d, running, "running");
     char *waiting = submit(d, "%s", heavy), *small = submit(d, QUICK(""));

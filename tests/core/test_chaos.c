@@ -25,7 +25,7 @@ void *aligned_alloc(size_t alignment, size_t size) {
     return fails() || posix_memalign(&p, alignment, size) ? NULL : p;
 }
 
-/* Not under ThreadSanitizer, which calls calloc() where a thread begins and needs its own. */
+/* Not under ThreadSanitizer, which calls these where it or a thread begins and needs its own. */
 #ifndef __SANITIZE_THREAD__
 void *calloc(size_t n, size_t size) {
     size_t bytes;
@@ -36,12 +36,11 @@ void *calloc(size_t n, size_t size) {
         p[i] = 0;
     return (void *)p;
 }
-#endif
-
 void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset) {
     return fails() ? MAP_FAILED
                    : (void *)syscall(SYS_mmap, at, bytes, protection, flags, fd, offset);
 }
+#endif
 
 static int ignore_report(void *context, const struct epoch_report *report, struct ovr_err *err) {
     (void)context;
