@@ -73,6 +73,10 @@ static void take_block(struct code *code, struct code_block *block, size_t n) {
     block->value = arena_take(room, n, sizeof *block->value);
 }
 
+static uint32_t fill_up(uint32_t n) {
+    return (n + RUN_STEP - 1) / RUN_STEP * RUN_STEP;
+}
+
 /* Turns the counts in code->place into places, and sets where the runs of n samples begin. Returns
  * how much room all of them take. */
 static size_t place_runs(struct code *code, size_t first, size_t n) {
@@ -82,13 +86,13 @@ static size_t place_runs(struct code *code, size_t first, size_t n) {
         for (size_t s = 0; s < n_shards; s++) {
             uint32_t count = place[s];
             if (s % RUN_SHARDS == 0) {
-                at = (at + RUN_STEP - 1) / RUN_STEP * RUN_STEP;
+                at = fill_up(at);
                 *start++ = at;
             }
             place[s] = at;
             at += count;
         }
-        at = (at + RUN_STEP - 1) / RUN_STEP * RUN_STEP;
+        at = fill_up(at);
         *start++ = at;
     }
     return at;

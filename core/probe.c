@@ -114,9 +114,8 @@ static void step(struct member *member, struct probe *p, const uint32_t *order, 
     softmax_cross_entropy(rows, p->n_classes, width, p->parts, p->labels + rank * p->max_rows,
                           delta, &correct);
     share_runs(member, code, &from, &end);
-    for (size_t run = from; run < end; run++) {
+    for (size_t run = from; run < end; run++)
         step_run(p, run, order, rows, delta, g, update);
-    }
     if (from == 0 && end > 0) { /* the bias belongs to the first group */
         size_t at = code->n_units * width;
         memset(g, 0, width * sizeof *g);

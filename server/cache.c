@@ -38,13 +38,8 @@ int cache_init(struct cache *cache, const char *data_dir, const struct catalog *
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&cache->changed, &clock);
     pthread_condattr_destroy(&clock);
-    int n = snprintf(cache->directory, sizeof cache->directory, "%s/cache", data_dir);
-    if (n < 0 || (size_t)n >= sizeof cache->directory)
-        return ovr_fail(err, OVR_INVALID, "--data-dir", "the path is too long");
-    int rc = files_make_directory(cache->directory, err);
-    if (!rc)
-        files_remove_leftovers(cache->directory, "build-");
-    return rc;
+    return files_open_directory(cache->directory, sizeof cache->directory, data_dir, "cache",
+                                "build-", err);
 }
 
 static void unlink_entry(struct cache *cache, struct cache_entry *entry) {

@@ -31,13 +31,8 @@ int catalog_name_is_valid(const char *name) {
 int catalog_init(struct catalog *catalog, const char *data_dir, struct store *store,
                  struct ovr_err *err) {
     catalog->store = store;
-    int n = snprintf(catalog->directory, sizeof catalog->directory, "%s/datasets", data_dir);
-    if (n < 0 || (size_t)n >= sizeof catalog->directory)
-        return ovr_fail(err, OVR_INVALID, "--data-dir", "the path is too long");
-    int rc = files_make_directory(catalog->directory, err);
-    if (!rc)
-        files_remove_leftovers(catalog->directory, "upload-");
-    return rc;
+    return files_open_directory(catalog->directory, sizeof catalog->directory, data_dir, "datasets",
+                                "upload-", err);
 }
 
 int upload_open(struct upload **out, struct catalog *catalog, const char *dataset,

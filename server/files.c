@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ int files_make_directory(const char *path, struct ovr_err *err) {
     return 0;
 }
 
-void files_remove_leftovers(const char *directory, const char *prefix) {
+static void remove_leftovers(const char *directory, const char *prefix) {
     DIR *dir = opendir(directory);
     if (!dir)
         return;
@@ -28,6 +29,17 @@ void files_remove_leftovers(const char *directory, const char *prefix) {
         if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0)
             unlinkat(dirfd(dir), entry->d_name, 0);
     closedir(dir);
+}
+
+int files_open_directory(char *path, size_t size, const char *data_dir, const char *name,
+                         const char *leftover, struct ovr_err *err) {
+    int n = snprintf(path, size, "%s/%s", data_dir, name);
+    if (n < 0 || (size_t)n >= size)
+        return ovr_fail(err, OVR_INVALID, "--data-dir", "the path is too long");
+    int rc = files_make_directory(path, err);
+    if (!rc)
+        remove_leftovers(path, leftover);
+    return rc;
 }
 
 int files_sync_directory(const char *path, struct ovr_err *err) {

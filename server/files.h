@@ -4,6 +4,8 @@
 
 #include "core/err.h"
 
+#include <stddef.h>
+
 /* Fails with errno's reason: OVR_FULL when the disk has no room, else OVR_IO. `what` completes
  * "cannot …". */
 int files_fail(struct ovr_err *err, const char *what);
@@ -11,8 +13,10 @@ int files_fail(struct ovr_err *err, const char *what);
 /* Makes a directory unless it is there. */
 int files_make_directory(const char *path, struct ovr_err *err);
 
-/* Removes the files whose names begin with `prefix`: what a killed daemon left half written. */
-void files_remove_leftovers(const char *directory, const char *prefix);
+/* Puts DATA_DIR/<name> into `path` (`size` bytes), makes it, and removes the files in it whose
+ * names begin with `leftover`: what a killed daemon left half written. */
+int files_open_directory(char *path, size_t size, const char *data_dir, const char *name,
+                         const char *leftover, struct ovr_err *err);
 
 /* The directory's entries are on disk afterwards. */
 int files_sync_directory(const char *path, struct ovr_err *err);
