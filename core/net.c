@@ -7,11 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-size_t net_n_shards(size_t n_units) {
-    return (n_units + SHARD_UNITS - 1) / SHARD_UNITS;
-}
-
-struct shard net_shard(const struct net *net, size_t index) {
+static struct shard net_shard(const struct net *net, size_t index) {
     size_t first = index * SHARD_UNITS;
     return (struct shard){index, first, min_size(SHARD_UNITS, net->config.n_units - first)};
 }
@@ -49,12 +45,9 @@ static real *shard_h(const struct net *net, const struct shard *shard) {
     return net->h + net->max_rows * shard->first;
 }
 
-const real *net_activations(const struct net *net, const struct shard *shard) {
-    return shard_h(net, shard);
-}
-
-const double *net_squares(const struct net *net) {
-    return net->parts;
+struct activations net_activations(const struct net *net) {
+    return (struct activations){net->kernels, net->config.n_units, net->n_shards, net->max_rows,
+                                net->h,       net->parts};
 }
 
 /* What one shard adds to the first sum: [‖h_i‖² | ΣH | ‖s‖² | logits], the middle two for each
@@ -108,7 +101,7 @@ static size_t count_panels(const struct net_config *config) {
 void net_place(struct net *net, const struct net_config *config, const struct kernels *kernels,
                size_t moments, size_t max_rows, int members, struct arena *arena) {
     size_t width = read_out_width(config->n_classes), k = config->n_units,
-           n_shards = net_n_shards(k);
+           n_shards = count_shards(k);
     *net = (struct net){.config = *config,
                         .kernels = kernels,
                         .n_shards = n_shards,

@@ -23,8 +23,8 @@
 #ifndef OVR_NET_H
 #define OVR_NET_H
 
+#include "core/activations.h"
 #include "core/arena.h"
-#include "core/kernels.h"
 #include "core/optimizer.h"
 #include "core/ovr.h"
 #include "core/team.h"
@@ -77,19 +77,14 @@ struct net {
     struct workspace *work; /* one for each member */
 };
 
-struct shard {
-    size_t index, first, units; /* units first .. first + units - 1 */
-};
-
 /* Takes the arrays of a net from `arena`, which has to be zero: so are the weights until
  * net_init_weights(). With an arena that only counts, *net can be asked for its sizes and no more.
  * `max_rows`: the largest batch. */
 void net_place(struct net *net, const struct net_config *config, const struct kernels *kernels,
                size_t moments, size_t max_rows, int members, struct arena *arena);
 
-size_t net_n_shards(size_t n_units);
-struct shard net_shard(const struct net *net, size_t index);
-const real *net_activations(const struct net *net, const struct shard *shard); /* n×shard->units */
+/* H of the last batch. */
+struct activations net_activations(const struct net *net);
 
 real *net_weight(const struct net *net); /* W, and the other parts of the flat buffer */
 real *net_bias(const struct net *net);
@@ -99,15 +94,13 @@ real *net_head_bias(const struct net *net);
 /* The four below are called by every member of a team with the same arguments. */
 void net_init_weights(struct member *member, struct net *net);
 
-/* Activations, sums and J of a batch. Afterwards net_squares() holds ‖h_i‖² and net_activations() H
- * of the member's own shards, until its next call. All members get the same terms. batch->x may be
+/* Activations, sums and J of a batch. Afterwards net_activations() holds H of the member's own
+ * shards and ‖h_i‖², until its next call. All members get the same terms. batch->x may be
  * written by all members before the call; it must stay as it is until the call after next. */
 struct terms net_forward(struct member *member, struct net *net, const struct batch *batch);
 
 /* Gradient of J and one optimiser step. After net_forward() of the same batch, one group. */
 void net_backward(struct member *member, struct net *net, const struct batch *batch,
                   const struct update *update);
-
-const double *net_squares(const struct net *net); /* ‖h_i‖² of the last batch */
 
 #endif

@@ -102,7 +102,8 @@ static void place(struct run *run, const struct plan *plan, struct arena *arena)
     struct net_config shape = net_shape(config, d, plan->n_classes);
     net_place(&run->net, &shape, run->kernels, optimizer_moments(&config->optimizer),
               most_rows(batch), plan->members, arena);
-    run->measure = measure_place(&run->net, plan->members, arena);
+    const struct activations activations = net_activations(&run->net);
+    run->measure = measure_place(&activations, plan->members, arena);
     run->order = arena_take(arena, plan->n_train, sizeof *run->order);
     for (int i = 0; i < 2; i++) {
         run->batch_x[i] = arena_take(arena, batch * d, sizeof(real));
@@ -217,7 +218,8 @@ static void evaluate_work(struct member *member, void *arg) {
         }
         struct terms terms = net_forward(member, &run->net, &batch);
         terms_add(&sums, &terms);
-        measure_add(member, run->measure, &run->net, n);
+        const struct activations activations = net_activations(&run->net);
+        measure_add(member, run->measure, &activations, n);
     }
     measure_finish(member, run->measure, &measures);
     if (member->rank == 0) {
@@ -238,7 +240,8 @@ static void encode_work(struct member *member, void *arg) {
             return;
         }
         net_forward(member, &run->net, &batch);
-        if (code_add(member, run->code, &run->net, first, n)) {
+        const struct activations activations = net_activations(&run->net);
+        if (code_add(member, run->code, &activations, first, n)) {
             run->out_of_memory = 1;
             return;
         }

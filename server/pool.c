@@ -94,7 +94,7 @@ static int choose_threads(const struct pool *pool, const struct job *job, int wa
     struct load load = find_load(pool);
     int others = pool->config.workers - load.jobs - 1; /* that could start beside it */
     return team_size_for(pool->config.cores - load.threads, waiting < others ? waiting : others,
-                         net_n_shards(spec->train.hidden),
+                         count_shards(spec->train.hidden),
                          job_flops_per_step(&pool->config.workplace, spec));
 }
 

@@ -43,17 +43,18 @@ static void encode_work(struct member *member, void *arg) {
     struct encoding *e = arg;
     size_t k = e->options->k, from, end;
     uint32_t threshold = (uint32_t)(e->options->share * (1 << 24));
-    team_share(member, e->net->n_shards, &from, &end);
+    const struct activations code = net_activations(e->net);
+    team_share(member, code.n_shards, &from, &end);
     for (size_t first = 0; first < e->code->n; first += CODE_BLOCK) {
         size_t n = min_size(CODE_BLOCK, e->code->n - first);
         for (size_t s = from; s < end; s++) {
-            struct shard shard = net_shard(e->net, s);
+            struct shard shard = activations_shard(&code, s);
             real *h = e->net->h + e->net->max_rows * shard.first;
             for (size_t i = 0; i < n * shard.units; i++)
                 h[i] = activation(e->first + first + i / shard.units, shard.first + i % shard.units,
                                   k, threshold);
         }
-        if (code_add(member, e->code, e->net, first, n)) {
+        if (code_add(member, e->code, &code, first, n)) {
             e->rc = OVR_NOMEM;
             return;
         }

@@ -183,7 +183,8 @@ static inline void encode_blocks(struct member *member, void *arg) {
         size_t n = min_size(CODE_BLOCK, e->code->n - first);
         struct batch batch = {.x = e->h + first * e->code->n_units, .n = n, .group = n};
         net_forward(member, e->net, &batch);
-        int rc = code_add(member, e->code, e->net, first, n);
+        struct activations activations = net_activations(e->net);
+        int rc = code_add(member, e->code, &activations, first, n);
         if (rc)
             e->rc = rc;
     }

@@ -58,22 +58,23 @@ static void activations_norms_and_j(void **state) {
     real *h = new_reals(ROWS * UNITS);
     double sum = 0, slope, loss, cross_entropy = 0;
     struct terms terms = forward(team, net, &samples, 0, ROWS, ROWS);
+    const struct activations code = net_activations(net);
     for (size_t i = 0; i < ROWS; i++) {
         double squares = 0, z[CLASSES], total = 0;
         for (size_t c = 0; c < CLASSES; c++)
             z[c] = (double)c;
         for (size_t k = 0; k < UNITS; k++) {
-            struct shard shard = net_shard(net, k / SHARD_UNITS);
+            struct shard shard = activations_shard(&code, k / SHARD_UNITS);
             double value = naive_activation(net, samples.values + i * INPUTS, k);
             size_t at = i * shard.units + k - shard.first;
-            assert_near(net_activations(net, &shard)[at], value, 1e-5);
+            assert_near(activations_of(&code, &shard)[at], value, 1e-5);
             h[i * UNITS + k] = (real)value;
             squares += value * value;
             sum += value;
             for (size_t c = 0; c < CLASSES; c++)
                 z[c] += value * net_head_weight(net)[k * net->width + c];
         }
-        assert_relative(net_squares(net)[i], squares, 1e-5);
+        assert_relative(code.squares[i], squares, 1e-5);
         for (size_t c = 0; c < CLASSES; c++)
             total += exp(z[c]);
         cross_entropy += log(total) - z[samples.labels[i]];
@@ -182,8 +183,9 @@ static void flat_buffer(void **state) {
     assert_ptr_equal(net_head_bias(net), net->params + UNITS * (INPUTS + 17));
     assert_non_null(net->moment[0]);
     assert_non_null(net->moment[1]);
-    assert_int_equal(net_shard(net, 2).first, 256);
-    assert_int_equal(net_shard(net, 2).units, 44);
+    const struct activations code = net_activations(net);
+    assert_int_equal(activations_shard(&code, 2).first, 256);
+    assert_int_equal(activations_shard(&code, 2).units, 44);
     free_net(net);
 }
 
