@@ -411,9 +411,9 @@ static json_t *read_choice(struct reading *r, const struct field *f, json_t *val
     return json_incref(value);
 }
 
-/* `inner` is what stands beside the chosen name, NULL for a bare name. */
+/* `inner` is what stands beside the chosen name, NULL for a bare name; `bare`: it stands alone. */
 static json_t *read_chosen(struct reading *r, const struct field *f, int chosen, json_t *inner,
-                           const struct place *at) {
+                           int bare, const struct place *at) {
     const char *name = f->choices[chosen];
     const struct field *below = find_field(f->path, name);
     char pointer[POINTER_SIZE];
@@ -434,7 +434,7 @@ static json_t *read_chosen(struct reading *r, const struct field *f, int chosen,
         spec_fault(r->faults, at->pointer, "\"%s\" needs a value; write {\"%s\": …}", name, name);
         return NULL;
     }
-    struct place deeper = {below->path, pointer, at->base};
+    struct place deeper = {below->path, bare ? at->pointer : pointer, at->base};
     json_t *read = read_value(r, below, inner, &deeper);
     json_decref(implied);
     return read ? made(r, json_pack("{s:o}", name, read)) : NULL;
@@ -487,7 +487,7 @@ static json_t *read_variant(struct reading *r, const struct field *f, json_t *va
         inner = json_object_get(value, name);
     int chosen = name ? find_choice(f->choices, name) : -1;
     if (chosen >= 0) {
-        json_t *read = read_chosen(r, f, chosen, inner, at);
+        json_t *read = read_chosen(r, f, chosen, inner, json_is_number(value), at);
         if (json_is_object(read))
             read_beside(r, f, name, value, read, at);
         return read;
@@ -859,7 +859,8 @@ static void settle_model(struct reading *r, struct spec *spec) {
     if (r->kind == PCA || train->kind == MODEL_IDENTITY)
         train->f.kind = ACT_LINEAR;
     if (train->n_hidden && train->freeze > train->n_hidden)
-        spec_fault(r->faults, "/model/freeze", "there are %zu hidden layers", train->n_hidden);
+        spec_fault(r->faults, "/model/freeze", "must be at most %zu, the number of hidden layers",
+                   train->n_hidden);
     else if (train->n_hidden && r->kind == ENCODER && train->freeze == train->n_hidden)
         spec_fault(r->faults, "/model/freeze",
                    "leaves no layer to train; the last one is layer %zu", train->n_hidden - 1);
