@@ -304,6 +304,12 @@ static void dropout_is_named_by_seed_epoch_and_sample(void **state) {
         assert_memory_equal(other, mask, ROWS * UNITS * sizeof *mask);
         free(other);
     }
+    for (uint32_t i = 0; i < ROWS; i++) { /* a sample's stream, unit after unit */
+        struct rng rng;
+        rng_init(&rng, 7, RNG_DROPOUT, 3, 100 + i);
+        for (size_t k = 0; k < UNITS; k++)
+            assert_true((mask[i * UNITS + k] == 0) == (rng_u32(&rng) < 1u << 31));
+    }
     real *later = new_mask(0.5, 7, 3, 102, 2); /* two samples on */
     assert_memory_equal(later, mask + 2 * UNITS, (ROWS - 2) * UNITS * sizeof *mask);
     real *epoch = new_mask(0.5, 7, 4, 100, 1), *seed = new_mask(0.5, 8, 3, 100, 1);
