@@ -42,8 +42,8 @@ struct layer {
     real *scratch;   /* members×K: a row in one piece */
 };
 
-/* Takes its arrays. `inner`: there is a layer above; `propagates`: and its gradient goes further
- * down than this layer. */
+/* Takes its arrays. `has_next`: there is a layer above; `passes_gradient`: and its gradient goes
+ * further down than this layer. */
 void layer_place(struct layer *layer, const struct layer_config *config,
                  const struct kernels *kernels, size_t max_rows, int members, int has_next,
                  int passes_gradient, struct arena *arena);
