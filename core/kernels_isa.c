@@ -207,18 +207,38 @@ static void relu_backward(const real *restrict h, real *restrict g, int fresh,
     }
 }
 
-/* Adam as in Kingma & Ba (2015), algorithm 1, with the corrections of both moments. */
+/* Adam as in Kingma & Ba (2015), algorithm 1, with the corrections of both moments; AdamW's decay
+ * is `keep`. */
 static void adam(const struct update *u, size_t n, real *restrict w, const real *restrict g,
                  real *restrict m, real *restrict v) {
     const real b1 = u->beta1, b2 = u->beta2, rate = u->rate, root = u->root_correction;
-    const real epsilon = u->epsilon;
+    const real epsilon = u->epsilon, keep = u->keep;
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
         real mi = b1 * m[i] + (1 - b1) * g[i];
         real vi = b2 * v[i] + (1 - b2) * g[i] * g[i];
         m[i] = mi;
         v[i] = vi;
-        w[i] -= rate * mi / (SQRT(vi) * root + epsilon);
+        w[i] = keep * w[i] - rate * mi / (SQRT(vi) * root + epsilon);
+    }
+}
+
+static void rmsprop(const struct update *u, size_t n, real *restrict w, const real *restrict g,
+                    real *restrict squares, real *restrict velocity) {
+    const real rho = u->beta2, rate = u->rate, momentum = u->momentum, epsilon = u->epsilon;
+    if (momentum == 0) {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            squares[i] = rho * squares[i] + (1 - rho) * g[i] * g[i];
+            w[i] -= rate * g[i] / (SQRT(squares[i]) + epsilon);
+        }
+        return;
+    }
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        squares[i] = rho * squares[i] + (1 - rho) * g[i] * g[i];
+        velocity[i] = momentum * velocity[i] + g[i] / (SQRT(squares[i]) + epsilon);
+        w[i] -= rate * velocity[i];
     }
 }
 
@@ -242,6 +262,8 @@ static void sgd(const struct update *u, size_t n, real *restrict w, const real *
 static void update(const struct update *u, size_t n, real *w, const real *g, real *m, real *v) {
     if (u->rule == UPDATE_ADAM)
         adam(u, n, w, g, m, v);
+    else if (u->rule == UPDATE_RMSPROP)
+        rmsprop(u, n, w, g, m, v);
     else
         sgd(u, n, w, g, m);
 }

@@ -312,7 +312,7 @@ static int train_epochs(struct run *run, struct ovr_err *err) {
     double best = INFINITY, best_for_patience = INFINITY;
     int waited = 0;
     enter_phase(run, PHASE_TRAINING, config->epochs);
-    schedule_start(&run->schedule, config->optimizer.learning_rate);
+    schedule_start(&config->schedule, &run->schedule, config->optimizer.learning_rate);
     for (run->epoch = 1; run->epoch <= config->epochs; run->epoch++) {
         struct epoch_report report;
         int rc = train_epoch(run, &report, err);

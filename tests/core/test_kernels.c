@@ -297,7 +297,11 @@ static struct element naive_update(const struct update *u, struct element e, dou
     if (u->rule == UPDATE_ADAM) {
         e.m = u->beta1 * e.m + (1 - u->beta1) * g;
         e.v = u->beta2 * e.v + (1 - u->beta2) * g * g;
-        e.w -= u->rate * e.m / (sqrt(e.v) * u->root_correction + u->epsilon);
+        e.w = u->keep * e.w - u->rate * e.m / (sqrt(e.v) * u->root_correction + u->epsilon);
+    } else if (u->rule == UPDATE_RMSPROP) {
+        e.m = u->beta2 * e.m + (1 - u->beta2) * g * g;
+        e.v = u->momentum * e.v + g / (sqrt(e.m) + u->epsilon);
+        e.w -= u->rate * e.v;
     } else {
         e.m = u->momentum * e.m + g;
         e.w -= u->rate * (u->nesterov ? g + u->momentum * e.m : e.m);
@@ -306,19 +310,21 @@ static struct element naive_update(const struct update *u, struct element e, dou
 }
 
 static void check_update(const struct kernels *kernels, const struct update *update, size_t n) {
-    real *w = new_normal(n, 13), *g = new_normal(n, 14), *m = new_normal(n, 15);
+    real *w = new_normal(n, 13), *g = new_normal(n, 14), *m = new_activations(n, 15);
     real *v = new_activations(n, 16),
-         *start[3] = {new_normal(n, 13), new_normal(n, 15), new_activations(n, 16)};
-    int has_m = update->rule == UPDATE_ADAM || update->momentum > 0;
-    kernels->update(update, n, w, g, has_m ? m : NULL, update->rule == UPDATE_ADAM ? v : NULL);
+         *start[3] = {new_normal(n, 13), new_activations(n, 15), new_activations(n, 16)};
+    int has_m = update->rule != UPDATE_SGD || update->momentum > 0;
+    int has_v =
+        update->rule == UPDATE_ADAM || (update->rule == UPDATE_RMSPROP && update->momentum > 0);
+    kernels->update(update, n, w, g, has_m ? m : NULL, has_v ? v : NULL);
     for (size_t i = 0; i < n; i++) {
-        struct element e = {start[0][i], has_m ? start[1][i] : 0, start[2][i]};
+        struct element e = {start[0][i], has_m ? start[1][i] : 0, has_v ? start[2][i] : 0};
         e = naive_update(update, e, g[i]);
         assert_near(w[i], e.w, TOLERANCE * (1 + fabs(e.w)));
         if (has_m)
             assert_near(m[i], e.m, TOLERANCE);
-        if (update->rule == UPDATE_ADAM)
-            assert_near(v[i], e.v, TOLERANCE);
+        if (has_v)
+            assert_near(v[i], e.v, TOLERANCE * (1 + fabs(e.v)));
     }
     free(w);
     free(g);
@@ -333,10 +339,24 @@ static void update(void **state) {
     const struct update updates[] = {
         {.rule = UPDATE_ADAM,
          .rate = (real)0.1,
+         .keep = 1,
          .beta1 = (real)0.9,
          .beta2 = (real)0.99,
          .root_correction = 3,
          .epsilon = (real)0.01},
+        {.rule = UPDATE_ADAM,
+         .rate = (real)0.1,
+         .keep = (real)0.75,
+         .beta1 = (real)0.9,
+         .beta2 = (real)0.99,
+         .root_correction = 3,
+         .epsilon = (real)0.01},
+        {.rule = UPDATE_RMSPROP, .rate = (real)0.1, .beta2 = (real)0.9, .epsilon = (real)0.1},
+        {.rule = UPDATE_RMSPROP,
+         .rate = (real)0.1,
+         .beta2 = (real)0.9,
+         .epsilon = (real)0.1,
+         .momentum = (real)0.5},
         {.rule = UPDATE_SGD, .rate = (real)0.1},
         {.rule = UPDATE_SGD, .rate = (real)0.1, .momentum = (real)0.9},
         {.rule = UPDATE_SGD, .rate = (real)0.1, .momentum = (real)0.9, .nesterov = 1},
