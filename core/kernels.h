@@ -71,6 +71,10 @@ struct kernels {
     /* row_dots = h_i · col_v */
     void (*dot_rows)(const real *h, const real *col_v, size_t rows, size_t cols, double *row_dots);
 
+    /* row_squares = Σ_k (x_ik − col_v_k)² */
+    void (*square_distances)(const real *x, const real *col_v, size_t rows, size_t cols,
+                             double *row_squares);
+
     /* Gradient at the pre-activations, through the relu:
      *   g = [h > 0] (g + row_pull_i·col_s − row_back_i·h + constant),  col_sums = Σ_i g_i
      * g comes in as the gradient from the layers above, or with `fresh` counts as zero. */

@@ -181,6 +181,17 @@ static void dot_rows(const real *restrict h, const real *restrict v, size_t rows
     }
 }
 
+static void square_distances(const real *restrict x, const real *restrict v, size_t rows,
+                             size_t cols, double *restrict squares) {
+    for (size_t i = 0; i < rows; i++, x += cols) {
+        real square = 0;
+#pragma omp simd reduction(+ : square)
+        for (size_t k = 0; k < cols; k++)
+            square += (x[k] - v[k]) * (x[k] - v[k]);
+        squares[i] = square;
+    }
+}
+
 static void relu_backward(const real *restrict h, real *restrict g, int fresh,
                           const real *restrict pull, const real *restrict back,
                           const real *restrict s, real constant, size_t rows, size_t cols,
@@ -532,6 +543,7 @@ const struct kernels PASTE(kernels_, ISA) = {
     .relu = relu,
     .weighted_sum = weighted_sum,
     .dot_rows = dot_rows,
+    .square_distances = square_distances,
     .relu_backward = relu_backward,
     .list_active = list_active,
     .active_product = active_product,

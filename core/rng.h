@@ -20,6 +20,7 @@ enum rng_purpose { /* stored results depend on these numbers: append, never renu
                    RNG_SPHERE_TEST = 6,
                    RNG_HEAD_INIT = 7, /* initial weights of a read-out; index = unit */
                    RNG_PROBE_SHUFFLE = 8,
+                   RNG_CENTROIDS = 11, /* k-means: the first ones; index = number of the choice */
 };
 
 struct rng {

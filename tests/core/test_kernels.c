@@ -96,6 +96,26 @@ static void weighted_sum_and_dot_rows(void **state) {
         check_sums(kernels, SIZES[i].rows, SIZES[i].cols);
 }
 
+/* A row that is the vector itself is at distance 0 exactly: k-means++ relies on it. */
+static void square_distances(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    for (size_t i = 0; i < COUNT(SIZES); i++) {
+        size_t rows = SIZES[i].rows, cols = SIZES[i].cols;
+        real *x = new_normal(rows * cols, 3), *v = new_normal(cols, 4);
+        double squares[64];
+        memcpy(x + (rows - 1) * cols, v, cols * sizeof *v);
+        kernels->square_distances(x, v, rows, cols, squares);
+        for (size_t row = 0; row < rows; row++) {
+            double expected = 0;
+            for (size_t k = 0; k < cols; k++)
+                expected += pow((double)x[row * cols + k] - v[k], 2);
+            assert_near(squares[row], expected, TOLERANCE * expected);
+        }
+        free(x);
+        free(v);
+    }
+}
+
 static void check_backward(const struct kernels *kernels, int fresh, size_t rows, size_t cols) {
     real *h = new_activations(rows * cols, 7), *above = new_normal(rows * cols, 8);
     real *g = new_reals(rows * cols), *s = new_normal(cols, 9), *sums = new_normal(cols, 10);
@@ -467,6 +487,7 @@ int main(void) {
         FOR_ALL(relu),
         FOR_ALL(relu_keeps_nan),
         FOR_ALL(weighted_sum_and_dot_rows),
+        FOR_ALL(square_distances),
         FOR_ALL(relu_backward),
         FOR_ALL(product),
         FOR_ALL(product_of_active_units),
