@@ -1,0 +1,192 @@
+"""Jobs of a real daemon against numpy (models.py): preparation, training, measures and probe. Speaks TAP."""
+import os
+import sys
+import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+try:
+    import numpy as np
+
+    import models
+    from ovrd import Daemon
+except ModuleNotFoundError as missing:
+    print(f"1..1\nnot ok 1 # SKIP {missing} (Debian: python3-numpy)")
+    sys.exit(0)
+
+CLASSES, COMPONENTS, UNITS = 10, 12, 140  # more units than a shard of the daemon's holds
+
+
+def near(actual, expected, tolerance, what):
+    """Relative to the largest value expected."""
+    off = np.abs(np.asarray(actual) - expected).max() / max(np.abs(expected).max(), 1e-30)
+    assert off <= tolerance, f"{what} is off by {off:.2e} of its largest value, more than {tolerance:g}"
+
+
+def near_way(actual, expected, start, tolerance, what):
+    """How far two ways from the same start end apart, by their length."""
+    off = np.linalg.norm(actual - expected) / np.linalg.norm(expected - start)
+    assert off <= tolerance, f"{what} is off by {off:.2e} of its way, more than {tolerance:g}"
+
+
+def make_images(n, seed):
+    """Pixels with a few strong axes of very different spread, and classes that can be told from them."""
+    random, fixed = np.random.default_rng(seed), np.random.default_rng(0)
+    axes, centres = fixed.normal(size=(20, 3072)), fixed.normal(size=(CLASSES, 20))
+    labels = random.integers(CLASSES, size=n)
+    codes = (centres[labels] + random.normal(size=(n, 20))) * 0.8 ** np.arange(20)
+    pixels = 128 + 12 * codes @ axes + 2 * random.normal(size=(n, 3072))
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8), labels
+
+
+class Case:
+    """The daemon and its data set, raw and as numpy prepares it."""
+
+    def __init__(self, daemon):
+        self.daemon = daemon
+        self.raw, self.labels = {}, {}
+        for split, n, seed in (("train", 230, 1), ("test", 90, 2)):
+            pixels, self.labels[split] = make_images(n, seed)
+            daemon.upload("images", split, pixels, self.labels[split])
+            self.raw[split] = pixels.astype(np.float64)
+        self.mean, self.scale = models.standardize(self.raw["train"])
+        standard = {split: (x - self.mean) * self.scale for split, x in self.raw.items()}
+        self.centre, self.axes, self.variances = models.pca(standard["train"], COMPONENTS)
+        self.x = {split: (x - self.centre) @ self.axes.T for split, x in standard.items()}
+
+    def spec(self, kind, **sections):
+        spec = {
+            "dataset": {"name": "images"},
+            "preprocess": ["standardize", {"pca": {"components": COMPONENTS}}],
+            "model": {"kind": kind, "hidden": [UNITS], "init": {"normal": 0.05}},
+            "training": {"epochs": 4, "batch_size": 32, "seed": 7, "protocol": "published", "schedule": "constant"},
+            "probe": None,
+        }
+        for name, members in sections.items():
+            spec[name] = {**(spec.get(name) or {}), **members}
+        return spec
+
+    def train_in_numpy(self, spec):
+        return models.OneLayer(spec, self.x["train"], self.labels["train"], self.x["test"], self.labels["test"],
+                               CLASSES)
+
+
+def test_preparation(case):
+    done = case.daemon.run(case.spec("ovr_encoder", training={"epochs": 1}))
+    near(case.daemon.tensor(done, "preprocess.0.mean"), case.mean, 1e-6, "mean")
+    near(case.daemon.tensor(done, "preprocess.0.scale"), case.scale, 1e-6, "scale")
+    near(case.daemon.tensor(done, "preprocess.1.components"), case.axes, 1e-4, "components")
+
+
+def compare_series(series, expected):
+    assert len(series) == len(expected)
+    for line, wanted in zip(series, expected):
+        near(line["learning_rate"], wanted["learning_rate"], 1e-9, f"learning rate of epoch {line['epoch']}")
+        for split in ("train", "test"):
+            for name, value in wanted[split].items():
+                what = f"{split} {name} of epoch {line['epoch']}"
+                if name == "accuracy":
+                    assert abs(line[split][name] - value) < 0.025, what  # two samples on an edge
+                else:
+                    near(line[split][name], value, 2e-4, what)
+
+
+def compare_training(case, spec, tensors):
+    done = case.daemon.run(spec)
+    expected = case.train_in_numpy(done["spec"])
+    compare_series(case.daemon.series(done), expected.series)
+    for name, wanted, start in zip(tensors, expected.p, expected.start):
+        if name.startswith("output.weight"):
+            wanted, start = wanted.T, start.T
+        near_way(case.daemon.tensor(done, name, "last"), wanted, start, 3e-3, name)
+
+
+ENCODER = ["encoder.weight", "encoder.bias"]
+MLP = ["hidden.0.weight", "hidden.0.bias", "output.weight", "output.bias"]
+
+
+def test_encoder_cosine(case):
+    compare_training(case, case.spec("ovr_encoder", loss={"ovr": {"lambda": 1e-4}}), ENCODER)
+
+
+def test_encoder_raw(case):
+    loss = {"ovr": {"lambda": 1e-8, "form": "raw"}, "activity": {"target": 0.3}}
+    compare_training(case, case.spec("ovr_encoder", loss=loss), ENCODER)
+
+
+def compare_optimizer(case, schedule, **optimizer):
+    spec = case.spec("mlp", loss={"ovr": {"lambda": 1e-4}}, optimizer=optimizer,
+                     training={"epochs": 6, "schedule": schedule})
+    spec["model"]["init"] = "glorot"
+    compare_training(case, spec, MLP)
+
+
+def test_adam_with_plateau(case):
+    compare_optimizer(case, {"plateau": {"patience": 1, "factor": 0.5, "min_delta": 0.3}}, name="adam")
+
+
+def test_adamw_with_cosine(case):
+    compare_optimizer(case, {"cosine": {"min": 1e-4, "warmup": 2}}, name="adamw", weight_decay=0.5, epsilon=1e-3)
+
+
+def test_rmsprop_with_steps(case):
+    compare_optimizer(case, {"step": {"every": 2, "factor": 0.3}}, name="rmsprop", epsilon=1e-3)
+
+
+def test_rmsprop_with_momentum(case):
+    compare_optimizer(case, "constant", name="rmsprop", momentum=0.5, rho=0.99, epsilon=1e-2)
+
+
+def test_nesterov(case):
+    compare_optimizer(case, "constant", name="sgd", learning_rate=0.002, momentum=0.9, nesterov=True)
+
+
+def codes(case, done):
+    w, b = (case.daemon.tensor(done, name) for name in ENCODER)
+    return {split: np.maximum(x @ w.T + b, 0) for split, x in case.x.items()}
+
+
+def test_measures(case):
+    done = case.daemon.run(case.spec("ovr_encoder", loss={"ovr": {"lambda": 1e-3}}, training={"epochs": 8}))
+    h = codes(case, done)["test"]
+    histogram = case.daemon.get(f"/v1/experiments/{done['id']}/histogram")
+    found, expected = done["result"]["sparsity"], models.sparsity(h)
+    for name, value in expected.items():
+        near(found[name], value, 1e-3, name)
+    edges = np.array(histogram["edges"], dtype=np.float64)
+    counts, _ = np.histogram(h[h > 0], bins=np.append(edges[:-1], np.inf))
+    assert np.abs(counts - histogram["counts"]).sum() <= 2e-3 * h.size, "the histogram's counts differ"
+    assert abs(histogram["zero_count"] - (h == 0).sum()) <= 1e-3 * h.size
+    assert histogram["total"] == h.size
+
+
+def test_probe(case):
+    spec = case.spec("ovr_encoder", training={"epochs": 1})
+    spec["probe"] = {"epochs": 8, "batch_size": 16, "learning_rate": 2e-3}
+    done = case.daemon.run(spec)
+    h = codes(case, done)
+    w, b, loss, accuracy = models.probe(h["train"], case.labels["train"], h["test"], case.labels["test"], CLASSES,
+                                        spec["probe"], 7)
+    near_way(case.daemon.tensor(done, "probe.weight"), w, 0, 2e-3, "the probe's weights")
+    near_way(case.daemon.tensor(done, "probe.bias"), b, 0, 2e-3, "the probe's bias")
+    near(done["result"]["probe"]["loss"], loss, 1e-4, "loss")
+    assert abs(done["result"]["accuracy"] - accuracy) < 0.025
+
+
+def main():
+    tests = [(name[5:], test) for name, test in globals().items() if name.startswith("test_")]
+    print(f"1..{len(tests)}")
+    failed = 0
+    with Daemon() as daemon:
+        case = Case(daemon)
+        for number, (name, test) in enumerate(tests, 1):
+            try:
+                test(case)
+                print(f"ok {number} - {name}", flush=True)
+            except Exception:  # whatever went wrong, the others are run as well
+                failed += 1
+                print(f"not ok {number} - {name}")
+                print("".join("# " + line + "\n" for line in traceback.format_exc().splitlines()), end="", flush=True)
+    sys.exit(failed > 0)
+
+
+main()
