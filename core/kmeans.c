@@ -31,12 +31,19 @@ static void own_units(const struct member *member, const struct kmeans *kmeans, 
     *end = min_size(*end * SHARD_UNITS, kmeans->n_units);
 }
 
-static void set_bias(struct kmeans *kmeans, size_t unit) {
+static void set_bias(const struct kmeans *kmeans, size_t unit) {
     const real *centroid = kmeans->centroids + unit * kmeans->n_inputs;
     double square = 0;
     for (size_t j = 0; j < kmeans->n_inputs; j++)
         square += (double)centroid[j] * centroid[j];
     kmeans->bias[unit] = (real)(-square / 2);
+}
+
+void kmeans_set_biases(struct member *member, const struct kmeans *kmeans) {
+    size_t first, end;
+    own_units(member, kmeans, &first, &end);
+    for (size_t unit = first; unit < end; unit++)
+        set_bias(kmeans, unit);
 }
 
 static void move_to_mean(struct kmeans *kmeans, size_t unit) {
@@ -53,40 +60,38 @@ static void move_to_mean(struct kmeans *kmeans, size_t unit) {
 
 /* Where there are fewer different samples than centroids: the first that is none yet. */
 static uint32_t first_unchosen(const struct kmeans *kmeans) {
-    uint32_t i = 0;
-    while (kmeans->unit[i] != NOWHERE)
+    size_t i = 0;
+    while (kmeans->unit[kmeans->used[i]] != NOWHERE)
         i++;
-    return i;
+    return kmeans->used[i];
 }
 
 /* A sample with a probability that goes with its squared distance from the chosen ones. */
 static uint32_t draw_distant(const struct kmeans *kmeans, struct rng *rng) {
     double total = 0, passed = 0;
     uint32_t chosen = NOWHERE;
-    for (size_t i = 0; i < kmeans->n_samples; i++)
-        total += kmeans->square[i];
+    for (size_t i = 0; i < kmeans->n_used; i++)
+        total += kmeans->square[kmeans->used[i]];
     double target = rng_uniform(rng) * total;
-    for (uint32_t i = 0; i < kmeans->n_samples && (chosen == NOWHERE || passed < target); i++)
-        if (kmeans->square[i] > 0) {
-            passed += kmeans->square[i];
-            chosen = i;
+    for (size_t i = 0; i < kmeans->n_used && (chosen == NOWHERE || passed < target); i++)
+        if (kmeans->square[kmeans->used[i]] > 0) {
+            chosen = kmeans->used[i];
+            passed += kmeans->square[chosen];
         }
     return chosen == NOWHERE ? first_unchosen(kmeans) : chosen;
 }
 
-/* This member's share of the samples: their squared distances from the chosen one and all before.
- */
+/* This member's share of the samples: their squared distances from the nearest one chosen. */
 static void approach(struct member *member, struct kmeans *kmeans, const real *x, size_t number) {
-    enum { BLOCK = 64 };
     size_t first, end, d = kmeans->n_inputs;
-    double squares[BLOCK];
-    team_share(member, kmeans->n_samples, &first, &end);
-    for (size_t i = first; i < end; i += BLOCK) {
-        size_t n = min_size(BLOCK, end - i);
-        kmeans->kernels->square_distances(x + i * d, x + kmeans->order[number] * d, n, d, squares);
-        for (size_t j = 0; j < n; j++)
-            if (number == 0 || squares[j] < kmeans->square[i + j])
-                kmeans->square[i + j] = squares[j];
+    team_share(member, kmeans->n_used, &first, &end);
+    for (size_t i = first; i < end; i++) {
+        uint32_t sample = kmeans->used[i];
+        double square;
+        kmeans->kernels->square_distances(x + sample * d, x + kmeans->order[number] * d, 1, d,
+                                          &square);
+        if (number == 0 || square < kmeans->square[sample])
+            kmeans->square[sample] = square;
     }
 }
 
@@ -122,16 +127,17 @@ int kmeans_init(struct member *member, struct kmeans *kmeans, const real *x,
     } else if (member->rank == 0) {
         struct rng rng;
         rng_init(&rng, kmeans->config.seed, RNG_CENTROIDS, 0, 0);
-        rng_permutation(&rng, kmeans->order, (uint32_t)kmeans->n_samples);
+        rng_permutation(&rng, kmeans->order, (uint32_t)kmeans->n_used);
+        for (size_t i = 0; i < kmeans->n_units; i++)
+            kmeans->order[i] = kmeans->used[kmeans->order[i]];
     }
     team_barrier(member);
     for (size_t i = first; i < end; i++)
         kmeans->unit[i] = NOWHERE;
     own_units(member, kmeans, &first, &end);
-    for (size_t unit = first; unit < end; unit++) {
+    for (size_t unit = first; unit < end; unit++)
         memcpy(kmeans->centroids + unit * d, x + kmeans->order[unit] * d, d * sizeof(real));
-        set_bias(kmeans, unit);
-    }
+    kmeans_set_biases(member, kmeans);
     team_barrier(member);
     return 0;
 }
@@ -204,16 +210,16 @@ static void give(struct kmeans *kmeans, const real *x, uint32_t sample, size_t t
 
 /* By one member. */
 static void fill_empty(struct kmeans *kmeans, const real *x) {
-    size_t n = kmeans->n_samples, next = 0;
+    size_t n = kmeans->n_used, next = 0;
     int sorted = 0;
     for (size_t unit = 0; unit < kmeans->n_units; unit++) {
         if (kmeans->counts[unit])
             continue;
-        for (uint32_t i = 0; i < n && !sorted; i++)
-            kmeans->order[i] = i;
-        if (!sorted)
+        if (!sorted) {
+            memcpy(kmeans->order, kmeans->used, n * sizeof *kmeans->order);
             qsort_r(kmeans->order, n, sizeof *kmeans->order, compare_distance, kmeans->square);
-        sorted = 1;
+            sorted = 1;
+        }
         while (next < n && kmeans->counts[kmeans->unit[kmeans->order[next]]] < 2)
             next++;
         if (next == n || !(kmeans->square[kmeans->order[next]] > 0))

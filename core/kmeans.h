@@ -36,14 +36,18 @@ struct kmeans_config {
 struct kmeans {
     struct kmeans_config config;
     const struct kernels *kernels;
-    size_t n_units, n_inputs, n_samples; /* K, D, N ≥ K */
-    real *centroids, *bias;              /* K×D, K: the layer's; borrowed */
-    double *sums;                        /* K×D, of the samples that a centroid is the mean of */
-    uint64_t *counts;                    /* K: how many these are */
-    uint32_t *unit;                      /* N: the centroid that a sample went to last */
-    double *square;                      /* N: its squared distance from it then */
-    uint32_t *order;                     /* N */
-    _Atomic uint64_t changed;            /* samples that went to another centroid in this epoch */
+    size_t n_units, n_inputs, n_samples; /* K, D, N */
+    /* Set by the owner, and borrowed: */
+    real *centroids, *bias;   /* K×D, K: the layer's */
+    const uint32_t *used;     /* numbers of the samples that take part, in any order that stays the
+                                 same within an epoch */
+    size_t n_used;            /* K..N */
+    double *sums;             /* K×D, of the samples that a centroid is the mean of */
+    uint64_t *counts;         /* K: how many these are */
+    uint32_t *unit;           /* N: the centroid that a sample went to last */
+    double *square;           /* N: its squared distance from it then */
+    uint32_t *order;          /* N */
+    _Atomic uint64_t changed; /* samples that went to another centroid in this epoch */
 };
 
 /* Takes the arrays of *kmeans from `arena`, which has to be zero; one without a block only counts.
@@ -57,6 +61,9 @@ void kmeans_place(struct kmeans *kmeans, const struct kmeans_config *config,
 /* The first centroids. x: the training samples, N×D. Returns 1 where *stop asked to leave. */
 int kmeans_init(struct member *member, struct kmeans *kmeans, const real *x,
                 const _Atomic int *stop);
+
+/* After the centroids came from elsewhere: the biases that go with them. */
+void kmeans_set_biases(struct member *member, const struct kmeans *kmeans);
 
 void kmeans_start(struct member *member, struct kmeans *kmeans);
 

@@ -36,6 +36,8 @@ static void open_task(struct task *task, const struct kmeans_config *config, con
     assert_true(task->sample && task->unit && task->square && task->changed);
     for (size_t i = 0; i < n; i++)
         task->sample[i] = (uint32_t)i;
+    task->kmeans.used = task->sample;
+    task->kmeans.n_used = n;
 }
 
 static void close_task(struct task *task) {
@@ -386,6 +388,32 @@ static void fewer_places_than_centroids(void **state) {
     close_task(&task);
 }
 
+/* Samples that take no part are no centroids, and none of them refills one. */
+static void others_take_no_part(void **state) {
+    (void)state;
+    real *x = new_normal(POINTS * WIDTH, 1), *half = new_reals(POINTS * WIDTH);
+    const size_t n = POINTS / 2;
+    for (size_t i = 0; i < n; i++)
+        memcpy(half + i * WIDTH, x + 2 * i * WIDTH, WIDTH * sizeof *x);
+    for (int way = KMEANS_SAMPLES; way <= KMEANS_PLUS_PLUS; way++) {
+        const struct kmeans_config config = {.init = (enum kmeans_init)way, .seed = 1};
+        struct task all, alone;
+        open_task(&all, &config, x, POINTS, WIDTH, CENTRES);
+        open_task(&alone, &config, half, n, WIDTH, CENTRES);
+        for (size_t i = 0; i < n; i++)
+            all.sample[i] = (uint32_t)(2 * i);
+        all.kmeans.n_used = n;
+        init(&all, 2);
+        init(&alone, 2);
+        assert_memory_equal(all.kmeans.centroids, alone.kmeans.centroids,
+                            CENTRES * WIDTH * sizeof *x);
+        close_task(&all);
+        close_task(&alone);
+    }
+    free(x);
+    free(half);
+}
+
 static void stop_flag_is_obeyed(void **state) {
     (void)state;
     real *x = new_normal(POINTS * WIDTH, 1);
@@ -444,6 +472,7 @@ int main(void) {
         cmocka_unit_test(plus_plus_leaves_no_place_out),
         cmocka_unit_test(plus_plus_goes_by_squares),
         cmocka_unit_test(fewer_places_than_centroids),
+        cmocka_unit_test(others_take_no_part),
         cmocka_unit_test(stop_flag_is_obeyed),
         cmocka_unit_test(same_bits_for_any_team),
     };
