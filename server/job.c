@@ -139,8 +139,9 @@ static void add_result(struct figures *figures, const struct running *running,
                  config->data.protocol == PROTOCOL_CLEAN ? r->probe.accuracy_test
                                                          : r->probe.accuracy_best);
     }
-    add_real(figures, "lambda_per_pair",
-             config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
+    if (train_terms(config) >> TERM_OVR & 1)
+        add_real(figures, "lambda_per_pair",
+                 config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
     add_real(figures, "seconds", (double)(now_ms() - running->job->started_ms) / 1000);
 }
 
