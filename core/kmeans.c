@@ -3,6 +3,7 @@
 #include "core/activations.h"
 #include "core/rng.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,8 @@ void kmeans_place(struct kmeans *kmeans, const struct kmeans_config *config,
                               .n_samples = n_samples};
     kmeans->sums = arena_take(arena, n_units * n_inputs, sizeof(double));
     kmeans->counts = arena_take(arena, n_units, sizeof *kmeans->counts);
+    kmeans->moved_at = arena_take(arena, n_units, sizeof *kmeans->moved_at);
+    kmeans->direction = arena_take(arena, n_units, sizeof(double));
     kmeans->unit = arena_take(arena, n_samples, sizeof *kmeans->unit);
     kmeans->square = arena_take(arena, n_samples, sizeof(double));
     kmeans->order = arena_take(arena, n_samples, sizeof *kmeans->order);
@@ -46,14 +49,35 @@ void kmeans_set_biases(struct member *member, const struct kmeans *kmeans) {
         set_bias(kmeans, unit);
 }
 
+/* The samples that it has got since its last move add up to count·mean − count then·mean then. */
 static void move_to_mean(struct kmeans *kmeans, size_t unit) {
     size_t d = kmeans->n_inputs;
     real *centroid = kmeans->centroids + unit * d;
     const double *sum = kmeans->sums + unit * d;
-    double count = (double)kmeans->counts[unit];
-    for (size_t j = 0; j < d; j++)
-        centroid[j] = (real)(sum[j] / count);
+    double count = (double)kmeans->counts[unit], before = (double)kmeans->moved_at[unit];
+    double dot = 0, steps = 0, inputs = 0;
+    for (size_t j = 0; j < d; j++) {
+        double mean = sum[j] / count, step = mean - centroid[j],
+               input = sum[j] - before * centroid[j];
+        centroid[j] = (real)mean;
+        dot += step * input;
+        steps += step * step;
+        inputs += input * input;
+    }
+    if (isnan(kmeans->direction[unit]) && steps > 0 && inputs > 0)
+        kmeans->direction[unit] = dot / sqrt(steps * inputs);
+    kmeans->moved_at[unit] = kmeans->counts[unit];
     set_bias(kmeans, unit);
+}
+
+double kmeans_direction(const struct kmeans *kmeans) {
+    double sum = 0, n = 0;
+    for (size_t unit = 0; unit < kmeans->n_units; unit++)
+        if (!isnan(kmeans->direction[unit])) {
+            sum += kmeans->direction[unit];
+            n++;
+        }
+    return sum / n;
 }
 
 /* ---- the first centroids: samples whose numbers are in `order` ---- */
@@ -150,7 +174,10 @@ void kmeans_start(struct member *member, struct kmeans *kmeans) {
     if (!kmeans->config.online) {
         memset(kmeans->sums + first * d, 0, (end - first) * d * sizeof *kmeans->sums);
         memset(kmeans->counts + first, 0, (end - first) * sizeof *kmeans->counts);
+        memset(kmeans->moved_at + first, 0, (end - first) * sizeof *kmeans->moved_at);
     }
+    for (size_t unit = first; unit < end; unit++)
+        kmeans->direction[unit] = NAN;
     if (member->rank == 0)
         kmeans->changed = 0;
     team_barrier(member);
@@ -184,7 +211,8 @@ void kmeans_add(struct member *member, struct kmeans *kmeans, const real *x, con
         kmeans->counts[unit[i]]++;
     }
     for (size_t i = 0; i < n && kmeans->config.online; i++)
-        if (unit[i] >= first && unit[i] < end)
+        if (unit[i] >= first && unit[i] < end &&
+            kmeans->moved_at[unit[i]] != kmeans->counts[unit[i]])
             move_to_mean(kmeans, unit[i]);
 }
 
@@ -208,11 +236,20 @@ static void give(struct kmeans *kmeans, const real *x, uint32_t sample, size_t t
     kmeans->unit[sample] = (uint32_t)to;
 }
 
+/* Whether a sample may leave its centroid: it is not the only one there, and not in the same place,
+ * which its square, taken from the layer's scores, may be too rough to tell. */
+static int may_leave(const struct kmeans *kmeans, const real *x, uint32_t sample) {
+    size_t unit = kmeans->unit[sample], d = kmeans->n_inputs;
+    double square;
+    kmeans->kernels->square_distances(x + sample * d, kmeans->centroids + unit * d, 1, d, &square);
+    return kmeans->counts[unit] > 1 && square > 0;
+}
+
 /* By one member. */
 static void fill_empty(struct kmeans *kmeans, const real *x) {
     size_t n = kmeans->n_used, next = 0;
     int sorted = 0;
-    for (size_t unit = 0; unit < kmeans->n_units; unit++) {
+    for (size_t unit = 0; unit < kmeans->n_units && next < n; unit++) {
         if (kmeans->counts[unit])
             continue;
         if (!sorted) {
@@ -220,11 +257,10 @@ static void fill_empty(struct kmeans *kmeans, const real *x) {
             qsort_r(kmeans->order, n, sizeof *kmeans->order, compare_distance, kmeans->square);
             sorted = 1;
         }
-        while (next < n && kmeans->counts[kmeans->unit[kmeans->order[next]]] < 2)
+        while (next < n && !may_leave(kmeans, x, kmeans->order[next]))
             next++;
-        if (next == n || !(kmeans->square[kmeans->order[next]] > 0))
-            return;
-        give(kmeans, x, kmeans->order[next++], unit);
+        if (next < n)
+            give(kmeans, x, kmeans->order[next++], unit);
     }
 }
 

@@ -44,6 +44,8 @@ struct kmeans {
     size_t n_used;            /* K..N */
     double *sums;             /* K×D, of the samples that a centroid is the mean of */
     uint64_t *counts;         /* K: how many these are */
+    uint64_t *moved_at;       /* K: and were when the centroid was moved last */
+    double *direction;        /* K: see kmeans_direction(); NaN: not moved yet in this epoch */
     uint32_t *unit;           /* N: the centroid that a sample went to last */
     double *square;           /* N: its squared distance from it then */
     uint32_t *order;          /* N */
@@ -74,5 +76,9 @@ void kmeans_add(struct member *member, struct kmeans *kmeans, const real *x, con
 
 /* Afterwards `changed` is 0 when Lloyd's algorithm has come to its end. */
 void kmeans_finish(struct member *member, struct kmeans *kmeans, const real *x);
+
+/* By one, after an epoch: the mean, over the centroids that moved in it, of the cosine between a
+ * centroid's first step and the sum of the samples that it took it for; NaN where none did. */
+double kmeans_direction(const struct kmeans *kmeans);
 
 #endif

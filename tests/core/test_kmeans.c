@@ -293,6 +293,40 @@ static void online_rate_is_one_by_count(void **state) {
     free(x);
 }
 
+/* Steps of 2 along and of 3 across the sum of the samples, and one that stands still. */
+static void direction_of_steps(void **state) {
+    (void)state;
+    const real x[] = {3, 0, 5, 0, 100, 3, 100, -3, 0, 900};
+    const real start[] = {2, 0, 100, 1, 0, 900};
+    for (int online = 0; online <= 1; online++) {
+        const struct kmeans_config config = {.online = online};
+        struct task task;
+        open_task(&task, &config, x, 5, 2, 3);
+        memcpy(task.kmeans.centroids, start, sizeof start);
+        run(&task, 2);
+        assert_near(task.kmeans.direction[0], 1, 1e-12);
+        assert_near(task.kmeans.direction[1], 0, 1e-12);
+        assert_true(isnan(task.kmeans.direction[2]));
+        assert_near(kmeans_direction(&task.kmeans), 0.5, 1e-12);
+        close_task(&task);
+    }
+}
+
+/* An online step after the first epoch: what the new samples add up to, not all there were. */
+static void direction_of_new_samples(void **state) {
+    (void)state;
+    real x[] = {4, 0};
+    const struct kmeans_config config = {.online = 1};
+    struct task task;
+    open_task(&task, &config, x, 1, 2, 1);
+    run(&task, 1);
+    x[0] = 0, x[1] = 2;
+    run(&task, 1); /* from (4, 0) to (2, 1) for (0, 2) */
+    assert_near(kmeans_direction(&task.kmeans), 1 / sqrt(5), 1e-12);
+    assert_near(task.kmeans.centroids[0], 2, 0);
+    close_task(&task);
+}
+
 /* ---- the first centroids ---- */
 
 enum { POINTS = 400, CENTRES = 150, WIDTH = 5 };
@@ -468,6 +502,8 @@ int main(void) {
         cmocka_unit_test(farthest_sample_first),
         cmocka_unit_test(more_centroids_than_places),
         cmocka_unit_test(online_rate_is_one_by_count),
+        cmocka_unit_test(direction_of_steps),
+        cmocka_unit_test(direction_of_new_samples),
         cmocka_unit_test(first_centroids_are_different_samples),
         cmocka_unit_test(plus_plus_leaves_no_place_out),
         cmocka_unit_test(plus_plus_goes_by_squares),
