@@ -9,9 +9,13 @@ size_t layer_n_params(const struct layer_config *config) {
     return (config->copies ? 0 : config->n_units * config->n_inputs) + config->n_units;
 }
 
-int layer_competes(const struct layer *layer) {
+int layer_measures_distances(const struct layer *layer) {
     enum activation kind = layer->config.f.kind;
-    return kind == ACT_TOP_K || kind == ACT_TRIANGLE || kind == ACT_HARD;
+    return kind == ACT_TRIANGLE || kind == ACT_HARD;
+}
+
+int layer_competes(const struct layer *layer) {
+    return layer->config.f.kind == ACT_TOP_K || layer_measures_distances(layer);
 }
 
 void layer_place(struct layer *layer, const struct layer_config *config,

@@ -5,7 +5,7 @@ import numpy as np
 
 # --- random numbers: Philox4x32-10 (Salmon et al. 2011), streams by (seed, purpose, epoch, index) ---
 
-INIT, SHUFFLE, HEAD_INIT, PROBE_SHUFFLE = 1, 2, 7, 8
+INIT, SHUFFLE, HEAD_INIT, PROBE_SHUFFLE, CENTROIDS = 1, 2, 7, 8, 11
 
 
 def philox(seed, purpose, epoch, index, n):
@@ -31,15 +31,21 @@ def normals(seed, purpose, epoch, index, n):
     return np.sqrt(-2 * np.log(u[:, 0])) * np.cos(2 * np.pi * u[:, 1])
 
 
+def below(numbers, n):
+    """0 … n − 1 without bias (Lemire 2019), from an iterator over 32-bit numbers."""
+    product = next(numbers) * n
+    while product % 2**32 < 2**32 % n:
+        product = next(numbers) * n
+    return product >> 32
+
+
 def permutation(seed, purpose, epoch, n):
     numbers = iter(philox(seed, purpose, epoch, 0, 4 * n).tolist())
     order = [0] * n
     for i in range(n):
-        product = next(numbers) * (i + 1)
-        while product % 2**32 < 2**32 % (i + 1):
-            product = next(numbers) * (i + 1)
-        order[i] = order[product >> 32]
-        order[product >> 32] = i
+        j = below(numbers, i + 1)
+        order[i] = order[j]
+        order[j] = i
     return np.array(order)
 
 
@@ -252,6 +258,72 @@ class OneLayer:
             if optimizer:
                 optimizer.step(self.p, gradients, rate)
         return means
+
+
+# --- k-means ---
+
+def squares(x, centroids):
+    return ((x[:, None, :] - centroids[None, :, :]) ** 2).sum(axis=2)
+
+
+class KMeans:
+    """As OneLayer. `counts`: of how many samples each centroid is the mean."""
+
+    def __init__(self, spec, x, watched):
+        settings, self.k, self.x = spec["training"], spec["model"]["hidden"][0], x
+        self.seed, self.batch = settings["seed"], settings["batch_size"]
+        self.centroids = (self.plus_plus if spec["model"]["init"] == "kmeans++" else self.samples)()
+        self.sums, self.counts = np.zeros_like(self.centroids), np.zeros(self.k)
+        self.series, self.unit = [], None
+        for epoch in range(1, settings["epochs"] + 1):
+            before = self.unit
+            train = self.lloyd() if spec["model"]["kind"] == "kmeans" else self.online(epoch)
+            self.series.append({"train": train, "test": squares(watched, self.centroids).min(axis=1).mean()})
+            if before is not None and (before == self.unit).all():
+                break
+
+    def samples(self):
+        order = permutation(self.seed, SHUFFLE, 0, len(self.x))
+        return self.x[order[permutation(self.seed, CENTROIDS, 0, len(self.x))[: self.k]]]
+
+    def plus_plus(self):
+        order = permutation(self.seed, SHUFFLE, 0, len(self.x))
+        chosen = [order[below(iter(philox(self.seed, CENTROIDS, 0, 0, 64).tolist()), len(order))]]
+        while len(chosen) < self.k:
+            square = squares(self.x[order], self.x[chosen]).min(axis=1)
+            target = uniforms(self.seed, CENTROIDS, 0, len(chosen), 1)[0] * square.sum()
+            chosen.append(order[np.searchsorted(np.cumsum(square), target)])
+        return self.x[chosen]
+
+    def lloyd(self):
+        square = squares(self.x, self.centroids)
+        self.unit = square.argmin(axis=1)
+        self.counts = np.bincount(self.unit, minlength=self.k)
+        assert self.counts.all(), "choose a seed that leaves no centroid empty"
+        for unit in range(self.k):
+            self.centroids[unit] = self.x[self.unit == unit].mean(axis=0)
+        return square.min(axis=1).mean()
+
+    def online(self, epoch):
+        order, total = permutation(self.seed, SHUFFLE, epoch, len(self.x)), 0
+        for first in range(0, len(order), self.batch):
+            batch = self.x[order[first : first + self.batch]]
+            square = squares(batch, self.centroids)
+            total += square.min(axis=1).sum()
+            for sample, unit in zip(batch, square.argmin(axis=1)):
+                self.counts[unit] += 1
+                self.centroids[unit] += (sample - self.centroids[unit]) / self.counts[unit]
+        return total / len(order)
+
+
+def triangle(x, centroids):
+    """Coates, Lee & Ng 2011."""
+    distance = np.sqrt(squares(x, centroids))
+    return np.maximum(distance.mean(axis=1, keepdims=True) - distance, 0)
+
+
+def hard(x, centroids):
+    return np.eye(len(centroids))[squares(x, centroids).argmin(axis=1)]
 
 
 # --- measures of a code ---

@@ -159,17 +159,101 @@ def test_measures(case):
     assert histogram["total"] == h.size
 
 
-def test_probe(case):
-    spec = case.spec("ovr_encoder", training={"epochs": 1})
-    spec["probe"] = {"epochs": 8, "batch_size": 16, "learning_rate": 2e-3}
-    done = case.daemon.run(spec)
-    h = codes(case, done)
+PROBE = {"epochs": 8, "batch_size": 16, "learning_rate": 2e-3}
+
+
+def compare_probe(case, done, h):
     w, b, loss, accuracy = models.probe(h["train"], case.labels["train"], h["test"], case.labels["test"], CLASSES,
-                                        spec["probe"], 7)
+                                        PROBE, 7)
     near_way(case.daemon.tensor(done, "probe.weight"), w, 0, 2e-3, "the probe's weights")
     near_way(case.daemon.tensor(done, "probe.bias"), b, 0, 2e-3, "the probe's bias")
     near(done["result"]["probe"]["loss"], loss, 1e-4, "loss")
     assert abs(done["result"]["accuracy"] - accuracy) < 0.025
+
+
+def test_probe(case):
+    done = case.daemon.run(case.spec("ovr_encoder", training={"epochs": 1}, probe=PROBE))
+    compare_probe(case, done, codes(case, done))
+
+
+def compare_sparsity(done, h):
+    for name, value in models.sparsity(h).items():
+        assert abs(done["result"]["sparsity"][name] - value) <= 2e-3 * max(1, abs(value)), name
+
+
+def bare_spec(case, kind, **model):
+    """Of a kind that has settings of its own instead of an encoder's."""
+    spec = case.spec(kind, model=model, probe=PROBE)
+    del spec["model"]["init"]
+    return spec
+
+
+def compare_kmeans(case, kind, epochs, **model):
+    spec = bare_spec(case, kind, hidden=[20], **model)
+    spec["training"] = {**spec["training"], "epochs": epochs}
+    done = case.daemon.run(spec)
+    expected = models.KMeans(done["spec"], case.x["train"], case.x["test"])
+    series = case.daemon.series(done)
+    assert len(series) == len(expected.series) == done["result"]["epochs"]
+    for line, wanted in zip(series, expected.series):
+        for split in ("train", "test"):
+            near(line[split]["distortion"], wanted[split], 1e-5, f"{split} distortion of epoch {line['epoch']}")
+            assert line[split]["loss"] == line[split]["distortion"]
+    near(case.daemon.tensor(done, "centroids", "last"), expected.centroids, 1e-5, "centroids")
+    assert (case.daemon.tensor(done, "counts", "last") == expected.counts).all(), "counts"
+    code = {"triangle": models.triangle, "hard": models.hard}[done["spec"]["model"]["code"]]
+    h = {split: code(x, case.daemon.tensor(done, "centroids")) for split, x in case.x.items()}
+    compare_sparsity(done, h["test"])
+    compare_probe(case, done, h)
+    return done
+
+
+def test_kmeans(case):
+    done = compare_kmeans(case, "kmeans", 60)
+    assert done["result"]["epochs"] < 60, "it ends where nothing changes"
+
+
+def test_kmeans_plus_plus_hard(case):
+    compare_kmeans(case, "kmeans", 3, init="kmeans++", code="hard")
+
+
+def test_online_kmeans(case):
+    compare_kmeans(case, "online_kmeans", 3)
+
+
+def test_pca(case):
+    """On raw pixels, whose mean is far from 0."""
+    done = case.daemon.run({**bare_spec(case, "pca", hidden=[5]), "preprocess": []})
+    w, b = (case.daemon.tensor(done, name) for name in ENCODER)
+    mean, axes, _ = models.pca(case.raw["train"], 5)
+    near(w, axes, 1e-4, "axes")
+    near(b, -axes @ mean, 1e-4, "biases")
+    compare_sparsity(done, (case.raw["test"] - mean) @ axes.T)
+
+
+def test_pca_of_prepared(case):
+    done = case.daemon.run(bare_spec(case, "pca", hidden=[5]))
+    mean, axes, _ = models.pca(case.x["train"], 5)
+    h = {split: (x - mean) @ axes.T for split, x in case.x.items()}
+    compare_sparsity(done, h["test"])
+    compare_probe(case, done, h)
+
+
+def test_random_projection(case):
+    done = case.daemon.run(case.spec("random_projection", probe=PROBE))
+    w = np.array([models.normals(7, models.INIT, 0, unit, COMPONENTS) for unit in range(UNITS)]) * 0.05
+    near(case.daemon.tensor(done, "encoder.weight"), w, 1e-6, "weights")
+    h = {split: np.maximum(x @ w.T, 0) for split, x in case.x.items()}
+    compare_sparsity(done, h["test"])
+    compare_probe(case, done, h)
+
+
+def test_identity(case):
+    spec = bare_spec(case, "identity")
+    del spec["model"]["hidden"]
+    done = case.daemon.run(spec)
+    compare_sparsity(done, case.x["test"])
+    compare_probe(case, done, case.x)
 
 
 def main():
