@@ -125,8 +125,8 @@ static int choose_distant(struct member *member, struct kmeans *kmeans, const re
         if (member->rank == 0) {
             struct rng rng;
             rng_init(&rng, kmeans->config.seed, RNG_CENTROIDS, 0, (uint32_t)number);
-            uint32_t chosen =
-                number ? draw_distant(kmeans, &rng) : rng_below(&rng, (uint32_t)kmeans->n_samples);
+            uint32_t chosen = number ? draw_distant(kmeans, &rng)
+                                     : kmeans->used[rng_below(&rng, (uint32_t)kmeans->n_used)];
             kmeans->order[number] = chosen;
             kmeans->unit[chosen] = (uint32_t)number;
         }

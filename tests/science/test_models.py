@@ -183,9 +183,7 @@ def compare_sparsity(done, h):
 
 def bare_spec(case, kind, **model):
     """Of a kind that has settings of its own instead of an encoder's."""
-    spec = case.spec(kind, model=model, probe=PROBE)
-    del spec["model"]["init"]
-    return spec
+    return {**case.spec(kind, probe=PROBE), "model": {"kind": kind, **model}}
 
 
 def compare_kmeans(case, kind, epochs, **model):
@@ -249,9 +247,7 @@ def test_random_projection(case):
 
 
 def test_identity(case):
-    spec = bare_spec(case, "identity")
-    del spec["model"]["hidden"]
-    done = case.daemon.run(spec)
+    done = case.daemon.run(bare_spec(case, "identity"))
     compare_sparsity(done, case.x["test"])
     compare_probe(case, done, case.x)
 
