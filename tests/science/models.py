@@ -1,11 +1,13 @@
 """What the daemon computes, once more: plain numpy in float64, written from the formulas and sharing
-no code with it. Speed is of no account here: OVR is taken over all pairs.
+no code with it, gradients by autodiff.py. Speed is of no account here: OVR is taken over all pairs.
 """
 import numpy as np
 
+from autodiff import Node, constant, exp, gradients, log, magnitude
+
 # --- random numbers: Philox4x32-10 (Salmon et al. 2011), streams by (seed, purpose, epoch, index) ---
 
-INIT, SHUFFLE, HEAD_INIT, PROBE_SHUFFLE, CENTROIDS = 1, 2, 7, 8, 11
+INIT, SHUFFLE, HEAD_INIT, PROBE_SHUFFLE, CORRUPTION, CENTROIDS, DROPOUT, LAYER_INIT = 1, 2, 7, 8, 9, 11, 64, 96
 
 
 def philox(seed, purpose, epoch, index, n):
@@ -64,39 +66,46 @@ def pca(train, components):
     return train.mean(axis=0), axes * np.sign(largest), values[::-1][:components]
 
 
-# --- losses: value and gradient ---
+# --- terms of J, as Nodes ---
 
-def ovr_cosine(h):
-    """Σ_i Σ_{j≠i} cos(h_i, h_j), all pairs."""
-    norm = np.sqrt((h * h).sum(axis=1))
-    there = norm > 1e-12
-    unit = np.where(there[:, None], h / np.where(there, norm, 1)[:, None], 0)
-    pairs = unit @ unit.T
-    np.fill_diagonal(pairs, 0)
-    at_unit = 2 * (unit.sum(axis=0) - unit)
-    along = (at_unit * unit).sum(axis=1, keepdims=True)
-    gradient = (at_unit - along * unit) / np.where(there, norm, 1)[:, None]
-    return pairs.sum(), np.where(there[:, None], gradient, 0)
-
-
-def ovr_raw(h):
-    pairs = h @ h.T
-    np.fill_diagonal(pairs, 0)
-    return pairs.sum(), 2 * (h.sum(axis=0) - h)
-
-
-def activity(h, target):
-    off = h.mean() - target
-    return abs(off), np.full_like(h, np.sign(off) / h.size)
+def ovr(h, form):
+    """Σ_i Σ_{j≠i} h_i·h_j, cosine: of the rows divided by their norms; a row of zeros has no direction."""
+    if form == "cosine":
+        there = ((h.value**2).sum(axis=1, keepdims=True) > 1e-24) * 1.0
+        h = h * there / ((h * h).sum(axis=1) + (1 - there)) ** 0.5
+    return (h @ h.T * (1 - np.eye(len(h.value)))).sum()
 
 
 def cross_entropy(logits, labels):
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    p = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    rows = np.arange(len(labels))
-    delta = p.copy()
-    delta[rows, labels] -= 1
-    return -np.log(p[rows, labels]).mean(), delta / len(labels)
+    shifted = logits - logits.value.max(axis=1, keepdims=True)
+    right = np.eye(shifted.value.shape[1])[labels]
+    return (log(exp(shifted).sum(axis=1)) - (shifted * right).sum(axis=1)).mean()
+
+
+def kl(h, target):
+    share = h.mean(axis=0)
+    return (target * log(target / share) + (1 - target) * log((1 - target) / (1 - share))).sum()
+
+
+def activate(a, model):
+    """f(a) and f'(a)."""
+    kind, ones = model["activation"], Node(np.ones(a.value.shape))
+    if kind == "sigmoid":
+        h = 1 / (1 + exp(-a))
+        return h, h * (1 - h)
+    if kind == "tanh":
+        h = 2 / (1 + exp(-2 * a)) - 1
+        return h, 1 - h * h
+    if kind == "linear":
+        return a, ones
+    if kind == "top_k":
+        kept = np.argsort(-a.value, axis=1, kind="stable")[:, : model["top_k"]]
+        slope = np.zeros(a.value.shape)
+        np.put_along_axis(slope, kept, 1, axis=1)
+    else:
+        limit = model["threshold"] if kind == "thresholded" else 0
+        slope = np.where(a.value > limit, 1, model["slope"] if kind == "leaky_relu" else 0)
+    return a * slope, Node(slope)
 
 
 # --- optimisers and schedules ---
@@ -182,10 +191,11 @@ def probe(train, labels, watched, watched_labels, classes, settings, seed):
         order = permutation(seed, PROBE_SHUFFLE, epoch, len(train))
         for first in range(0, len(train), settings["batch_size"]):
             rows = order[first : first + settings["batch_size"]]
-            _, delta = cross_entropy(train[rows] @ w.T + b, labels[rows])
-            optimizer.step([w, b], [delta.T @ train[rows], delta.sum(axis=0)], schedule.rate)
+            leaves = [Node(w), Node(b)]
+            loss = cross_entropy(Node(train[rows]) @ leaves[0].T + leaves[1], labels[rows])
+            optimizer.step([w, b], gradients(loss, leaves), schedule.rate)
         logits = watched @ w.T + b
-        loss, _ = cross_entropy(logits, watched_labels)
+        loss = cross_entropy(Node(logits), watched_labels).value.item()
         accuracy = max(accuracy, (logits.argmax(axis=1) == watched_labels).mean())
         if loss < best[0]:
             best = (loss, w.copy(), b.copy())
@@ -193,70 +203,138 @@ def probe(train, labels, watched, watched_labels, classes, settings, seed):
     return best[1], best[2], best[0], accuracy
 
 
-# --- encoder and classifier of one hidden layer ---
+# --- nets ---
 
-class OneLayer:
+class Net:
     """Trains as a stored spec says. `series` has a line for each epoch, in the daemon's names."""
 
     def __init__(self, spec, x, labels, watched, watched_labels, classes):
-        self.spec, self.classes = spec, classes if spec["model"]["kind"] == "mlp" else 0
-        self.seed, self.epochs = spec["training"]["seed"], spec["training"]["epochs"]
-        self.p = self.first_weights(x.shape[1], spec["model"]["hidden"][0])
-        self.start = [p.copy() for p in self.p]
-        optimizer = Optimizer(spec["optimizer"], self.p)
-        schedule = Schedule(spec["training"]["schedule"], spec["optimizer"]["learning_rate"], self.epochs)
+        self.spec, self.model, self.seed = spec, spec["model"], spec["training"]["seed"]
+        self.kind, self.hidden = self.model["kind"], self.model["hidden"]
+        columns = {"mlp": classes, "autoencoder": x.shape[1]}.get(self.kind, 0)
+        self.p = self.first_weights(x.shape[1], columns)
+        self.start = {name: p.copy() for name, p in self.p.items()}
+        fixed = [f"{part}{layer}" for layer in range(self.model.get("freeze", 0)) for part in "wb"]
+        if self.model["activation"] == "thresholded":
+            fixed += [f"b{layer}" for layer in range(len(self.hidden))]
+        self.trained = [name for name in self.p if name not in fixed]
+        optimizer = Optimizer(spec["optimizer"], [self.p[name] for name in self.trained])
+        epochs = spec["training"]["epochs"]
+        schedule = Schedule(spec["training"]["schedule"], spec["optimizer"]["learning_rate"], epochs)
         self.series = []
-        for epoch in range(1, self.epochs + 1):
-            train = self.pass_over(x, labels, permutation(self.seed, SHUFFLE, epoch, len(x)), optimizer, schedule.rate)
-            test = self.pass_over(watched, watched_labels, np.arange(len(watched)))
-            self.series.append({"train": train, "test": test, "learning_rate": schedule.rate})
-            schedule.after(test["loss"])
+        for epoch in range(1, epochs + 1):
+            order = permutation(self.seed, SHUFFLE, epoch, len(x))
+            line = {"train": self.pass_over(x, labels, order, epoch, optimizer, schedule.rate)}
+            line["test"] = self.pass_over(watched, watched_labels, np.arange(len(watched)))
+            self.series.append({**line, **self.shares, "learning_rate": schedule.rate})
+            schedule.after(line["test"]["loss"])
 
-    def draw(self, purpose, units, n_in, n_out):
-        """units×…: rows of n_in (a layer) or n_out (a read-out) weights."""
-        init, row = self.spec["model"]["init"], n_in if purpose == INIT else n_out
+    def draw(self, purpose, rows, columns, n_in, n_out):
+        init = self.model["init"]
         if init == "glorot":
-            draws = [2 * uniforms(self.seed, purpose, 0, unit, row) - 1 for unit in range(units)]
+            draws = [2 * uniforms(self.seed, purpose, 0, unit, columns) - 1 for unit in range(rows)]
             return np.array(draws) * np.sqrt(6 / (n_in + n_out))
         scale = np.sqrt(2 / n_in) if init == "he" else init["normal"]
-        return np.array([normals(self.seed, purpose, 0, unit, row) for unit in range(units)]) * scale
+        return np.array([normals(self.seed, purpose, 0, unit, columns) for unit in range(rows)]) * scale
 
-    def first_weights(self, d, k):
-        layer = [self.draw(INIT, k, d, k), np.zeros(k)]
-        return layer + ([self.draw(HEAD_INIT, k, k, self.classes), np.zeros(self.classes)] if self.classes else [])
+    def first_weights(self, d, columns):
+        p = {}
+        for layer, k in enumerate(self.hidden):
+            p[f"w{layer}"] = self.draw(LAYER_INIT + layer if layer else INIT, k, d, d, k)
+            p[f"b{layer}"] = np.zeros(k)
+            d = k
+        if columns and not self.model.get("tied"):
+            p["v"] = self.draw(HEAD_INIT, d, columns, d, columns)
+        return {**p, "c": np.zeros(columns)} if columns else p
 
-    def loss(self, x, labels):
-        """J of a batch, its terms and its gradient."""
-        w, b = self.p[:2]
-        h = np.maximum(x @ w.T + b, 0)
-        g, terms, upper = np.zeros_like(h), {}, []
-        settings = self.spec["loss"]
-        if settings["ovr"]:
-            value, gradient = {"cosine": ovr_cosine, "raw": ovr_raw}[settings["ovr"]["form"]](h)
-            weight = settings["ovr"]["lambda"]
-            terms["ovr"], g = weight * value, g + weight * gradient
-        if settings["activity"]:
-            terms["activity"], gradient = activity(h, settings["activity"]["target"])
-            g = g + gradient
-        if self.classes:
-            v, c = self.p[2:]
-            logits = h @ v + c
-            terms["cross_entropy"], delta = cross_entropy(logits, labels)
-            upper, g = [h.T @ delta, delta.sum(axis=0)], g + delta @ v.T
-            terms["accuracy"] = (logits.argmax(axis=1) == labels).mean()
-        g = g * (h > 0)
-        terms["loss"] = sum(value for name, value in terms.items() if name != "accuracy")
-        return terms, [g.T @ x, g.sum(axis=0)] + upper
+    def terms(self, p, x, clean, labels, masks):
+        """Of J, of one batch, as Nodes; and what the output units say."""
+        loss, h, terms, d = self.spec["loss"], Node(x), {}, x.shape[1]
+        freeze, layers = self.model.get("freeze", 0), (loss["ovr"] or {}).get("layers")
 
-    def pass_over(self, x, labels, order, optimizer=None, rate=None):
-        means, batch = {}, self.spec["training"]["batch_size"]
-        for first in range(0, len(x), batch):
-            rows = order[first : first + batch]
-            terms, gradients = self.loss(x[rows], labels[rows])
-            for name, value in terms.items():
-                means[name] = means.get(name, 0) + value * len(rows) / len(x)
+        def add(name, value):
+            terms[name] = terms.get(name, 0) + value
+
+        for layer in range(len(self.hidden)):
+            h = constant(h) if self.kind == "ovr_encoder" else h  # each layer learns for itself
+            w = p[f"w{layer}"]
+            h, slope = activate(h @ w.T + p[f"b{layer}"], self.model)
+            if layer < freeze:
+                continue
+            if loss["ovr"] and layer in (layers or [layer]):
+                pairs = len(x) * (len(x) - 1)
+                weight = loss["ovr"].get("lambda", loss["ovr"].get("lambda_per_pair", 0) / max(pairs, 1))
+                add("ovr", weight * ovr(h, loss["ovr"]["form"]))
+            if loss["activity"] and layer in (layers or [layer]):
+                add("activity", magnitude(h.mean() - loss["activity"]["target"]))
+            if loss["l2"]:
+                add("l2", loss["l2"] * (w * w).sum())
+            below, h = h, h * masks[layer] if masks and masks[layer] is not None else h
+        if loss.get("l1"):
+            add("l1", loss["l1"] * magnitude(below).sum() / len(x))
+        if loss.get("kl"):
+            add("kl", loss["kl"]["weight"] * kl(below, loss["kl"]["target"]))
+        if loss.get("contractive"):
+            add("contractive", loss["contractive"] * (slope**2.0 @ (w * w).sum(axis=1)).mean())
+        if loss["l2"] and "v" in p:
+            add("l2", loss["l2"] * (p["v"] * p["v"]).sum())
+        output = h @ p.get("v", p["w0"]) + p["c"] if "c" in p else None
+        if self.kind == "mlp":
+            add("cross_entropy", cross_entropy(output, labels))
+        if self.kind == "autoencoder":
+            add("reconstruction", ((output - clean) ** 2.0).sum() / (len(x) * d))
+        return terms, output
+
+    def corrupted(self, x, epoch, first):
+        """What a denoising net sees; each sample's numbers go by its place in the epoch."""
+        kind, amount = next(iter((self.model.get("corruption") or {"none": 0}).items()))
+        if kind == "gaussian":
+            return x + amount * np.array([normals(self.seed, CORRUPTION, epoch, first + i, x.shape[1])
+                                          for i in range(len(x))])
+        if kind == "masking":
+            return np.array([np.where(philox(self.seed, CORRUPTION, epoch, first + i, len(row)) <
+                                      np.uint64(amount * 2**32), 0, row) for i, row in enumerate(x)])
+        return x
+
+    def masks(self, n, epoch, first):
+        shares = self.model.get("dropout", 0)
+        shares = shares if isinstance(shares, list) else [shares] * len(self.hidden)
+        return [np.array([np.where(philox(self.seed, DROPOUT + layer, epoch, first + i, k) < np.uint64(p * 2**32),
+                                   0, 1 / (1 - p)) for i in range(n)]) if p else None
+                for layer, (k, p) in enumerate(zip(self.hidden, shares))]
+
+    def note_shares(self, p, terms, x):
+        """Each term's share of the gradient by norms, and the direction of OVR's step."""
+        leaves = [p[name] for name in self.trained]
+        by_term = {name: gradients(term, leaves) for name, term in terms.items()}
+        norms = {name: np.sqrt(sum((g**2).sum() for g in found)) for name, found in by_term.items()}
+        self.shares = {"gradient": {name: norm / sum(norms.values()) for name, norm in norms.items()}}
+        if "ovr" not in terms or self.trained[0] != "w0":
+            return
+        h, _ = activate(Node(x) @ p["w0"].T + p["b0"], self.model)
+        step, inputs = -by_term["ovr"][0], (h.value != 0).T @ x
+        both = np.linalg.norm(step, axis=1) * np.linalg.norm(inputs, axis=1)
+        self.shares["direction"] = ((step * inputs).sum(axis=1)[both > 0] / both[both > 0]).mean()
+
+    def pass_over(self, x, labels, order, epoch=0, optimizer=None, rate=None):
+        means, size = {}, self.spec["training"]["batch_size"]
+        for first in range(0, len(x), size):
+            rows = order[first : first + size]
+            seen = self.corrupted(x[rows], epoch, first) if optimizer else x[rows]
+            masks = self.masks(len(rows), epoch, first) if optimizer else None
+            p = {name: Node(value) for name, value in self.p.items()}
+            terms, output = self.terms(p, seen, x[rows], labels[rows], masks)
             if optimizer:
-                optimizer.step(self.p, gradients, rate)
+                if first == 0:
+                    self.note_shares(p, terms, seen)
+                found = gradients(sum(terms.values(), Node(0)), [p[name] for name in self.trained])
+                optimizer.step([self.p[name] for name in self.trained], found, rate)
+            figures = {name: term.value.item() for name, term in terms.items()}
+            figures["loss"] = sum(figures.values())
+            if self.kind == "mlp":
+                figures["accuracy"] = (output.value.argmax(axis=1) == labels[rows]).mean()
+            for name, value in figures.items():
+                means[name] = means.get(name, 0) + value * len(rows) / len(x)
         return means
 
 
