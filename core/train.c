@@ -839,6 +839,8 @@ struct train_estimate train_estimate(const struct train_config *config,
     if (is_kmeans(config)) { /* biases follow from the centroids, which are sums of samples */
         e.parameters -= config->hidden[0];
         backward = 0;
+        if (config->init == INIT_KMEANS_PLUS_PLUS) /* reads all samples for each centroid */
+            flops += 60. * (double)(n_train - held_out) * (double)d * (double)config->hidden[0];
     }
     e.flops_per_epoch =
         forward * (double)watched +
