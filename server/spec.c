@@ -429,9 +429,9 @@ static json_t *read_choice(struct reading *r, const struct field *f, json_t *val
     return json_incref(value);
 }
 
-/* `inner` is what stands beside the chosen name, NULL for a bare name. */
+/* `inner` is what stands beside the chosen name, NULL for a bare name; `bare`: it stands alone. */
 static json_t *read_chosen(struct reading *r, const struct field *f, int chosen, json_t *inner,
-                           const struct place *at) {
+                           int bare, const struct place *at) {
     const char *name = f->choices[chosen];
     const struct field *below = find_field(f->path, name);
     char pointer[POINTER_SIZE];
@@ -452,7 +452,7 @@ static json_t *read_chosen(struct reading *r, const struct field *f, int chosen,
         spec_fault(r->faults, at->pointer, "\"%s\" needs a value; write {\"%s\": …}", name, name);
         return NULL;
     }
-    struct place deeper = {below->path, pointer, at->base};
+    struct place deeper = {below->path, bare ? at->pointer : pointer, at->base};
     json_t *read = read_value(r, below, inner, &deeper);
     json_decref(implied);
     return read ? made(r, json_pack("{s:o}", name, read)) : NULL;
@@ -505,7 +505,7 @@ static json_t *read_variant(struct reading *r, const struct field *f, json_t *va
         inner = json_object_get(value, name);
     int chosen = name ? find_choice(f->choices, name) : -1;
     if (chosen >= 0) {
-        json_t *read = read_chosen(r, f, chosen, inner, at);
+        json_t *read = read_chosen(r, f, chosen, inner, json_is_number(value), at);
         if (json_is_object(read))
             read_beside(r, f, name, value, read, at);
         return read;
@@ -596,10 +596,12 @@ static json_t *read_tags(struct reading *r, const struct field *f, json_t *value
  * the list as it is to be stored. */
 static json_t *read_list(struct reading *r, const struct field *f, json_t *value,
                          const struct place *at, enum type type, size_t least, size_t most,
-                         const char *example, double items[]) {
+                         const char *explanation, double items[]) {
     if (!json_is_array(value) || json_array_size(value) < least || json_array_size(value) > most) {
-        spec_fault(r->faults, at->pointer, "must be an array of %zu..%zu numbers, such as %s",
-                   least, most, example);
+        char count[48];
+        snprintf(count, sizeof count, least == most ? "%zu" : "%zu..%zu", least, most);
+        spec_fault(r->faults, at->pointer, "must be an array of %s number%s, %s", count,
+                   most == 1 ? "" : "s", explanation);
         return NULL;
     }
     json_t *list = made(r, json_array());
@@ -626,8 +628,8 @@ static json_t *read_hidden(struct reading *r, const struct field *f, json_t *val
     struct train_config *train = &((struct spec *)(void *)at->base)->train;
     double sizes[LAYERS_MAX];
     size_t most = r->kind & (ENCODER | MLP) ? LAYERS_MAX : 1;
-    json_t *list =
-        read_list(r, f, value, at, T_COUNT, 1, most, most > 1 ? "[1000, 500]" : "[1000]", sizes);
+    json_t *list = read_list(r, f, value, at, T_COUNT, 1, most,
+                             most > 1 ? "such as [1000, 500]" : "such as [1000]", sizes);
     for (size_t i = 0; i < json_array_size(list); i++)
         train->hidden[i] = (size_t)sizes[i];
     train->n_hidden = json_array_size(list);
@@ -638,6 +640,8 @@ static json_t *read_hidden(struct reading *r, const struct field *f, json_t *val
 static json_t *read_dropout(struct reading *r, const struct field *f, json_t *value,
                             const struct place *at) {
     struct train_config *train = &((struct spec *)(void *)at->base)->train;
+    if (!train->n_hidden)
+        return json_incref(value); /* the fault is theirs */
     if (json_is_number(value)) {
         struct field one = *f;
         double share = 0;
@@ -649,15 +653,17 @@ static json_t *read_dropout(struct reading *r, const struct field *f, json_t *va
             train->dropout[i] = share;
         return read;
     }
-    return read_list(r, f, value, at, T_REAL, train->n_hidden, train->n_hidden, "[0.5]",
-                     train->dropout);
+    return read_list(r, f, value, at, T_REAL, train->n_hidden, train->n_hidden,
+                     "one for each hidden layer", train->dropout);
 }
 
 static json_t *read_layers(struct reading *r, const struct field *f, json_t *value,
                            const struct place *at) {
     struct train_config *train = &((struct spec *)(void *)at->base)->train;
     double layers[LAYERS_MAX];
-    json_t *list = read_list(r, f, value, at, T_COUNT, 1, LAYERS_MAX, "[0]", layers);
+    if (!train->n_hidden)
+        return json_incref(value); /* the fault is theirs */
+    json_t *list = read_list(r, f, value, at, T_COUNT, 1, LAYERS_MAX, "such as [0]", layers);
     for (size_t i = 0; i < json_array_size(list); i++) {
         if (layers[i] >= (double)train->n_hidden)
             spec_fault(r->faults, at->pointer, "there is no hidden layer %g; the last one is %zu",
@@ -673,7 +679,7 @@ static json_t *read_classes(struct reading *r, const struct field *f, json_t *va
     double *items = calloc(CLASSES_MAX, sizeof *items);
     r->out_of_memory |= !items;
     json_t *list =
-        items ? read_list(r, f, value, at, T_COUNT, 1, CLASSES_MAX, "[0, 1]", items) : NULL;
+        items ? read_list(r, f, value, at, T_COUNT, 1, CLASSES_MAX, "such as [0, 1]", items) : NULL;
     for (size_t i = 0; i < json_array_size(list); i++)
         classes->list[i] = (uint16_t)items[i];
     classes->n = json_array_size(list);
@@ -812,7 +818,8 @@ static void read_member(struct reading *r, const struct field *f, json_t *object
     if (!value)
         value = default_of(r, f, object);
     if (!value) {
-        if (f->flags & REQUIRED)
+        int settled = !f->activations || r->activation != ~0; /* else that is the fault */
+        if (f->flags & REQUIRED && settled)
             spec_fault(r->faults, pointer, "is required%s%s", f->help ? ": " : "",
                        f->help ? f->help : "");
         return;
@@ -875,20 +882,23 @@ static void settle_model(struct reading *r, struct spec *spec) {
     struct train_config *train = &spec->train;
     train->f.slope = (real)spec->slope;
     train->f.threshold = (real)spec->threshold;
+    if ((int)train->init == FROM_EXPERIMENT) { /* what does not fit starts as it would without */
+        train->init = r->kind & (MLP | AUTOENCODER) ? INIT_GLOROT : INIT_NORMAL;
+        train->init_scale = 0.05;
+    }
     if (train->kind == MODEL_KMEANS || train->kind == MODEL_ONLINE_KMEANS) {
         train->f.kind = spec->hard_code ? ACT_HARD : ACT_TRIANGLE;
         train->init = spec->seeding == 1 ? INIT_KMEANS_PLUS_PLUS : INIT_SAMPLES;
     }
     if (r->kind == PCA || train->kind == MODEL_IDENTITY)
         train->f.kind = ACT_LINEAR;
-    if ((int)train->init == FROM_EXPERIMENT) { /* what does not fit starts as it would without */
-        train->init = r->kind & (MLP | AUTOENCODER) ? INIT_GLOROT : INIT_NORMAL;
-        train->init_scale = 0.05;
-    }
-    if (train->freeze >= train->n_hidden && train->freeze && r->kind == ENCODER)
+    if (train->n_hidden && train->freeze > train->n_hidden)
+        spec_fault(r->faults, "/model/freeze", "must be at most %zu, the number of hidden layers",
+                   train->n_hidden);
+    else if (train->n_hidden && r->kind == ENCODER && train->freeze == train->n_hidden)
         spec_fault(r->faults, "/model/freeze",
                    "leaves no layer to train; the last one is layer %zu", train->n_hidden - 1);
-    if (train->kl != 0 && train->f.kind != ACT_SIGMOID)
+    if (train->kl != 0 && r->activation != ~0 && train->f.kind != ACT_SIGMOID)
         spec_fault(r->faults, "/loss/kl",
                    "takes activations between 0 and 1: set "
                    "/model/activation to \"sigmoid\"");

@@ -129,7 +129,7 @@ static void test_refused(void **state) {
     assert_fault(refused(d, "'model':{'kind':'pca','hidden':[4]}"), "/model/hidden/0",
                  "must be 1..3");
     assert_fault(refused(d, "'model':{'kind':'kmeans','hidden':[4,4]}"), "/model/hidden",
-                 "must be an array of 1..1 numbers");
+                 "must be an array of 1 number");
     assert_fault(refused(d, "'model':{'kind':'identity','hidden':[4]}"), "/model/hidden",
                  "this kind of model does not use it");
     assert_fault(refused(d, "'model':{'kind':'kmeans','hidden':[4],'code':'soft'}"), "/model/code",
