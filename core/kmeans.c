@@ -236,13 +236,9 @@ static void give(struct kmeans *kmeans, const real *x, uint32_t sample, size_t t
     kmeans->unit[sample] = (uint32_t)to;
 }
 
-/* Whether a sample may leave its centroid: it is not the only one there, and not in the same place,
- * which its square, taken from the layer's scores, may be too rough to tell. */
-static int may_leave(const struct kmeans *kmeans, const real *x, uint32_t sample) {
-    size_t unit = kmeans->unit[sample], d = kmeans->n_inputs;
-    double square;
-    kmeans->kernels->square_distances(x + sample * d, kmeans->centroids + unit * d, 1, d, &square);
-    return kmeans->counts[unit] > 1 && square > 0;
+/* Whether a sample may leave its centroid: it is not the only one there, and not in its place. */
+static int may_leave(const struct kmeans *kmeans, uint32_t sample) {
+    return kmeans->counts[kmeans->unit[sample]] > 1 && kmeans->square[sample] > 0;
 }
 
 /* By one member. */
@@ -257,7 +253,7 @@ static void fill_empty(struct kmeans *kmeans, const real *x) {
             qsort_r(kmeans->order, n, sizeof *kmeans->order, compare_distance, kmeans->square);
             sorted = 1;
         }
-        while (next < n && !may_leave(kmeans, x, kmeans->order[next]))
+        while (next < n && !may_leave(kmeans, kmeans->order[next]))
             next++;
         if (next < n)
             give(kmeans, x, kmeans->order[next++], unit);

@@ -5,12 +5,14 @@
  *            the mean of its samples (Lloyd 1982). A centroid without samples gets the one that is
  *            farthest from its own (the lowest at ties) and not the last one there; where no sample
  *            is off its centroid it stays.
- *   online   after each batch a centroid is the mean of all samples that it was ever given, which
- * is stochastic gradient descent with a rate of 1/count for each centroid (Sculley 2010)
+ *   online   after each batch a centroid is the mean of all samples that it was ever given:
+ *            stochastic gradient descent with a rate of 1/count for each centroid (Sculley 2010)
  *
- * The nearest centroids of a batch are found by the layer. Each member sums up the samples of its
- * own shards' centroids in float64, in the order of the samples, so that the bits depend on nothing
- * else. An epoch is kmeans_start(), kmeans_add() for each batch, kmeans_finish().
+ * The nearest centroids of a batch are found by the layer, by scores that are rounded to `real`:
+ * features that are some thousand times as far from 0 as they spread should be standardised first.
+ * Each member sums up the samples of its own shards' centroids in float64, in the order of the
+ * samples, so that the bits depend on nothing else. An epoch is kmeans_start(), kmeans_add() for
+ * each batch, kmeans_finish().
  */
 #ifndef OVR_KMEANS_H
 #define OVR_KMEANS_H
@@ -70,7 +72,8 @@ void kmeans_set_biases(struct member *member, const struct kmeans *kmeans);
 void kmeans_start(struct member *member, struct kmeans *kmeans);
 
 /* A batch of n samples: x n×D; what numbers they have among the training samples; their nearest
- * centroids and squared distances. All of it stays as it is until a barrier. */
+ * centroids and squared distances, 0 for no other place than the centroid's. All of it stays as it
+ * is until a barrier. */
 void kmeans_add(struct member *member, struct kmeans *kmeans, const real *x, const uint32_t *sample,
                 const uint32_t *unit, const double *square, size_t n);
 

@@ -175,6 +175,36 @@ static void online_ends_with_its_epochs(void **state) {
     data_release(&data);
 }
 
+/* Where all samples are far from 0 the distances are small differences of large scores, and yet the
+ * distortion is right; with as many centroids as places Lloyd comes to rest there. */
+static void far_from_zero(void **state) {
+    (void)state;
+    struct data data = new_data();
+    struct train_config config = config_of(MODEL_KMEANS);
+    struct record near, far;
+    config.hidden[0] = 3;
+    config.init = INIT_KMEANS_PLUS_PLUS;
+    config.epochs = 10;
+    config.probe = 0;
+    run(&near, &config, &data, 2);
+    for (size_t i = 0; i < N_TRAIN * D; i++)
+        data.train.values[i] += 300;
+    for (size_t i = 0; i < N_TEST * D; i++)
+        data.test.values[i] += 300;
+    run(&far, &config, &data, 2);
+    assert_relative(far.result.terms.value[TERM_DISTORTION],
+                    near.result.terms.value[TERM_DISTORTION], 1e-3);
+    train_result_release(&near.result);
+    train_result_release(&far.result);
+    for (size_t i = 0; i < N_TRAIN * D; i++)
+        data.train.values[i] = (real)(300.1 + (double)(i / D % 3));
+    config.hidden[0] = 10;
+    run(&far, &config, &data, 2);
+    assert_true(far.train_loss[0] == 0 && far.n_reports == 2);
+    train_result_release(&far.result);
+    data_release(&data);
+}
+
 /* The other classes are 10 and more away, and no centroid goes there. */
 static void centroids_of_one_class(void **state) {
     (void)state;
@@ -302,6 +332,7 @@ int main(void) {
         cmocka_unit_test(bits_do_not_depend_on_team),
         cmocka_unit_test(lloyd_goes_down_and_ends),
         cmocka_unit_test(online_ends_with_its_epochs),
+        cmocka_unit_test(far_from_zero),
         cmocka_unit_test(centroids_of_one_class),
         cmocka_unit_test(more_centroids_than_samples),
         cmocka_unit_test(more_axes_than_values),
