@@ -7,7 +7,8 @@ from autodiff import Node, constant, exp, gradients, log, magnitude
 
 # --- random numbers: Philox4x32-10 (Salmon et al. 2011), streams by (seed, purpose, epoch, index) ---
 
-INIT, SHUFFLE, HEAD_INIT, PROBE_SHUFFLE, CORRUPTION, CENTROIDS, DROPOUT, LAYER_INIT = 1, 2, 7, 8, 9, 11, 64, 96
+INIT, SHUFFLE, SPLIT, HEAD_INIT, PROBE_SHUFFLE, CORRUPTION, CLASS_ORDER, CENTROIDS = 1, 2, 3, 7, 8, 9, 10, 11
+DROPOUT, LAYER_INIT = 64, 96  # + the layer
 
 
 def philox(seed, purpose, epoch, index, n):
@@ -52,6 +53,12 @@ def permutation(seed, purpose, epoch, n):
 
 
 # --- preparation ---
+
+def hold_out(seed, n, share):
+    """Numbers of the samples to train on, and of those held out."""
+    order, left = permutation(seed, SPLIT, 0, n), n - max(1, round(share * n))
+    return np.sort(order[:left]), np.sort(order[left:])
+
 
 def standardize(train):
     sigma = train.std(axis=0)
@@ -221,13 +228,30 @@ class Net:
         optimizer = Optimizer(spec["optimizer"], [self.p[name] for name in self.trained])
         epochs = spec["training"]["epochs"]
         schedule = Schedule(spec["training"]["schedule"], spec["optimizer"]["learning_rate"], epochs)
-        self.series = []
+        self.series, self.best = [], (np.inf, None)
         for epoch in range(1, epochs + 1):
-            order = permutation(self.seed, SHUFFLE, epoch, len(x))
-            line = {"train": self.pass_over(x, labels, order, epoch, optimizer, schedule.rate)}
-            line["test"] = self.pass_over(watched, watched_labels, np.arange(len(watched)))
+            line = {"train": self.pass_over(x, labels, self.batches(labels, epoch), epoch, optimizer, schedule.rate)}
+            line["watched"] = self.evaluate(watched, watched_labels)
             self.series.append({**line, **self.shares, "learning_rate": schedule.rate})
-            schedule.after(line["test"]["loss"])
+            loss = line["watched"]["loss"]
+            if loss < self.best[0]:
+                self.best = (loss, {name: p.copy() for name, p in self.p.items()})
+            schedule.after(loss)
+
+    def batches(self, labels, epoch):
+        """Places of the first samples, and the samples."""
+        training, size = self.spec["training"], self.spec["training"]["batch_size"]
+        order = permutation(self.seed, SHUFFLE, epoch, len(labels))
+        if training["only_classes"] is not None:
+            order = order[np.isin(labels[order], training["only_classes"])]
+        if training["batching"] == "random":
+            return [(first, order[first : first + size]) for first in range(0, len(order), size)]
+        place, batches = 0, []
+        for label in range(labels.max() + 1):
+            alike = order[labels[order] == label]
+            batches += [(place + first, alike[first : first + size]) for first in range(0, len(alike), size)]
+            place += len(alike)
+        return [batches[i] for i in permutation(self.seed, CLASS_ORDER, epoch, len(batches))]
 
     def draw(self, purpose, rows, columns, n_in, n_out):
         init = self.model["init"]
@@ -316,16 +340,17 @@ class Net:
         both = np.linalg.norm(step, axis=1) * np.linalg.norm(inputs, axis=1)
         self.shares["direction"] = ((step * inputs).sum(axis=1)[both > 0] / both[both > 0]).mean()
 
-    def pass_over(self, x, labels, order, epoch=0, optimizer=None, rate=None):
-        means, size = {}, self.spec["training"]["batch_size"]
-        for first in range(0, len(x), size):
-            rows = order[first : first + size]
+    def pass_over(self, x, labels, batches, epoch=0, optimizer=None, rate=None):
+        means, n = {}, sum(len(rows) for _, rows in batches)
+        if optimizer:
+            self.shares = None
+        for first, rows in batches:
             seen = self.corrupted(x[rows], epoch, first) if optimizer else x[rows]
             masks = self.masks(len(rows), epoch, first) if optimizer else None
             p = {name: Node(value) for name, value in self.p.items()}
             terms, output = self.terms(p, seen, x[rows], labels[rows], masks)
             if optimizer:
-                if first == 0:
+                if self.shares is None:
                     self.note_shares(p, terms, seen)
                 found = gradients(sum(terms.values(), Node(0)), [p[name] for name in self.trained])
                 optimizer.step([self.p[name] for name in self.trained], found, rate)
@@ -334,8 +359,12 @@ class Net:
             if self.kind == "mlp":
                 figures["accuracy"] = (output.value.argmax(axis=1) == labels[rows]).mean()
             for name, value in figures.items():
-                means[name] = means.get(name, 0) + value * len(rows) / len(x)
+                means[name] = means.get(name, 0) + value * len(rows) / n
         return means
+
+    def evaluate(self, x, labels):
+        size, order = self.spec["training"]["batch_size"], np.arange(len(x))
+        return self.pass_over(x, labels, [(first, order[first : first + size]) for first in range(0, len(x), size)])
 
 
 # --- k-means ---
