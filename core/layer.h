@@ -50,6 +50,7 @@ void layer_place(struct layer *layer, const struct layer_config *config,
 
 size_t layer_n_params(const struct layer_config *config);
 int layer_competes(const struct layer *layer);
+int layer_measures_distances(const struct layer *layer); /* triangle and hard */
 
 static inline struct shard layer_shard(const struct layer *layer, size_t index) {
     size_t first = index * SHARD_UNITS;

@@ -564,6 +564,9 @@ struct terms net_forward(struct member *member, struct net *net, const struct ba
                                   batch->labels, work->delta, &terms.correct);
     if (config->decoder)
         terms.value[TERM_RECONSTRUCTION] = decode(member, net, batch);
+    if (layer_measures_distances(last_layer(net)))
+        for (size_t i = 0; i < batch->n; i++)
+            terms.value[TERM_DISTORTION] += last_layer(net)->row_square[i];
     for (int t = 0; t < N_TERMS; t++)
         terms.loss += terms.value[t];
     return terms;

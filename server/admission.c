@@ -101,6 +101,10 @@ static size_t check_data(const struct spec *spec, const struct train_data *data,
         spec_fault(faults, "/model/hidden/0",
                    "must be 1..%zu (%zu values a prepared sample, %zu samples to fit on), got %zu",
                    min_size(width, n), width, n, train->hidden[0]);
+    if ((train->kind == MODEL_KMEANS || train->kind == MODEL_ONLINE_KMEANS) && train->hidden[0] > n)
+        spec_fault(faults, "/model/hidden/0",
+                   "must be 1..%zu, as many centroids as there are samples to train on, got %zu", n,
+                   train->hidden[0]);
     return known ? width : 0;
 }
 

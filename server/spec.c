@@ -39,7 +39,13 @@ enum {
     HIDDEN = EPOCHS | PROJECTION | PCA,
 };
 enum { STORED = 1, GENERATED = 2 };
-enum { ADAM = 1 << OPT_ADAM, SGD = 1 << OPT_SGD };
+enum {
+    ADAM = 1 << OPT_ADAM,
+    ADAMW = 1 << OPT_ADAMW,
+    SGD = 1 << OPT_SGD,
+    RMSPROP = 1 << OPT_RMSPROP,
+    ADAMS = ADAM | ADAMW,
+};
 
 enum {
     REQUIRED = 1,
@@ -99,9 +105,13 @@ static const char *const inits[] = {[INIT_NORMAL] = "normal",
 static const char *const seedings[] = {"samples", "kmeans++", "experiment", NULL};
 static const char *const weight_epochs[] = {"best", "last", NULL};
 static const char *const forms[] = {[OVR_COSINE] = "cosine", [OVR_RAW] = "raw", NULL};
-static const char *const optimizers[] = {[OPT_ADAM] = "adam", [OPT_SGD] = "sgd", NULL};
-static const char *const schedules[] = {
-    [SCHEDULE_CONSTANT] = "constant", [SCHEDULE_PLATEAU] = "plateau", NULL};
+static const char *const optimizers[] = {
+    [OPT_ADAM] = "adam", [OPT_SGD] = "sgd", [OPT_ADAMW] = "adamw", [OPT_RMSPROP] = "rmsprop", NULL};
+static const char *const schedules[] = {[SCHEDULE_CONSTANT] = "constant",
+                                        [SCHEDULE_PLATEAU] = "plateau",
+                                        [SCHEDULE_STEP] = "step",
+                                        [SCHEDULE_COSINE] = "cosine",
+                                        NULL};
 static const char *const protocols[] = {
     [PROTOCOL_CLEAN] = "clean", [PROTOCOL_PUBLISHED] = "published", NULL};
 static const char *const steps[] = {
@@ -180,11 +190,13 @@ static const struct field fields[] = {
     {"/optimizer", T_SECTION, NOWHERE | LIBERAL, .standard = "{}", .kinds = GRADIENT},
     {"/optimizer/name", T_CHOICE, 0, AT(train.optimizer.name), .standard = "\"adam\"", .choices = optimizers},
     {"/optimizer/learning_rate", T_REAL, ABOVE, AT(train.optimizer.learning_rate), 0, MOST, "0.001"},
-    {"/optimizer/beta1", T_REAL, LIBERAL, AT(train.optimizer.beta1), 0, 0.999999, "0.9", .optimizers = ADAM},
-    {"/optimizer/beta2", T_REAL, LIBERAL, AT(train.optimizer.beta2), 0, 0.9999999, "0.999", .optimizers = ADAM},
-    {"/optimizer/epsilon", T_REAL, ABOVE | LIBERAL, AT(train.optimizer.epsilon), 0, 1, "1e-7", .optimizers = ADAM},
-    {"/optimizer/momentum", T_REAL, LIBERAL, AT(train.optimizer.momentum), 0, 0.999999, "0", .optimizers = SGD},
+    {"/optimizer/beta1", T_REAL, LIBERAL, AT(train.optimizer.beta1), 0, 0.999999, "0.9", .optimizers = ADAMS},
+    {"/optimizer/beta2", T_REAL, LIBERAL, AT(train.optimizer.beta2), 0, 0.9999999, "0.999", .optimizers = ADAMS},
+    {"/optimizer/epsilon", T_REAL, ABOVE | LIBERAL, AT(train.optimizer.epsilon), 0, 1, "1e-7", .optimizers = ADAMS | RMSPROP},
+    {"/optimizer/momentum", T_REAL, LIBERAL, AT(train.optimizer.momentum), 0, 0.999999, "0", .optimizers = SGD | RMSPROP},
     {"/optimizer/nesterov", T_FLAG, LIBERAL, AT(train.optimizer.nesterov), 0, 1, "false", .optimizers = SGD},
+    {"/optimizer/weight_decay", T_REAL, LIBERAL, AT(train.optimizer.weight_decay), 0, MOST, "0.01", .optimizers = ADAMW, .help = "decoupled; of all parameters"},
+    {"/optimizer/rho", T_REAL, LIBERAL, AT(train.optimizer.rho), 0, 0.9999999, "0.9", .optimizers = RMSPROP, .help = "decay of the mean square"},
 
     {"/training", T_SECTION, NOWHERE, .standard = "{}"},
     {"/training/epochs", T_INT, LIBERAL, AT(train.epochs), 1, 100000, "35", .kinds = EPOCHS},
@@ -198,6 +210,12 @@ static const struct field fields[] = {
     {"/training/schedule/plateau/patience", T_INT, 0, AT(SCHEDULE.patience), 1, 100000, "5", .help = "epochs"},
     {"/training/schedule/plateau/min", T_REAL, 0, AT(SCHEDULE.min), 0, MOST, "1e-6", .help = "lowest learning rate"},
     {"/training/schedule/plateau/min_delta", T_REAL, 0, AT(SCHEDULE.min_delta), 0, MOST, "1e-4"},
+    {"/training/schedule/step", T_SECTION, NOWHERE},
+    {"/training/schedule/step/every", T_INT, 0, AT(SCHEDULE.every), 1, 100000, "10", .help = "epochs"},
+    {"/training/schedule/step/factor", T_REAL, ABOVE, AT(SCHEDULE.factor), 0, 1, "0.1"},
+    {"/training/schedule/cosine", T_SECTION, NOWHERE},
+    {"/training/schedule/cosine/min", T_REAL, 0, AT(SCHEDULE.min), 0, MOST, "0", .help = "where it ends after the last epoch"},
+    {"/training/schedule/cosine/warmup", T_INT, 0, AT(SCHEDULE.warmup), 0, 99999, "0", .help = "epochs of linear growth before it"},
     {"/training/early_stopping", T_SECTION, NULLABLE | NOWHERE | LIBERAL, .standard = "null", .kinds = EPOCHS},
     {"/training/early_stopping/patience", T_INT, 0, AT(train.patience), 1, 100000, "10", .help = "epochs"},
     {"/training/early_stopping/min_delta", T_REAL, 0, AT(train.patience_delta), 0, MOST, "1e-4"},
@@ -843,6 +861,22 @@ static int peek(const json_t *object, const char *name, const char *const *choic
     return found < 0 ? ~0 : 1 << found;
 }
 
+/* The cosine runs over the epochs after its warm-up, from the optimiser's rate down. */
+static void settle_schedule(struct reading *r, struct train_config *train) {
+    struct schedule_config *schedule = &train->schedule;
+    if (schedule->name != SCHEDULE_COSINE)
+        return;
+    schedule->epochs = train->epochs;
+    if (train->epochs && schedule->warmup >= train->epochs)
+        spec_fault(r->faults, "/training/schedule/cosine/warmup",
+                   "must be less than the %d epochs of /training/epochs, got %d", train->epochs,
+                   schedule->warmup);
+    if (train->optimizer.learning_rate > 0 && schedule->min > train->optimizer.learning_rate)
+        spec_fault(r->faults, "/training/schedule/cosine/min",
+                   "must not be above the %g of /optimizer/learning_rate, got %g",
+                   train->optimizer.learning_rate, schedule->min);
+}
+
 /* What the table can't say of a model. */
 static void settle_model(struct reading *r, struct spec *spec) {
     struct train_config *train = &spec->train;
@@ -883,6 +917,7 @@ static void settle(struct reading *r, struct spec *spec, json_t *document) {
     train->probe_config.optimizer.beta2 = 0.999;
     train->probe_config.optimizer.epsilon = 1e-7;
     train->probe_config.schedule = (struct schedule_config){SCHEDULE_PLATEAU, 0.1, 1e-6, 1e-4, 5};
+    settle_schedule(r, train);
     spec->generated = r->data == GENERATED;
     if (spec->generated && !spec->sphere.test_samples) {
         spec->sphere.test_samples = spec->sphere.samples < 5 ? 1 : spec->sphere.samples / 5;

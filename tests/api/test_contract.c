@@ -349,6 +349,14 @@ static const struct answer *try_value(struct daemon *d, const char *pointer, jso
                               model_for(pointer, value)));
     if (strstr(pointer, "nesterov") || strstr(pointer, "momentum"))
         set_at(spec, "/optimizer/name", json_string("sgd"));
+    if (strstr(pointer, "weight_decay"))
+        set_at(spec, "/optimizer/name", json_string("adamw"));
+    if (strstr(pointer, "rho"))
+        set_at(spec, "/optimizer/name", json_string("rmsprop"));
+    if (strstr(pointer, "cosine")) { /* its ends follow from these two */
+        set_at(spec, "/training/epochs", json_integer(100000));
+        set_at(spec, "/optimizer/learning_rate", json_real(1e30));
+    }
     if (value && strcmp(pointer, "/model/activation") == 0 && json_is_string(value) &&
         strcmp(json_string_value(value), "top_k") == 0)
         set_at(spec, "/model/top_k", json_integer(2)); /* which it needs */
@@ -598,6 +606,10 @@ static void test_defaults_of_the_spec(void **state) {
         "'optimizer':{'name':'sgd'},'training':{'early_stopping':{}}}",
         "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[4]},'loss':{'ovr':{},"
         "'activity':{}},'probe':{}}",
+        "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[4]},'optimizer':{'name':"
+        "'adamw'},'training':{'schedule':{'step':{}}}}",
+        "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[4]},'optimizer':{'name':"
+        "'rmsprop'},'training':{'schedule':{'cosine':{}}}}",
         "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[4]}}",
         "{'dataset':{'generator':'sphere'},'model':{'kind':'autoencoder','hidden':[4],"
         "'activation':'sigmoid'},'loss':{'kl':{}}}",

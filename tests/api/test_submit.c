@@ -113,7 +113,7 @@ static void test_all_faults_at_once(void **state) {
            "'model':{'kind':'mlp','hidden':[8,0.5],'activation':'softmax'},"
            "'loss':{'ovr':{'lambda':1e-4,'lambda_per_pair':0.5}},"
            "'optimizer':{'name':'adam','learning_rate':0},"
-           "'training':{'epochs':'many','batch_size':null,'threads':'all','schedule':{'cosine':{}},"
+           "'training':{'epochs':'many','batch_size':null,'threads':'all','schedule':{'linear':{}},"
            "'validation':0.95},"
            "'preprocess':[{'standardize':false},{'pca':{}},{'whiten':true}],"
            "'tags':['a',7],'name':3,'probe':true,'a/b~c':1,'priority':101}");
@@ -130,7 +130,7 @@ static void test_all_faults_at_once(void **state) {
     assert_fault(a, "/training/epochs", "got \"many\"");
     assert_fault(a, "/training/batch_size", "got null");
     assert_fault(a, "/training/threads", "\"auto\" or an integer 1..256");
-    assert_fault(a, "/training/schedule", "\"constant\", \"plateau\"");
+    assert_fault(a, "/training/schedule", "\"constant\", \"plateau\", \"step\", \"cosine\"");
     assert_fault(a, "/training/validation", "at most 0.9");
     assert_fault(a, "/preprocess/0/standardize", "must be true");
     assert_fault(a, "/preprocess/1", "components or variance");

@@ -15,6 +15,10 @@ static const struct {
     {"mlp", "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[10]}}"},
     {"sgd", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10]},"
             "'optimizer':{'name':'sgd'}}"},
+    {"adamw", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10]},"
+              "'optimizer':{'name':'adamw'}}"},
+    {"rmsprop", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10]},"
+                "'optimizer':{'name':'rmsprop'}}"},
     {"pca", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10]},"
             "'preprocess':[{'pca':{'components':2}}]}"},
     {"deep", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10,20,30]}}"},
