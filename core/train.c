@@ -221,7 +221,7 @@ static void evaluate_work(struct member *member, void *arg) {
         const struct activations activations = net_activations(&run->net);
         measure_add(member, run->measure, &activations, n);
     }
-    measure_finish(member, run->measure, &measures);
+    measure_finish(member, run->measure, net_bias(&run->net), &measures);
     if (member->rank == 0) {
         run->sums = sums;
         run->measures = measures;

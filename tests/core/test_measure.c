@@ -23,7 +23,7 @@ static void measure_split(struct member *member, void *arg) {
         struct activations activations = net_activations(pass->net);
         measure_add(member, pass->measure, &activations, n);
     }
-    measure_finish(member, pass->measure, &out);
+    measure_finish(member, pass->measure, NULL, &out);
     if (member->rank == 0)
         pass->out = out;
 }
