@@ -28,7 +28,9 @@ struct run {
     const struct split *evaluated; /* by evaluate_work() */
     struct code *code;             /* filled by encode_work() */
     const struct split *encoded;
-    struct terms sums; /* of the last pass, written by member 0 */
+    struct columns *columns; /* filled by column_work() */
+    size_t shard_group;      /* of the columns */
+    struct terms sums;       /* of the last pass, written by member 0 */
     struct measures measures;
     uint64_t failed_step; /* where the loss was not finite, else 0 */
     _Atomic int stopped, out_of_memory;
@@ -248,6 +250,24 @@ static void encode_work(struct member *member, void *arg) {
     }
 }
 
+static void column_work(struct member *member, void *arg) {
+    struct run *run = arg;
+    const struct split *split = run->encoded;
+    size_t d = run->net.config.n_inputs;
+    for (size_t first = 0; first < split->n; first += CODE_BLOCK) {
+        size_t n = min_size(CODE_BLOCK, split->n - first);
+        struct batch batch = {split->x + first * d, split->labels + first, n, n};
+        if (team_agree(member, run->hooks->stop)) {
+            run->stopped = 1;
+            return;
+        }
+        net_forward(member, &run->net, &batch);
+        const struct activations activations = net_activations(&run->net);
+        columns_add(member, run->columns, run->shard_group, &activations, first, n);
+    }
+    columns_finish(member, run->columns, run->shard_group);
+}
+
 static struct terms mean_terms(const struct terms *sums) {
     struct terms mean = *sums;
     mean.loss /= sums->samples;
@@ -361,6 +381,24 @@ static int report_test(struct run *run, struct ovr_err *err) {
     return 0;
 }
 
+/* The table of units on the reported split, with the weights that the run ends with. */
+static int report_units(struct run *run, struct ovr_err *err) {
+    const struct net *net = &run->net;
+    struct units *units = &run->result->units;
+    run->encoded = run->data->test.n ? &run->data->test : &run->data->watched;
+    int rc = units_open(units, &run->columns, net->config.n_units, run->data->n_classes, run->data,
+                        run->encoded, team_size(run->team), err);
+    for (run->shard_group = 0; !rc && run->shard_group < columns_n_groups(run->columns);
+         run->shard_group++) {
+        team_run(run->team, column_work, run);
+        rc = check_run(run, "its units were measured", err);
+    }
+    if (!rc)
+        units_finish(units, net_weight(net), net->config.n_inputs, net_bias(net));
+    columns_free(run->columns);
+    return rc;
+}
+
 static int encode(struct run *run, const struct split *split, struct code **code,
                   struct ovr_err *err) {
     int rc = code_new(code, split->n, run->net.config.n_units, split->labels, err);
@@ -375,7 +413,7 @@ static int encode(struct run *run, const struct split *split, struct code **code
 /* Resident bytes, now that it is known how many activations are not zero. */
 static uint64_t probing_memory(const struct run *run) {
     const struct prepared *data = run->data;
-    return data->bytes + run->result->arena.size +
+    return data->bytes + run->result->arena.size + run->result->units.arena.size +
            code_bytes(data->train.n + data->watched.n + data->test.n, run->config->hidden,
                       1 - run->result->measures.zero);
 }
@@ -434,12 +472,15 @@ int train_run(const struct train_config *config, const struct prepared *data, st
     rc = train_epochs(&run, err);
     if (!rc)
         rc = report_test(&run, err);
+    if (!rc)
+        rc = report_units(&run, err);
     if (!rc && config->probe)
         rc = probe(&run, err);
     return rc;
 }
 
 void train_result_release(struct train_result *result) {
+    units_release(&result->units);
     arena_close(&result->arena);
     *result = (struct train_result){0};
 }
@@ -451,12 +492,13 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
     const struct prepare_config *prepare = &config->data;
     const struct plan plan = {config, n_train - prepared_held_out(prepare, n_train), n_inputs,
                               data->n_classes, members};
-    uint64_t block = prepared_bytes(prepare, n_train, data->n_test, data->n_values);
+    uint64_t block = prepared_bytes(prepare, n_train, data->n_test, data->n_values, data->n_cells);
     const struct preprocess_memory preparing = preprocess_memory(
         data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);
     uint64_t training = count_arena(&plan, kernels_get(ISA_AUTO)).used;
-    if (config->probe)
-        training += code_bytes(n, k, expected_active(config, plan.n_train));
+    uint64_t ending = units_work_bytes(k, data->n_test, data->n_classes, data->n_cells, members);
+    uint64_t codes = config->probe ? code_bytes(n, k, expected_active(config, plan.n_train)) : 0;
+    training += units_bytes(k, data->n_classes, data->n_cells) + (codes > ending ? codes : ending);
     uint64_t fitting = data->bytes + preparing.fit;
     uint64_t applying = data->bytes + preparing.apply + block;
     uint64_t peak = fitting > applying ? fitting : applying;

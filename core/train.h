@@ -15,6 +15,7 @@
 #include "core/net.h"
 #include "core/prepared.h"
 #include "core/probe.h"
+#include "core/units.h"
 
 enum model_kind { MODEL_OVR_ENCODER, MODEL_MLP };
 
@@ -76,6 +77,7 @@ struct train_result {
     const struct preprocess *preprocess; /* of the prepared data; borrowed */
     struct terms terms;                  /* means on the reported split with the best weights */
     struct measures measures;            /* of the same */
+    struct units units;                  /* of the same */
     double accuracy, accuracy_last;      /* of the mlp or else of the probe; NaN without either */
     int probed;
     struct probe_result probe;
@@ -102,6 +104,7 @@ struct train_estimate {
 struct train_data {
     size_t n_train, n_test, n_values, n_classes;
     uint64_t bytes; /* both splits as they are stored */
+    size_t n_cells; /* of the sphere; 0 for other data */
 };
 
 struct train_estimate train_estimate(const struct train_config *config,

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_FIGURES = 48 };
+enum { MAX_FIGURES = 80 };
 
 /* Figures on their way to the store. Names and texts are literals or outlive the list. */
 struct figures {
@@ -63,12 +63,41 @@ static void add_terms(struct figures *figures, const struct term_names *names,
     add_real(figures, names->accuracy, (double)terms->correct / terms->samples);
 }
 
+static void add_bias(struct figures *figures, const struct bias_measures *bias) {
+    static const char *const names[BIAS_QUANTILES] = {"bias.min", "bias.quartile_1", "bias.median",
+                                                      "bias.quartile_3", "bias.max"};
+    if (!bias->n)
+        return;
+    add_real(figures, "bias.negative", bias->negative);
+    for (int q = 0; q < BIAS_QUANTILES; q++)
+        add_real(figures, names[q], bias->quantile[q]);
+}
+
 static void add_measures(struct figures *figures, const struct measures *m) {
     add_real(figures, "sparsity.near_zero", m->near_zero);
     add_real(figures, "sparsity.zero", m->zero);
     add_real(figures, "sparsity.overlap", m->overlap);
     add_count(figures, "sparsity.dead_units", m->dead_units);
     add_count(figures, "sparsity.zero_codes", m->zero_codes);
+    add_real(figures, "sparsity.over_samples.hoyer", m->over_samples.hoyer);
+    add_real(figures, "sparsity.over_samples.treves_rolls", m->over_samples.treves_rolls);
+    add_real(figures, "sparsity.over_samples.gini", m->over_samples.gini);
+    add_real(figures, "sparsity.active_units.mean", m->active_units.mean);
+    add_real(figures, "sparsity.active_units.sd", m->active_units.sd);
+    add_count(figures, "sparsity.active_units.min", m->active_units.min);
+    add_count(figures, "sparsity.active_units.max", m->active_units.max);
+    add_bias(figures, &m->bias);
+}
+
+/* What only the table of units has. */
+static void add_unit_means(struct figures *figures, const struct units *units) {
+    const struct unit_means *means = &units->means;
+    add_real(figures, "sparsity.over_units.hoyer", means->over_units.hoyer);
+    add_real(figures, "sparsity.over_units.treves_rolls", means->over_units.treves_rolls);
+    add_real(figures, "sparsity.over_units.gini", means->over_units.gini);
+    add_real(figures, "sparsity.classes_per_unit", means->classes);
+    if (units->n_cells)
+        add_real(figures, "sparsity.cells_per_unit", means->cells);
 }
 
 /* A job while it runs. */
@@ -106,6 +135,7 @@ static void add_result(struct figures *figures, const struct running *running,
         add_real(figures, "accuracy_last", r->accuracy_last);
     add_text(figures, "protocol", config->data.protocol == PROTOCOL_CLEAN ? "clean" : "published");
     add_measures(figures, &r->measures);
+    add_unit_means(figures, &r->units);
     add_count(figures, "best_epoch", (uint64_t)r->best_epoch);
     add_count(figures, "epochs", (uint64_t)r->epochs);
     add_terms(figures, &test_names, &r->terms, config);

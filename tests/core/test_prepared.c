@@ -123,7 +123,7 @@ static void a_file_holds_the_same(void **state) {
     struct prepared *mapped;
     assert_int_equal(memory->in_file, 0);
     assert_int_equal(file->in_file, 1);
-    assert_int_equal(file->bytes, prepared_bytes(&config, TRAIN, TEST, WIDTH));
+    assert_int_equal(file->bytes, prepared_bytes(&config, TRAIN, TEST, WIDTH, 0));
     assert_same(memory, file);
     size_t bytes = file->bytes;
     prepared_free(file);
