@@ -381,13 +381,19 @@ static int report_test(struct run *run, struct ovr_err *err) {
     return 0;
 }
 
+static struct units_shape units_shape(const struct train_config *config, size_t n_samples,
+                                      size_t n_classes, size_t n_cells) {
+    return (struct units_shape){config->hidden, n_samples, n_classes, n_cells, COLUMNS_BYTES};
+}
+
 /* The table of units on the reported split, with the weights that the run ends with. */
 static int report_units(struct run *run, struct ovr_err *err) {
     const struct net *net = &run->net;
     struct units *units = &run->result->units;
     run->encoded = run->data->test.n ? &run->data->test : &run->data->watched;
-    int rc = units_open(units, &run->columns, net->config.n_units, run->data->n_classes, run->data,
-                        run->encoded, team_size(run->team), err);
+    const struct units_shape shape =
+        units_shape(run->config, run->encoded->n, run->data->n_classes, run->data->n_cells);
+    int rc = units_open(units, &run->columns, &shape, run->encoded, team_size(run->team), err);
     for (run->shard_group = 0; !rc && run->shard_group < columns_n_groups(run->columns);
          run->shard_group++) {
         team_run(run->team, column_work, run);
@@ -496,9 +502,11 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
     const struct preprocess_memory preparing = preprocess_memory(
         data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);
     uint64_t training = count_arena(&plan, kernels_get(ISA_AUTO)).used;
-    uint64_t ending = units_work_bytes(k, data->n_test, data->n_classes, data->n_cells, members);
+    const struct units_shape shape =
+        units_shape(config, data->n_test, data->n_classes, data->n_cells);
+    uint64_t ending = units_work_bytes(&shape, members);
     uint64_t codes = config->probe ? code_bytes(n, k, expected_active(config, plan.n_train)) : 0;
-    training += units_bytes(k, data->n_classes, data->n_cells) + (codes > ending ? codes : ending);
+    training += units_bytes(&shape) + (codes > ending ? codes : ending);
     uint64_t fitting = data->bytes + preparing.fit;
     uint64_t applying = data->bytes + preparing.apply + block;
     uint64_t peak = fitting > applying ? fitting : applying;

@@ -25,14 +25,17 @@ struct columns {
     struct arena arena;       /* holds the arrays above */
 };
 
-static size_t group_shards(size_t n_units, size_t n_samples) {
-    size_t shard_bytes = n_samples * SHARD_UNITS * sizeof(real);
-    size_t fit = shard_bytes ? UNITS_BYTES / shard_bytes : 1;
-    return min_size(fit ? fit : 1, count_shards(n_units));
+static size_t group_shards(const struct units_shape *shape) {
+    size_t shard_bytes = shape->n_samples * SHARD_UNITS * sizeof(real);
+    size_t fit = shard_bytes ? shape->columns_bytes / shard_bytes : 1;
+    return min_size(fit ? fit : 1, count_shards(shape->n_units));
 }
 
-static size_t kept_cells(size_t n_units, size_t n_cells) {
-    return n_cells <= UNIT_CELLS_MAX / n_units ? n_cells : 0;
+static struct units empty_table(const struct units_shape *shape) {
+    size_t most_cells = UNIT_CELLS_MAX / shape->n_units;
+    return (struct units){.n_units = shape->n_units,
+                          .n_classes = shape->n_classes,
+                          .n_cells = shape->n_cells <= most_cells ? shape->n_cells : 0};
 }
 
 static void place_units(struct units *u, struct arena *arena) {
@@ -42,10 +45,11 @@ static void place_units(struct units *u, struct arena *arena) {
     u->cell_samples = arena_take(arena, u->n_cells, sizeof *u->cell_samples);
 }
 
-static void place_columns(struct columns *c, const struct units *u, size_t n, int members,
-                          struct arena *arena) {
+static void place_columns(struct columns *c, const struct units_shape *shape, const struct units *u,
+                          int members, struct arena *arena) {
+    size_t n = shape->n_samples;
     c->n_shards = count_shards(u->n_units);
-    c->group_shards = group_shards(u->n_units, n);
+    c->group_shards = group_shards(shape);
     size_t units = min_size(c->group_shards * SHARD_UNITS, u->n_units);
     size_t sums = u->n_classes > u->n_cells ? u->n_classes : u->n_cells;
     c->h = arena_take(arena, units * n, sizeof *c->h);
@@ -61,46 +65,42 @@ static void place_columns(struct columns *c, const struct units *u, size_t n, in
     }
 }
 
-size_t units_bytes(size_t n_units, size_t n_classes, size_t n_cells) {
-    struct units units = {n_units, n_classes, kept_cells(n_units, n_cells)};
+size_t units_bytes(const struct units_shape *shape) {
+    struct units units = empty_table(shape);
     struct arena counting = {0};
     place_units(&units, &counting);
     return counting.used;
 }
 
-size_t units_work_bytes(size_t n_units, size_t n_samples, size_t n_classes, size_t n_cells,
-                        int members) {
-    const struct units units = {n_units, n_classes, kept_cells(n_units, n_cells)};
+size_t units_work_bytes(const struct units_shape *shape, int members) {
+    const struct units units = empty_table(shape);
     struct columns columns = {0};
     struct arena counting = {0};
-    place_columns(&columns, &units, n_samples, members, &counting);
+    place_columns(&columns, shape, &units, members, &counting);
     return counting.used;
 }
 
-int units_open(struct units *u, struct columns **out, size_t n_units, size_t n_classes,
-               const struct prepared *data, const struct split *split, int members,
-               struct ovr_err *err) {
-    size_t n_cells = split->cells ? kept_cells(n_units, data->n_cells) : 0;
-    size_t work = units_work_bytes(n_units, split->n, n_classes, n_cells, members);
-    *u = (struct units){n_units, n_classes, n_cells};
+int units_open(struct units *u, struct columns **out, const struct units_shape *shape,
+               const struct split *split, int members, struct ovr_err *err) {
+    *u = empty_table(shape);
     struct columns *c = *out = calloc(1, sizeof *c);
     if (!c)
         return ovr_nomem(err, "the columns of units");
-    int rc = arena_open(&u->arena, units_bytes(n_units, n_classes, n_cells), err);
+    int rc = arena_open(&u->arena, units_bytes(shape), err);
     if (!rc)
-        rc = arena_open(&c->arena, work, err);
+        rc = arena_open(&c->arena, units_work_bytes(shape, members), err);
     if (rc)
         return rc;
     place_units(u, &u->arena);
-    place_columns(c, u, split->n, members, &c->arena);
+    place_columns(c, shape, u, members, &c->arena);
     c->units = u;
     c->split = split;
     for (size_t i = 0; i < split->n; i++) {
         c->class_samples[split->labels[i]]++;
-        if (n_cells)
+        if (u->n_cells)
             c->cell_samples[split->cells[i]]++;
     }
-    for (size_t cell = 0; cell < n_cells; cell++)
+    for (size_t cell = 0; cell < u->n_cells; cell++)
         u->cell_samples[cell] = (real)c->cell_samples[cell];
     return 0;
 }

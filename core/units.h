@@ -14,7 +14,7 @@
  * A dead unit (maximum = 0) has NaN for classes, strongest_class, cells and the last three.
  *
  * Gini needs a column sorted, so columns are collected for a group of shards at a time, and the
- * split is encoded once for each group: exact, and UNITS_BYTES or one shard's columns in memory.
+ * split is encoded once for each group: exact, and in bounded memory.
  */
 #ifndef OVR_UNITS_H
 #define OVR_UNITS_H
@@ -62,21 +62,24 @@ struct units {
 /* K×cells beyond this is not kept. */
 enum { UNIT_CELLS_MAX = 1 << 24 };
 
-/* Memory for columns, unless those of one shard take more. */
-enum { UNITS_BYTES = 64 << 20 };
+/* Enough for thousands of units at a time on ten thousand samples. */
+enum { COLUMNS_BYTES = 64 << 20 };
 
-/* Bytes of the table, and of what it takes to make it, for a layer of n_units on n samples. */
-size_t units_bytes(size_t n_units, size_t n_classes, size_t n_cells);
-size_t units_work_bytes(size_t n_units, size_t n_samples, size_t n_classes, size_t n_cells,
-                        int members);
+struct units_shape {
+    size_t n_units, n_samples, n_classes, n_cells;
+    size_t columns_bytes; /* for columns, unless those of one shard take more */
+};
+
+/* Bytes of the table, and of what it takes to make it. */
+size_t units_bytes(const struct units_shape *shape);
+size_t units_work_bytes(const struct units_shape *shape, int members);
 
 struct columns; /* of the units of one group of shards, while they are collected */
 
-/* Opens the table of a layer and what it takes to make it. The caller releases both, also after a
- * failure. */
-int units_open(struct units *units, struct columns **columns, size_t n_units, size_t n_classes,
-               const struct prepared *data, const struct split *split, int members,
-               struct ovr_err *err);
+/* Opens the table of a layer on a split (shape->n_samples of them) and what it takes to make it.
+ * The caller releases both, also after a failure. */
+int units_open(struct units *units, struct columns **columns, const struct units_shape *shape,
+               const struct split *split, int members, struct ovr_err *err);
 void units_release(struct units *units);
 void columns_free(struct columns *columns); /* NULL is fine */
 
