@@ -172,7 +172,7 @@ struct reply *handle_histogram(struct request *request) {
         return problem_from(&err);
     int found = (int)epoch;
     if (best_epoch_of(api, &e, split, &found, &err) ||
-        store_read_histogram(api->store, e.seq, &found, split, &histogram, &err)) {
+        store_read_histogram(api->store, e.seq, 0, &found, split, &histogram, &err)) {
         if (err.code == OVR_NOT_FOUND && epoch == 0)
             reply = problem(404, "not-found",
                             "experiment %s is %s and has no histogram yet; the first comes with "

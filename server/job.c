@@ -120,9 +120,9 @@ static int save_epoch(void *context, const struct epoch_report *report, struct o
     add_real(&figures, "seconds", report->seconds);
     add_text(&figures, "digest", digest);
     struct epoch_histogram histogram = {report->epoch, clean ? "validation" : "test",
-                                        &report->measures.histogram};
+                                        &report->measures.histogram, 0};
     return store_add_epoch(running->workplace->store, running->job->experiment.seq, report->epoch,
-                           figures.list, figures.n, &histogram, err);
+                           figures.list, figures.n, &histogram, 1, err);
 }
 
 static void add_result(struct figures *figures, const struct running *running,
@@ -187,9 +187,20 @@ static int save_result(const struct running *running, const struct train_result 
     struct tensor tensors[MAX_TENSORS];
     struct figures figures = {.n = 0}, facts = {.n = 0};
     struct provenance texts;
-    struct epoch_histogram histogram = {0, "test", &result->measures.histogram};
+    struct epoch_histogram histogram = {0, "test", &result->measures.histogram, 0};
+    const struct units *units = &result->units;
+    struct unit_table unit_table = {.split = "test",
+                                    .units = units->n_units,
+                                    .classes = units->n_classes,
+                                    .cells = units->n_cells};
     struct outcome outcome = {
-        .state = STATE_SUCCEEDED, .tensors = tensors, .histogram = &histogram};
+        .state = STATE_SUCCEEDED,
+        .tensors = tensors,
+        .histograms = &histogram,
+        .n_histograms = 1,
+        .unit_tables = &unit_table,
+        .n_unit_tables = 1,
+    };
     int rc = weights_save(workplace->data_dir, job->experiment.id, job->spec.train.kind, result,
                           tensors, &outcome.n_tensors, err);
     if (rc)
