@@ -32,7 +32,7 @@ static size_t group_shards(const struct units_shape *shape) {
 }
 
 static struct units empty_table(const struct units_shape *shape) {
-    size_t most_cells = UNIT_CELLS_MAX / shape->n_units;
+    size_t most_cells = min_size(UNIT_CELLS_MAX / shape->n_units, CELLS_MAX);
     return (struct units){.n_units = shape->n_units,
                           .n_classes = shape->n_classes,
                           .n_cells = shape->n_cells <= most_cells ? shape->n_cells : 0};

@@ -59,8 +59,8 @@ struct units {
     struct arena arena; /* holds the arrays above */
 };
 
-/* K×cells beyond this is not kept. */
-enum { UNIT_CELLS_MAX = 1 << 24 };
+/* More cells than the first, or K×cells beyond the second, are not kept. */
+enum { CELLS_MAX = 10000, UNIT_CELLS_MAX = 1 << 24 };
 
 /* Enough for thousands of units at a time on ten thousand samples. */
 enum { COLUMNS_BYTES = 64 << 20 };

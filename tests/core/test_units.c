@@ -236,12 +236,21 @@ static void extremes(void **state) {
 /* More cells than are worth their memory are left out, and say so. */
 static void too_many_cells(void **state) {
     (void)state;
-    const struct units_shape most = {UNITS, SAMPLES, CLASSES, UNIT_CELLS_MAX / UNITS, 1},
-                             more = {UNITS, SAMPLES, CLASSES, UNIT_CELLS_MAX / UNITS + 1, 1},
-                             none = {UNITS, SAMPLES, CLASSES, 0, 1};
-    assert_int_equal(units_bytes(&more), units_bytes(&none));
-    assert_true(units_bytes(&most) > units_bytes(&none) + (60 << 20));
-    assert_int_equal(units_work_bytes(&more, 2), units_work_bytes(&none, 2));
+    const struct units_shape none = {UNITS, SAMPLES, CLASSES, 0, 1};
+    const size_t wide = 2 * UNIT_CELLS_MAX / CELLS_MAX;
+    struct {
+        size_t units, most_cells;
+    } cases[] = {{UNITS, CELLS_MAX}, {wide, UNIT_CELLS_MAX / wide}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct units_shape shape = none, most = none, more = none;
+        shape.n_units = most.n_units = more.n_units = cases[i].units;
+        most.n_cells = cases[i].most_cells;
+        more.n_cells = cases[i].most_cells + 1;
+        assert_int_equal(units_bytes(&more), units_bytes(&shape));
+        assert_int_equal(units_work_bytes(&more, 2), units_work_bytes(&shape, 2));
+        assert_true(units_bytes(&most) >=
+                    units_bytes(&shape) + cases[i].units * cases[i].most_cells * sizeof(real));
+    }
 }
 
 int main(void) {
