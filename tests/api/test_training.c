@@ -217,7 +217,9 @@ static void test_histogram_of_every_epoch(void **state) {
                    "epoch 7");
     assert_problem(get(d, "/v1/experiments/%s/histogram?epoch=1&split=test", encoder), 404,
                    "not-found", "test");
-    assert_problem(get(d, "/v1/experiments/%s/histogram?layer=hidden.1", encoder), 422,
+    assert_problem(get(d, "/v1/experiments/%s/histogram?layer=hidden.1", encoder), 404, "not-found",
+                   "hidden.1");
+    assert_problem(get(d, "/v1/experiments/%s/histogram?layer=output", encoder), 422,
                    "invalid-query", "hidden.0");
 }
 
