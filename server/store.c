@@ -918,9 +918,11 @@ int store_read_histogram(struct store *store, int64_t seq, int layer, int *epoch
         memcpy(split, found, sizeof found);
         *epoch = sqlite3_column_int(row, 5);
     } else if (step == SQLITE_DONE || step == SQLITE_ROW) {
-        rc = ovr_fail(err, OVR_NOT_FOUND, NULL,
-                      "there is no histogram of layer hidden.%d, epoch %d%s%s", layer, *epoch,
-                      *split ? " on split " : "", split);
+        char of_epoch[24] = "";
+        if (*epoch)
+            snprintf(of_epoch, sizeof of_epoch, ", epoch %d", *epoch);
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no histogram of layer hidden.%d%s%s%s",
+                      layer, of_epoch, *split ? " on split " : "", split);
     } else {
         rc = db_fail(c, err);
     }

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <sys/wait.h>
 
 enum { HIDDEN = 70, EPOCHS = 9, N_TEST = 300, CELLS = 12, CLASSES = 4 };
 
@@ -391,6 +392,49 @@ static void test_metrics_as_csv(void **state) {
     assert_string_equal(a->body, "epoch\r\n");
 }
 
+/* ---- ovrctl ---- */
+
+/* Everything that a command prints, in a buffer of its own. */
+static const char *ovrctl(const struct daemon *d, int expected, const char *arguments) {
+    static char output[8192];
+    const char *build = getenv("OVRD_TEST_BUILD");
+    FILE *pipe =
+        popen(text("%s/ovrctl --host %s %s 2>&1", build ? build : "build", d->url, arguments), "r");
+    assert_non_null(pipe);
+    size_t n = fread(output, 1, sizeof output - 1, pipe);
+    output[n] = '\0';
+    int status = pclose(pipe);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != expected)
+        fail_msg("ovrctl %s: status %d\n%s", arguments, status, output);
+    return output;
+}
+
+static void test_ovrctl(void **state) {
+    struct daemon *d = *state;
+    const json_t *best =
+        at(get(d, "/v1/experiments/%s/units?sort=-mean", sphere)->json, "/units/0");
+    const char *said = ovrctl(d, 0, text("units %s --sort=-mean --limit 1", sphere));
+    assert_non_null(strstr(said, "70 of 70 units of layer hidden.0, on the test split"));
+    assert_non_null(strstr(said, "firing_rate"));
+    assert_non_null(strstr(said, text("%.4g", number_at(best, "/mean"))));
+    assert_int_equal(atoi(strstr(said, "gini\n") + 5), number_at(best, "/unit"));
+    said = ovrctl(d, 0, text("units %s --dead", dead));
+    assert_non_null(strstr(
+        said,
+        text("%g of 70 units",
+             number_at(get(d, "/v1/experiments/%s/units?dead=true", dead)->json, "/matching"))));
+    const json_t *distance = compare(d, text("%s:1", sphere), dead);
+    said = ovrctl(d, 0, text("compare %s:1 %s", sphere, dead));
+    assert_non_null(strstr(said, text("%.4g", number_at(distance, "/ks"))));
+    assert_non_null(strstr(said, text("%.4g", number_at(distance, "/wasserstein"))));
+    assert_non_null(strstr(said, "a sphere  epoch 1  validation split"));
+    assert_non_null(strstr(ovrctl(d, 3, text("compare %s nobody", sphere)), "nobody"));
+    assert_non_null(strstr(ovrctl(d, 2, text("compare %s", sphere)), "usage"));
+    assert_non_null(strstr(ovrctl(d, 3, text("units %s --layer 4", sphere)), "hidden.4"));
+    said = ovrctl(d, 0, text("show %s", sphere));
+    assert_non_null(strstr(said, "over_units: hoyer"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_units_in_every_order),
@@ -403,6 +447,7 @@ int main(void) {
         cmocka_unit_test(test_a_histogram_has_all_definitions),
         cmocka_unit_test(test_distances),
         cmocka_unit_test(test_metrics_as_csv),
+        cmocka_unit_test(test_ovrctl),
     };
     return cmocka_run_group_tests_name("api/measures", tests, set_up, tear_down);
 }
