@@ -201,7 +201,7 @@ static void read_rows(const struct member_sums *sums, struct measures *out) {
     out->active_units.min = sums->active_min;
     out->active_units.max = sums->active_max;
     out->active_units.mean = (double)sums->active / n;
-    /* Counts are exact, so this is no difference of two roundings unless it is a tiny one. */
+    /* Of exact counts; where all are alike, rounding could leave less than 0. */
     double spread =
         (double)sums->active_squares / n - out->active_units.mean * out->active_units.mean;
     out->active_units.sd = sqrt(fmax(spread, 0));

@@ -4,12 +4,14 @@
  * A unit's figures are of its column of H (one value a sample, v below), of its bias and its
  * weights:
  *
- *   firing_rate       share of samples with v ≠ 0 · mean: of |v| · maximum: of |v|
- *   bias, weight_norm b_k and ‖w_k‖; NaN where the model has none
- *   classes           exp(−Σ_c p_c ln p_c), the effective number of classes it answers to: p_c ∝
- * the mean of |v| over the samples of class c strongest_class   the largest of those means, the
- * lowest class where two are alike cells             the same as `classes` over the cells of the
- * sphere hoyer, treves_rolls, gini   of v, m = samples (core/sparsity.h)
+ *   firing_rate          share of samples with v ≠ 0
+ *   mean, maximum        of |v|
+ *   bias, weight_norm    b_k and ‖w_k‖; NaN where the model has none
+ *   classes              exp(−Σ_c p_c ln p_c), the effective number of classes it answers to, with
+ *                        p_c in proportion to the mean of |v| over the samples of class c
+ *   strongest_class      the one with the largest such mean, the lowest where two are alike
+ *   cells                like `classes`, over the cells of the sphere
+ *   hoyer, treves_rolls, gini    of v, m = samples (core/sparsity.h)
  *
  * A dead unit (maximum = 0) has NaN for classes, strongest_class, cells and the last three.
  *
