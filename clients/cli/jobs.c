@@ -303,9 +303,15 @@ static int print_metrics(struct cli *cli, const json_t *series) {
 }
 
 int command_metrics(struct cli *cli) {
+    const char *format = cli->options.format;
     struct buf path = {0};
     json_t *answer;
+    if (format && strcmp(format, "csv"))
+        return complain(EXIT_USAGE, "--format of metrics is csv, got %s", format);
     buf_path(&path, "/v1/experiments/{}/metrics", cli->args[0]);
+    buf_query(&path, "format", format);
+    if (format)
+        return api_stream(cli, &path, stdout);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)
         code = print_metrics(cli, value_at(answer, "series"));

@@ -84,7 +84,7 @@ static const struct option_row {
     {OPTION_FORMAT, "--format", NULL, "FORMAT", offsetof(struct options, format), is_not_empty,
      "a format",
      "of a tensor: json or npy (default: npy where FILE ends in .npy, else json);\n"
-     "of an upload: cifar10 (the default)"},
+     "of an upload: cifar10 (the default); of metrics: csv, with every figure"},
     {OPTION_ROWS, "--rows", NULL, "A:B", offsetof(struct options, rows), is_row_range,
      "two numbers like 0:64", "rows A to B-1 of the tensor only"},
     {OPTION_OUTPUT, "--output", "-o", "FILE", offsetof(struct options, output), is_not_empty,
@@ -110,7 +110,7 @@ static const struct command {
      OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_LIMIT, command_list},
     {"show", "ID", "one experiment", 1, 1, 0, command_show},
     {"watch", "ID", "its progress, live, until it ends", 1, 1, 0, command_watch},
-    {"metrics", "ID", "its figures, epoch by epoch", 1, 1, 0, command_metrics},
+    {"metrics", "ID", "its figures, epoch by epoch", 1, 1, OPTION_FORMAT, command_metrics},
     {"histogram", "ID", "its activations as a histogram", 1, 1, OPTION_EPOCH | OPTION_LAYER,
      command_histogram},
     {"compare", "A B",

@@ -431,6 +431,13 @@ static void test_ovrctl(void **state) {
     assert_non_null(strstr(ovrctl(d, 3, text("compare %s nobody", sphere)), "nobody"));
     assert_non_null(strstr(ovrctl(d, 2, text("compare %s", sphere)), "usage"));
     assert_non_null(strstr(ovrctl(d, 3, text("units %s --layer 4", sphere)), "hidden.4"));
+    said = ovrctl(d, 0, text("metrics %s --format csv", sphere));
+    assert_int_equal(strncmp(said, "epoch,train.loss,", 17), 0);
+    assert_string_equal(said, get(d, "/v1/experiments/%s/metrics?format=csv", sphere)->body);
+    assert_non_null(strstr(ovrctl(d, 2, text("metrics %s --format xml", sphere)), "csv"));
+    said = ovrctl(d, 0, text("weights %s hidden.0.bias --rows 0:2", sphere));
+    assert_non_null(strstr(said, "\"data\":["));
+    assert_int_equal(said[strlen(said) - 1], '\n');
     said = ovrctl(d, 0, text("show %s", sphere));
     assert_non_null(strstr(said, "over_units: hoyer"));
 }
