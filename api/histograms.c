@@ -7,7 +7,7 @@
 /* A histogram and where it is from. */
 struct source {
     struct experiment experiment; /* to be released */
-    int layer, epoch;             /* epoch 0: the result's */
+    int layer, epoch;             /* layer −1: the last one; epoch 0: the result's */
     char split[16];
     struct histogram histogram;
 };
@@ -43,10 +43,10 @@ static struct reply *find_source(const struct api *api, const char *id, struct s
         return problem_from(&err);
     const struct experiment *e = &s->experiment;
     if (!best_epoch_of(api, s, &err) &&
-        !store_read_histogram(api->store, e->seq, s->layer, &s->epoch, s->split, &s->histogram,
+        !store_read_histogram(api->store, e->seq, &s->layer, &s->epoch, s->split, &s->histogram,
                               &err))
         return NULL;
-    if (err.code == OVR_NOT_FOUND && any && s->layer == 0)
+    if (err.code == OVR_NOT_FOUND && any && s->layer < 0)
         return problem(404, "not-found",
                        "experiment %s is %s and has no histogram yet; the first comes with its "
                        "first epoch",
@@ -88,25 +88,42 @@ static void merge_bins(const struct bins *from, size_t by, struct bins *to) {
     to->edges[to->n] = from->edges[from->n];
 }
 
-/* A figure "sparsity.…" goes into `context` under the rest of its name. */
+/* Where figures go, and which. */
+struct picked {
+    json_t *object;
+    char prefix[24];
+};
+
+/* A figure "sparsity.…" goes into the object under the rest of its name. */
 static int put_sparsity(void *context, int epoch, const struct figure *figure) {
+    const struct picked *picked = context;
     struct figure inner = *figure;
+    size_t n = strlen(picked->prefix);
     (void)epoch;
-    if (strncmp(figure->name, "sparsity.", 9))
+    if (strncmp(figure->name, picked->prefix, n))
         return 0;
-    inner.name += 9;
-    return json_put_figure(context, &inner);
+    inner.name += n;
+    return json_put_figure(picked->object, &inner);
 }
 
-/* What was measured beside the histogram of the first layer; of others the counts say two. */
+/* The last layer is the code, whose figures are "sparsity.…"; those of the layers below are
+ * "layers.0.…" and so on. Of an older experiment the counts say two. */
 static json_t *json_sparsity(const struct api *api, const struct source *s, struct ovr_err *err) {
     const struct histogram *h = &s->histogram;
     double total = (double)h->total;
     json_t *object = json_pack("{s:f, s:f}", "near_zero", (double)histogram_near_zero(h) / total,
                                "zero", (double)h->zero_count / total);
-    if (object && s->layer == 0 &&
-        store_read_figures(api->store, s->experiment.seq, s->epoch, s->epoch, put_sparsity, object,
-                           err)) {
+    struct picked below = {.object = object}, code = {object, "sparsity."};
+    snprintf(below.prefix, sizeof below.prefix, "layers.%d.", s->layer);
+    if (!object)
+        return NULL;
+    size_t known = json_object_size(object);
+    int rc = store_read_figures(api->store, s->experiment.seq, s->epoch, s->epoch, put_sparsity,
+                                &below, err);
+    if (!rc && json_object_size(object) == known)
+        rc = store_read_figures(api->store, s->experiment.seq, s->epoch, s->epoch, put_sparsity,
+                                &code, err);
+    if (rc) {
         json_decref(object);
         return NULL;
     }
@@ -155,7 +172,7 @@ static struct reply *read_histogram_query(const struct request *request, struct 
 
 struct reply *handle_histogram(struct request *request) {
     struct api *api = request->context;
-    struct source source = {0};
+    struct source source = {.layer = -1};
     struct ovr_err err = {0};
     int64_t bins = HISTOGRAM_BINS;
     struct reply *reply = read_histogram_query(request, &source, &bins);
@@ -180,6 +197,7 @@ struct collection {
     struct collected *list;
     size_t n, room;
     char split[16];
+    int layer; /* as asked for, then as found */
 };
 
 enum { SERIES_READ = 5000, SERIES_POINTS = 500 };
@@ -195,6 +213,7 @@ static int collect(void *context, const struct epoch_histogram *eh) {
         c->room = room;
     }
     snprintf(c->split, sizeof c->split, "%s", eh->split);
+    c->layer = eh->layer;
     c->list[c->n++] = (struct collected){eh->epoch, *eh->histogram};
     return 0;
 }
@@ -210,8 +229,7 @@ static json_t *json_point(const struct collected *at) {
 }
 
 /* All points have the same edges; the last one covers all maxima. */
-static json_t *json_series(const struct experiment *e, int layer, const struct collection *c,
-                           size_t points) {
+static json_t *json_series(const struct experiment *e, const struct collection *c, size_t points) {
     json_t *series = json_array(), *edges = json_array();
     double top = 2 * histogram_edges[HISTOGRAM_BINS - 1];
     points = c->n < points ? c->n : points;
@@ -224,37 +242,37 @@ static json_t *json_series(const struct experiment *e, int layer, const struct c
     for (size_t bin = 0; bin < HISTOGRAM_BINS; bin++)
         json_array_append_new(edges, json_real(histogram_edges[bin]));
     json_array_append_new(edges, json_real(top));
-    return json_pack("{s:s, s:o, s:s?, s:o, s:o}", "experiment", e->id, "layer", json_layer(layer),
-                     "split", c->n ? c->split : NULL, "edges", edges, "series", series);
+    return json_pack("{s:s, s:o, s:s?, s:o, s:o}", "experiment", e->id, "layer",
+                     c->layer < 0 ? json_null() : json_layer(c->layer), "split",
+                     c->n ? c->split : NULL, "edges", edges, "series", series);
 }
 
 struct reply *handle_histograms(struct request *request) {
     struct api *api = request->context;
     struct experiment e;
     struct ovr_err err = {0};
-    struct collection c = {0};
+    struct collection c = {.layer = -1};
     int64_t from = 1, points = 100;
-    int layer = 0;
     struct reply *reply = query_int(request, "from_epoch", 1, 1000000, &from);
     if (!reply)
         reply = query_int(request, "max_points", 1, SERIES_POINTS, &points);
     if (!reply)
-        reply = query_layer(request, &layer);
+        reply = query_layer(request, &c.layer);
     if (reply)
         return reply;
     if (store_get_experiment(api->store, request->segments[0], &e, &err))
         return problem_from(&err);
-    if (store_read_histograms(api->store, e.seq, layer, (int)from, SERIES_READ, collect, &c,
+    if (store_read_histograms(api->store, e.seq, c.layer, (int)from, SERIES_READ, collect, &c,
                               &err)) {
         reply = problem_from(&err);
     } else {
-        reply = reply_json(200, json_series(&e, layer, &c, (size_t)points));
+        reply = reply_json(200, json_series(&e, &c, (size_t)points));
         reply = reply_etag(reply, "%lld", (long long)e.revision);
         if (c.n == SERIES_READ)
             reply = reply_header(reply, "Link",
                                  "</v1/experiments/%s/"
                                  "histograms?from_epoch=%d&layer=%d&max_points=%d>; rel=\"next\"",
-                                 e.id, c.list[c.n - 1].epoch + 1, layer, (int)points);
+                                 e.id, c.list[c.n - 1].epoch + 1, c.layer, (int)points);
     }
     free(c.list);
     experiment_release(&e);
@@ -295,7 +313,7 @@ static json_t *json_side(const struct source *s) {
 
 struct reply *handle_compare(struct request *request) {
     struct api *api = request->context;
-    struct source a = {0}, b = {0};
+    struct source a = {.layer = -1}, b = {0};
     char id_a[ID_SIZE], id_b[ID_SIZE];
     struct reply *reply = query_layer(request, &a.layer);
     b.layer = a.layer;

@@ -28,7 +28,7 @@ static void close_table(struct opened *o) {
 static struct reply *no_table(const struct experiment *e, int layer) {
     if (e->state == STATE_SUCCEEDED)
         return problem(404, "not-found", "experiment %s has no table of units of layer hidden.%d",
-                       e->id, layer);
+                       e->id, layer < 0 ? 0 : layer);
     return problem(404, "not-found", "experiment %s is %s and has no table of units%s", e->id,
                    state_names[e->state],
                    e->state == STATE_QUEUED || e->state == STATE_RUNNING
@@ -47,7 +47,7 @@ static int map_part(const struct api *api, const struct opened *o, const char *p
 static struct reply *open_table(const struct request *request, int with_cells, struct opened *o) {
     struct api *api = request->context;
     struct ovr_err err = {0};
-    int layer = 0;
+    int layer = -1;
     struct reply *reply = query_layer(request, &layer);
     if (reply)
         return reply;

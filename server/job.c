@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_FIGURES = 80 };
+enum { MAX_FIGURES = 192 };
 
 /* Figures on their way to the store. Names and texts are literals or outlive the list. */
 struct figures {
@@ -43,24 +43,46 @@ static void add_text(struct figures *figures, const char *name, const char *text
 
 /* Names of the terms of J under one heading. */
 struct term_names {
-    const char *loss, *ovr, *activity, *cross_entropy, *accuracy;
+    const char *loss, *accuracy, *term[N_TERMS];
 };
 
+#define TERMS(heading)                                                                             \
+    {                                                                                              \
+        [TERM_OVR] = heading ".ovr", [TERM_ACTIVITY] = heading ".activity",                        \
+        [TERM_CROSS_ENTROPY] = heading ".cross_entropy",                                           \
+        [TERM_RECONSTRUCTION] = heading ".reconstruction", [TERM_L1] = heading ".l1",              \
+        [TERM_KL] = heading ".kl", [TERM_CONTRACTIVE] = heading ".contractive",                    \
+        [TERM_L2] = heading ".l2", [TERM_DISTORTION] = heading ".distortion"                       \
+    }
 #define TERM_NAMES(split)                                                                          \
-    { split ".loss", split ".ovr", split ".activity", split ".cross_entropy", split ".accuracy" }
+    { split ".loss", split ".accuracy", TERMS(split) }
 static const struct term_names train_names = TERM_NAMES("train");
 static const struct term_names validation_names = TERM_NAMES("validation");
 static const struct term_names test_names = TERM_NAMES("test");
+static const char *const gradient_names[N_TERMS] = TERMS("gradient");
 
 static void add_terms(struct figures *figures, const struct term_names *names,
                       const struct terms *terms, const struct train_config *config) {
-    add_real(figures, names->loss, terms->loss);
-    add_real(figures, names->ovr, terms->ovr);
-    add_real(figures, names->activity, terms->activity);
-    if (config->kind != MODEL_MLP)
-        return;
-    add_real(figures, names->cross_entropy, terms->cross_entropy);
-    add_real(figures, names->accuracy, (double)terms->correct / terms->samples);
+    unsigned reported = train_terms(config);
+    if (reported)
+        add_real(figures, names->loss, terms->loss);
+    for (int t = 0; t < N_TERMS; t++)
+        if (reported >> t & 1)
+            add_real(figures, names->term[t], terms->value[t]);
+    if (config->kind == MODEL_MLP)
+        add_real(figures, names->accuracy, (double)terms->correct / terms->samples);
+}
+
+/* Each term's share of the gradient, by norms, and where OVR's points. */
+static void add_gradients(struct figures *figures, const struct gradients *gradients) {
+    double sum = 0;
+    for (int t = 0; t < N_TERMS; t++)
+        sum += gradients->norm[t];
+    for (int t = 0; t < N_TERMS && sum > 0; t++)
+        if (gradients->norm[t] != 0)
+            add_real(figures, gradient_names[t], gradients->norm[t] / sum);
+    if (!isnan(gradients->direction))
+        add_real(figures, "direction.cosine", gradients->direction);
 }
 
 static void add_bias(struct figures *figures, const struct bias_measures *bias) {
@@ -87,6 +109,43 @@ static void add_measures(struct figures *figures, const struct measures *m) {
     add_count(figures, "sparsity.active_units.min", m->active_units.min);
     add_count(figures, "sparsity.active_units.max", m->active_units.max);
     add_bias(figures, &m->bias);
+}
+
+/* Of the layers below the code, the names of their figures. */
+#define BELOW(l)                                                                                   \
+    {                                                                                              \
+        "layers." #l ".near_zero", "layers." #l ".zero", "layers." #l ".overlap",                  \
+            "layers." #l ".dead_units", "layers." #l ".zero_codes", "layers." #l ".hoyer",         \
+            "layers." #l ".treves_rolls", "layers." #l ".gini"                                     \
+    }
+static const struct below_names {
+    const char *near_zero, *zero, *overlap, *dead_units, *zero_codes, *hoyer, *treves_rolls, *gini;
+} below_names[LAYERS_MAX - 1] = {BELOW(0), BELOW(1), BELOW(2), BELOW(3),
+                                 BELOW(4), BELOW(5), BELOW(6)};
+
+static void add_below(struct figures *figures, const struct measures *below, size_t n) {
+    for (size_t l = 0; l < n; l++) {
+        const struct below_names *names = &below_names[l];
+        add_real(figures, names->near_zero, below[l].near_zero);
+        add_real(figures, names->zero, below[l].zero);
+        add_real(figures, names->overlap, below[l].overlap);
+        add_count(figures, names->dead_units, below[l].dead_units);
+        add_count(figures, names->zero_codes, below[l].zero_codes);
+        add_real(figures, names->hoyer, below[l].over_samples.hoyer);
+        add_real(figures, names->treves_rolls, below[l].over_samples.treves_rolls);
+        add_real(figures, names->gini, below[l].over_samples.gini);
+    }
+}
+
+/* The histograms of all layers; returns how many. */
+static size_t list_histograms(struct epoch_histogram list[LAYERS_MAX], const struct net *net,
+                              int epoch, const char *split, const struct measures *code,
+                              const struct measures *below) {
+    size_t n = net->config.n_layers;
+    for (size_t l = 0; l < n; l++)
+        list[l] = (struct epoch_histogram){
+            epoch, split, l + 1 < n ? &below[l].histogram : &code->histogram, (int)l};
+    return n;
 }
 
 /* What only the table of units has. */
@@ -116,13 +175,16 @@ static int save_epoch(void *context, const struct epoch_report *report, struct o
     add_terms(&figures, &train_names, &report->train, config);
     add_terms(&figures, clean ? &validation_names : &test_names, &report->watched, config);
     add_measures(&figures, &report->measures);
+    add_gradients(&figures, &report->gradients);
     add_real(&figures, "learning_rate", report->learning_rate);
     add_real(&figures, "seconds", report->seconds);
     add_text(&figures, "digest", digest);
-    struct epoch_histogram histogram = {report->epoch, clean ? "validation" : "test",
-                                        &report->measures.histogram, 0};
+    add_below(&figures, report->below, report->net->config.n_layers - 1);
+    struct epoch_histogram histograms[LAYERS_MAX];
+    size_t n = list_histograms(histograms, report->net, report->epoch,
+                               clean ? "validation" : "test", &report->measures, report->below);
     return store_add_epoch(running->workplace->store, running->job->experiment.seq, report->epoch,
-                           figures.list, figures.n, &histogram, 1, err);
+                           figures.list, figures.n, histograms, n, err);
 }
 
 static void add_result(struct figures *figures, const struct running *running,
@@ -135,7 +197,8 @@ static void add_result(struct figures *figures, const struct running *running,
         add_real(figures, "accuracy_last", r->accuracy_last);
     add_text(figures, "protocol", config->data.protocol == PROTOCOL_CLEAN ? "clean" : "published");
     add_measures(figures, &r->measures);
-    add_unit_means(figures, &r->units);
+    add_unit_means(figures, &r->units[r->net.config.n_layers - 1]);
+    add_below(figures, r->below, r->net.config.n_layers - 1);
     add_count(figures, "best_epoch", (uint64_t)r->best_epoch);
     add_count(figures, "epochs", (uint64_t)r->epochs);
     add_terms(figures, &test_names, &r->terms, config);
@@ -146,8 +209,9 @@ static void add_result(struct figures *figures, const struct running *running,
                  config->data.protocol == PROTOCOL_CLEAN ? r->probe.accuracy_test
                                                          : r->probe.accuracy_best);
     }
-    add_real(figures, "lambda_per_pair",
-             config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
+    if (train_terms(config) >> TERM_OVR & 1)
+        add_real(figures, "lambda_per_pair",
+                 config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
     add_real(figures, "seconds", (double)(now_ms() - running->job->started_ms) / 1000);
 }
 
@@ -159,7 +223,7 @@ struct provenance {
 static void add_provenance(struct figures *figures, struct provenance *texts,
                            const struct running *running, const struct train_result *r) {
     const struct job *job = running->job;
-    size_t n_params = r->n_units * (r->n_inputs + 1 + r->width) + r->width;
+    size_t n_params = r->net.n_params;
     digest_of(job->experiment.spec, strlen(job->experiment.spec), texts->spec);
     digest_of(r->best, n_params * sizeof(real), texts->best);
     digest_of(r->last, n_params * sizeof(real), texts->last);
@@ -187,19 +251,22 @@ static int save_result(const struct running *running, const struct train_result 
     struct tensor tensors[MAX_TENSORS];
     struct figures figures = {.n = 0}, facts = {.n = 0};
     struct provenance texts;
-    struct epoch_histogram histogram = {0, "test", &result->measures.histogram, 0};
-    const struct units *units = &result->units;
-    struct unit_table unit_table = {.split = "test",
-                                    .units = units->n_units,
-                                    .classes = units->n_classes,
-                                    .cells = units->n_cells};
+    struct epoch_histogram histograms[LAYERS_MAX];
+    struct unit_table unit_tables[LAYERS_MAX];
+    size_t n_layers = result->net.config.n_layers;
+    list_histograms(histograms, &result->net, 0, "test", &result->measures, result->below);
+    for (size_t l = 0; l < n_layers; l++) {
+        const struct units *units = &result->units[l];
+        unit_tables[l] =
+            (struct unit_table){(int)l, "test", units->n_units, units->n_classes, units->n_cells};
+    }
     struct outcome outcome = {
         .state = STATE_SUCCEEDED,
         .tensors = tensors,
-        .histograms = &histogram,
-        .n_histograms = 1,
-        .unit_tables = &unit_table,
-        .n_unit_tables = 1,
+        .histograms = histograms,
+        .n_histograms = n_layers,
+        .unit_tables = unit_tables,
+        .n_unit_tables = n_layers,
     };
     int rc = weights_save(workplace->data_dir, job->experiment.id, job->spec.train.kind, result,
                           tensors, &outcome.n_tensors, err);
@@ -217,21 +284,45 @@ static int save_result(const struct running *running, const struct train_result 
     return rc;
 }
 
+/* The weights that the spec wants to start from. */
+static int load_initial(const struct workplace *workplace, const struct spec *spec,
+                        struct weights *weights, struct ovr_err *err) {
+    const char *epoch = spec->init_last ? "last" : "best";
+    struct experiment from = {0};
+    struct tensor *tensors = NULL;
+    size_t n = 0;
+    int rc = store_get_experiment(workplace->store, spec->init_experiment, &from, err);
+    if (!rc)
+        rc = store_read_tensors(workplace->store, from.seq, epoch, &tensors, &n, err);
+    if (!rc)
+        rc = weights_load(workplace->data_dir, from.id, tensors, n, epoch, weights, err);
+    free(tensors);
+    experiment_release(&from);
+    return rc;
+}
+
 /* The team's size is settled only here, so that a job that was refused memory for threads fails as
  * itself. */
 static int train(struct running *running, struct ovr_err *err) {
     struct job *job = running->job;
     const struct workplace *workplace = running->workplace;
     struct team *team = NULL;
+    struct weights weights = {0};
     struct train_hooks hooks = {
         .context = running, .stop = &job->stop, .progress = &job->progress, .epoch = save_epoch};
     job->progress.epochs = job->spec.train.epochs;
     int rc = team_new(&team, job->threads, err);
     if (!rc)
         rc = cache_get(workplace->cache, &job->spec, team, &job->stop, &job->data, err);
+    if (!rc && *job->spec.init_experiment) {
+        rc = load_initial(workplace, &job->spec, &weights, err);
+        job->spec.train.initial = &weights.initial;
+    }
     if (!rc)
         rc = train_run(&job->spec.train, job->data, team, workplace->kernels, &hooks, &job->result,
                        err);
+    job->spec.train.initial = NULL;
+    weights_release(&weights);
     team_free(team);
     return rc;
 }
@@ -345,7 +436,9 @@ double job_flops_per_step(const struct workplace *workplace, const struct spec *
         .n_train = n, .n_values = (size_t)train.width, .n_classes = (size_t)train.classes};
     struct train_estimate estimate = train_estimate(&spec->train, &data, 1);
     double products = estimate.flops_per_epoch / (double)n;
-    double passes = FLOPS_PER_ACTIVATION * (double)spec->train.hidden;
+    double passes = 0;
+    for (size_t l = 0; l < spec->train.n_hidden; l++)
+        passes += FLOPS_PER_ACTIVATION * (double)spec->train.hidden[l];
     return (products + passes) * (double)min_size(spec->train.batch_size, n);
 }
 

@@ -24,6 +24,11 @@ const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "fa
     "'queued' AND (q.priority > e.priority OR (q.priority = e.priority AND q.seq <= e.seq))) END"
 #define SPLIT_COLUMNS "dataset, split, sha256, format, bytes, samples, width, classes, created_at"
 
+/* A layer's number: that of the last one where it is negative. */
+#define LAYER(number, table)                                                                       \
+    "CASE WHEN " number " < 0 THEN (SELECT max(layer) FROM " table                                 \
+    " WHERE experiment = ?1) ELSE " number " END"
+
 enum sql {
     BEGIN,
     COMMIT,
@@ -115,14 +120,17 @@ static const char *const sql[N_SQL] = {
     [READ_FIGURES] = "SELECT epoch, name, value FROM figure WHERE experiment = ?1 AND epoch "
                      "BETWEEN ?2 AND ?3 ORDER BY epoch, position",
     [READ_HISTOGRAM] =
-        "SELECT split, zero_count, total, maximum, counts, epoch FROM histogram WHERE "
-        "experiment = ?1 AND (?2 = 0 OR epoch = ?2) AND (?3 = '' OR split = ?3) AND layer = ?4 "
-        "ORDER BY epoch = 0 DESC, epoch DESC, split LIMIT 1",
+        "SELECT split, zero_count, total, maximum, counts, epoch, layer FROM histogram WHERE "
+        "experiment = ?1 AND (?2 = 0 OR epoch = ?2) AND (?3 = '' OR split = ?3) AND layer = " LAYER(
+            "?4", "histogram") " "
+                               "ORDER BY epoch = 0 DESC, epoch DESC, split LIMIT 1",
     [READ_HISTOGRAMS] =
-        "SELECT split, zero_count, total, maximum, counts, epoch FROM histogram WHERE "
-        "experiment = ?1 AND layer = ?2 AND epoch >= ?3 ORDER BY epoch, split LIMIT ?4",
-    [READ_UNIT_TABLE] = "SELECT split, units, classes, cells FROM unit_table WHERE experiment = ?1 "
-                        "AND layer = ?2",
+        "SELECT split, zero_count, total, maximum, counts, epoch, layer FROM histogram WHERE "
+        "experiment = ?1 AND layer = " LAYER(
+            "?2", "histogram") " AND epoch >= ?3 ORDER BY epoch, split LIMIT ?4",
+    [READ_UNIT_TABLE] =
+        "SELECT split, units, classes, cells, layer FROM unit_table WHERE experiment = "
+        "?1 AND layer = " LAYER("?2", "unit_table"),
     [READ_TENSORS] = "SELECT name, dtype, dimensions, rows, columns FROM tensor WHERE experiment = "
                      "?1 AND epoch = ?2 ORDER BY position",
     [HAVE_SPLIT] = "SELECT 1 FROM dataset_split WHERE dataset = ?1 AND split = ?2 AND sha256 = ?3 "
@@ -906,23 +914,26 @@ static int read_histogram(sqlite3_stmt *row, struct histogram *h) {
     return 0;
 }
 
-int store_read_histogram(struct store *store, int64_t seq, int layer, int *epoch, char split[16],
+int store_read_histogram(struct store *store, int64_t seq, int *layer, int *epoch, char split[16],
                          struct histogram *h, struct ovr_err *err) {
     struct connection *c = take_reader(store);
     sqlite3_stmt *row =
-        bind(c, READ_HISTOGRAM, "iisi", seq, (int64_t)*epoch, split, (int64_t)layer);
+        bind(c, READ_HISTOGRAM, "iisi", seq, (int64_t)*epoch, split, (int64_t)*layer);
     int rc = 0, step = sqlite3_step(row);
     if (step == SQLITE_ROW && read_histogram(row, h) == 0) {
         char found[16];
         copy_column(row, 0, found, sizeof found);
         memcpy(split, found, sizeof found);
         *epoch = sqlite3_column_int(row, 5);
+        *layer = sqlite3_column_int(row, 6);
     } else if (step == SQLITE_DONE || step == SQLITE_ROW) {
-        char of_epoch[24] = "";
+        char of_layer[40] = "", of_epoch[40] = "";
+        if (*layer >= 0)
+            snprintf(of_layer, sizeof of_layer, " of layer hidden.%d", *layer);
         if (*epoch)
-            snprintf(of_epoch, sizeof of_epoch, ", epoch %d", *epoch);
-        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no histogram of layer hidden.%d%s%s%s",
-                      layer, of_epoch, *split ? " on split " : "", split);
+            snprintf(of_epoch, sizeof of_epoch, " of epoch %d", *epoch);
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no histogram%s%s%s%s", of_layer, of_epoch,
+                      *split ? " on split " : "", split);
     } else {
         rc = db_fail(c, err);
     }
@@ -942,7 +953,8 @@ int store_read_histograms(struct store *store, int64_t seq, int layer, int from,
         struct histogram histogram;
         char split[16];
         copy_column(statement, 0, split, sizeof split);
-        struct epoch_histogram one = {sqlite3_column_int(statement, 5), split, &histogram, layer};
+        struct epoch_histogram one = {sqlite3_column_int(statement, 5), split, &histogram,
+                                      sqlite3_column_int(statement, 6)};
         if (read_histogram(statement, &histogram) == 0)
             rc = row(context, &one);
     }
@@ -959,7 +971,7 @@ int store_read_unit_table(struct store *store, int64_t seq, int layer, struct un
     sqlite3_stmt *row = bind(c, READ_UNIT_TABLE, "ii", seq, (int64_t)layer);
     int rc = 0, step = sqlite3_step(row);
     if (step == SQLITE_ROW) {
-        *table = (struct unit_table){.layer = layer,
+        *table = (struct unit_table){.layer = sqlite3_column_int(row, 4),
                                      .units = (size_t)sqlite3_column_int64(row, 1),
                                      .classes = (size_t)sqlite3_column_int64(row, 2),
                                      .cells = (size_t)sqlite3_column_int64(row, 3)};

@@ -166,18 +166,19 @@ int store_read_figures(struct store *store, int64_t seq, int from, int to,
                        int (*row)(void *context, int epoch, const struct figure *figure),
                        void *context, struct ovr_err *err);
 
-/* *epoch 0: that of the result, or of the newest epoch while there is no result. *split "": any.
- * Both are filled with what was found. */
-int store_read_histogram(struct store *store, int64_t seq, int layer, int *epoch, char split[16],
+/* *layer −1: the last layer, the code. *epoch 0: that of the result, or of the newest epoch while
+ * there is no result. *split "": any. All are filled with what was found. */
+int store_read_histogram(struct store *store, int64_t seq, int *layer, int *epoch, char split[16],
                          struct histogram *histogram, struct ovr_err *err);
 
-/* Calls row() for the histograms of epochs from `from` on, at most `limit`, in order; the result's
- * is none of them. row() copies what it keeps and returns 0 or a negative code. */
+/* Calls row() for the histograms of epochs from `from` on, at most `limit`, in order (layer −1: of
+ * the last layer); the result's is none of them. row() copies what it keeps and returns 0 or a
+ * negative code. */
 int store_read_histograms(struct store *store, int64_t seq, int layer, int from, int limit,
                           int (*row)(void *context, const struct epoch_histogram *histogram),
                           void *context, struct ovr_err *err);
 
-/* OVR_NOT_FOUND: the experiment has no such table. */
+/* layer −1: of the last layer. OVR_NOT_FOUND: the experiment has no such table. */
 int store_read_unit_table(struct store *store, int64_t seq, int layer, struct unit_table *table,
                           struct ovr_err *err);
 

@@ -95,7 +95,7 @@ static const struct option_row {
     {OPTION_DEAD, "--dead", NULL, NULL, offsetof(struct options, dead), NULL, NULL,
      "only units that answer to no sample"},
     {OPTION_LAYER, "--layer", NULL, "N", offsetof(struct options, layer), is_number, "a number",
-     "of this hidden layer (default: 0, the first)"},
+     "of this hidden layer, from 0 on (default: the last)"},
 };
 
 static const struct command {

@@ -550,7 +550,7 @@ static void a_thousand_epochs_write_themselves(void **state) {
     int64_t seq = start_one(store, id);
     for (int i = 1; i <= 1000; i++)
         add_epoch(store, seq, i, "test");
-    assert_int_equal(store_read_histogram(store, seq, 0, &epoch, any, &h, NULL), 0);
+    assert_int_equal(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, NULL), 0);
     assert_in_range(epoch, 800, 1000);
 }
 
@@ -592,7 +592,7 @@ static void assert_histogram(struct store *store, int64_t seq, int epoch, const 
     char text[16];
     snprintf(text, sizeof text, "%s", split);
     memset(&h, 0xff, sizeof h);
-    assert_ok(store_read_histogram(store, seq, 0, &epoch, text, &h, &err), &err);
+    assert_ok(store_read_histogram(store, seq, &(int){0}, &epoch, text, &h, &err), &err);
     assert_int_equal(epoch, found_epoch);
     assert_string_equal(text, found_split);
     assert_memory_equal(&h, &expected, sizeof h);
@@ -605,8 +605,8 @@ static void choosing_a_histogram(void **state) {
     int epoch = 0;
     struct histogram h;
     struct ovr_err err = {0};
-    assert_failed(store_read_histogram(store, seq, 0, &epoch, any, &h, &err), OVR_NOT_FOUND, &err,
-                  "there is no histogram");
+    assert_failed(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, &err), OVR_NOT_FOUND,
+                  &err, "there is no histogram");
     for (int i = 1; i <= 3; i++)
         add_epoch(store, seq, i, "validation");
     write_epochs(store);
@@ -622,11 +622,12 @@ static void choosing_a_histogram(void **state) {
     assert_histogram(store, seq, 0, "validation", 3, "validation", 3);
     assert_histogram(store, seq, 3, "", 3, "validation", 3);
     epoch = 4;
-    assert_int_equal(store_read_histogram(store, seq, 0, &epoch, any, &h, NULL), OVR_NOT_FOUND);
+    assert_int_equal(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, NULL),
+                     OVR_NOT_FOUND);
     epoch = 1;
     err = (struct ovr_err){0};
-    assert_failed(store_read_histogram(store, seq, 0, &epoch, train, &h, &err), OVR_NOT_FOUND, &err,
-                  "epoch 1 on split train");
+    assert_failed(store_read_histogram(store, seq, &(int){0}, &epoch, train, &h, &err),
+                  OVR_NOT_FOUND, &err, "of epoch 1 on split train");
 }
 
 static int count_and_check(void *context, const struct epoch_histogram *eh) {
@@ -676,7 +677,7 @@ static void series_of_several_layers(void **state) {
         assert_int_equal(epoch, 4);
         epoch = 0;
         *any = '\0';
-        assert_ok(store_read_histogram(store, seq, layer, &epoch, any, &h, &err), &err);
+        assert_ok(store_read_histogram(store, seq, &(int){layer}, &epoch, any, &h, &err), &err);
         assert_memory_equal(&h, &last[layer], sizeof h);
         struct unit_table table;
         assert_ok(store_read_unit_table(store, seq, layer, &table, &err), &err);
@@ -685,11 +686,18 @@ static void series_of_several_layers(void **state) {
         assert_true(table.units == tables[layer].units && table.classes == 10 &&
                     table.cells == tables[layer].cells);
     }
-    int epoch = 0;
+    int epoch = 0, last_layer = -1;
     struct unit_table table;
+    *any = '\0';
+    assert_ok(store_read_histogram(store, seq, &last_layer, &epoch, any, &h, &err), &err);
+    assert_int_equal(last_layer, 1);
+    assert_memory_equal(&h, &last[1], sizeof h);
+    assert_ok(store_read_unit_table(store, seq, -1, &table, &err), &err);
+    assert_int_equal(table.layer, 1);
     assert_int_equal(store_read_histograms(store, seq, 0, 1, 9, refuse, NULL, NULL), OVR_NOMEM);
     assert_ok(store_read_histograms(store, seq, 2, 1, 9, refuse, NULL, &err), &err); /* none */
-    assert_int_equal(store_read_histogram(store, seq, 2, &epoch, any, &h, NULL), OVR_NOT_FOUND);
+    assert_int_equal(store_read_histogram(store, seq, &(int){2}, &epoch, any, &h, NULL),
+                     OVR_NOT_FOUND);
     assert_failed(store_read_unit_table(store, seq, 2, &table, &err), OVR_NOT_FOUND, &err,
                   "hidden.2");
 }
@@ -781,7 +789,8 @@ static void requeueing_starts_anew(void **state) {
     assert_int_equal(e.position, 1);
     experiment_release(&e);
     assert_int_equal(figures_of(store, seq, -1, 99).n, 0);
-    assert_int_equal(store_read_histogram(store, seq, 0, &epoch, any, &h, NULL), OVR_NOT_FOUND);
+    assert_int_equal(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, NULL),
+                     OVR_NOT_FOUND);
     assert_int_equal(figures_of(store, kept, -1, 99).n, 1); /* nobody else's */
     e = claim(store);
     assert_string_equal(e.id, id);
@@ -965,7 +974,7 @@ static void an_old_database_is_migrated(void **state) {
     char split[16] = "";
     int epoch = 0;
     assert_ok(store_open(&store, path, 1, &err), &err);
-    assert_ok(store_read_histogram(store, 1, 0, &epoch, split, &h, &err), &err);
+    assert_ok(store_read_histogram(store, 1, &(int){0}, &epoch, split, &h, &err), &err);
     assert_int_equal(epoch, 3);
     assert_string_equal(split, "test");
     assert_true(h.zero_count == 3 && h.total == 6 && h.maximum == 0.375 && h.counts[57] == 0);
@@ -1045,7 +1054,7 @@ static void *read_on(void *arg) {
         int rc = !s || store_read_figures(r->store, r->seq, 1, EPOCHS, see, s, NULL);
         r->wrong += rc || s->n < last;
         last = s ? s->n : 0;
-        if (last && store_read_histogram(r->store, r->seq, 0, &epoch, split, &h, NULL))
+        if (last && store_read_histogram(r->store, r->seq, &(int){0}, &epoch, split, &h, NULL))
             r->wrong++;
         r->wrong += epoch < last || (last && h.zero_count != (uint64_t)epoch);
         if (store_get_experiment(r->store, r->id, &e, NULL) == 0) {

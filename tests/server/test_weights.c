@@ -9,7 +9,7 @@ enum {
     UNITS = 5,
     INPUTS = 3,
     CLASSES = 3,
-    WIDTH = 8,
+    WIDTH = 16,
     PARAMS = UNITS * (INPUTS + 1 + WIDTH) + WIDTH
 };
 
@@ -26,14 +26,11 @@ static real *new_numbers(size_t n, int mark) {
 /* With two steps of preprocessing and a probe; of an mlp's shape, which an encoder's starts with.
  */
 static struct train_result new_result(int classifier, struct preprocess *preprocess) {
-    struct train_result r = {.n_inputs = INPUTS,
-                             .n_units = UNITS,
-                             .data_classes = CLASSES,
-                             .best_epoch = 1,
-                             .epochs = 2,
-                             .probed = 1};
-    r.n_classes = classifier ? CLASSES : 0;
-    r.width = classifier ? WIDTH : 0;
+    struct train_result r = {.data_classes = CLASSES, .best_epoch = 1, .epochs = 2, .probed = 1};
+    const struct net_config shape = {
+        .n_inputs = INPUTS, .n_layers = 1, .units = {UNITS}, .n_classes = classifier ? CLASSES : 0};
+    struct arena counting = {0};
+    net_place(&r.net, &shape, kernels_get(ISA_BASELINE), 0, 1, 1, &counting);
     r.best = new_numbers(PARAMS, 1);
     r.last = new_numbers(PARAMS, 2);
     r.probe.width = WIDTH;
@@ -126,14 +123,14 @@ static void a_table_of_units_comes_back(void **state) {
     assert_ok(weights_init(dir, &err), &err);
     assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &without, &err), &err);
     assert_int_equal(count_entries(dir, "/experiments/abc/units"), 0);
-    r.units = (struct units){.n_units = UNITS,
-                             .n_classes = CLASSES,
-                             .table = new_numbers(UNITS * UNIT_FIGURES, 1),
-                             .class_means = new_numbers(UNITS * CLASSES, 2),
-                             .cell_means = new_numbers(UNITS * 7, 3),
-                             .cell_samples = new_numbers(7, 4)};
+    r.units[0] = (struct units){.n_units = UNITS,
+                                .n_classes = CLASSES,
+                                .table = new_numbers(UNITS * UNIT_FIGURES, 1),
+                                .class_means = new_numbers(UNITS * CLASSES, 2),
+                                .cell_means = new_numbers(UNITS * 7, 3),
+                                .cell_samples = new_numbers(7, 4)};
     for (size_t cells = 0; cells <= 7; cells += 7) {
-        r.units.n_cells = cells;
+        r.units[0].n_cells = cells;
         assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
         assert_int_equal(n, without); /* they are no tensors of the model */
         check_part(dir, "table", 2, UNITS, UNIT_FIGURES, 1);
@@ -142,10 +139,10 @@ static void a_table_of_units_comes_back(void **state) {
     }
     check_part(dir, "cells", 2, UNITS, 7, 3);
     check_part(dir, "cell_samples", 1, 7, 1, 4);
-    free(r.units.table);
-    free(r.units.class_means);
-    free(r.units.cell_means);
-    free(r.units.cell_samples);
+    free(r.units[0].table);
+    free(r.units[0].class_means);
+    free(r.units[0].cell_means);
+    free(r.units[0].cell_samples);
     release(&r, &preprocess);
 }
 
