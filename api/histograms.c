@@ -1,6 +1,7 @@
 /* Histograms of activations: one, the series over epochs, and how far two are apart. */
 #include "api/api.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,7 +69,9 @@ static void read_bins(const struct histogram *h, struct bins *bins) {
         bins->edges[i] = histogram_edges[i];
         bins->counts[i] = h->counts[i];
     }
-    bins->edges[bins->n] = bins->n < HISTOGRAM_BINS ? histogram_edges[bins->n] : h->maximum;
+    bins->edges[bins->n] = bins->n < HISTOGRAM_BINS
+                               ? histogram_edges[bins->n]
+                               : fmax(h->maximum, histogram_edges[bins->n - 1]);
 }
 
 /* Merges runs of `by` bins, counted from the edge at 0.1 to both sides. */
@@ -305,10 +308,11 @@ static struct reply *read_side(const struct request *request, const char *name, 
 }
 
 static json_t *json_side(const struct source *s) {
-    return json_pack("{s:s, s:s, s:o, s:s, s:I, s:I, s:f}", "experiment", s->experiment.id, "name",
-                     s->experiment.name, "epoch", json_epoch(s->epoch), "split", s->split,
-                     "zero_count", (json_int_t)s->histogram.zero_count, "total",
-                     (json_int_t)s->histogram.total, "maximum", s->histogram.maximum);
+    return json_pack("{s:s, s:s, s:o, s:o, s:s, s:I, s:I, s:f}", "experiment", s->experiment.id,
+                     "name", s->experiment.name, "layer", json_layer(s->layer), "epoch",
+                     json_epoch(s->epoch), "split", s->split, "zero_count",
+                     (json_int_t)s->histogram.zero_count, "total", (json_int_t)s->histogram.total,
+                     "maximum", s->histogram.maximum);
 }
 
 struct reply *handle_compare(struct request *request) {
@@ -327,10 +331,9 @@ struct reply *handle_compare(struct request *request) {
         reply = find_source(api, id_b, &b);
     if (!reply) {
         struct histogram_distance d = histogram_compare(&a.histogram, &b.histogram);
-        reply = reply_json(200, json_pack("{s:o, s:o, s:o, s:o, s:o}", "layer", json_layer(a.layer),
-                                          "a", json_side(&a), "b", json_side(&b), "ks",
-                                          json_real_or_null(d.ks), "wasserstein",
-                                          json_real_or_null(d.wasserstein)));
+        reply = reply_json(200, json_pack("{s:o, s:o, s:o, s:o}", "a", json_side(&a), "b",
+                                          json_side(&b), "ks", json_real_or_null(d.ks),
+                                          "wasserstein", json_real_or_null(d.wasserstein)));
         reply = reply_etag(reply, "%lld-%lld", (long long)a.experiment.revision,
                            (long long)b.experiment.revision);
     }

@@ -115,8 +115,9 @@ static void add_measures(struct figures *figures, const struct measures *m) {
 #define BELOW(l)                                                                                   \
     {                                                                                              \
         "layers." #l ".near_zero", "layers." #l ".zero", "layers." #l ".overlap",                  \
-            "layers." #l ".dead_units", "layers." #l ".zero_codes", "layers." #l ".hoyer",         \
-            "layers." #l ".treves_rolls", "layers." #l ".gini"                                     \
+            "layers." #l ".dead_units", "layers." #l ".zero_codes",                                \
+            "layers." #l ".over_samples.hoyer", "layers." #l ".over_samples.treves_rolls",         \
+            "layers." #l ".over_samples.gini"                                                      \
     }
 static const struct below_names {
     const char *near_zero, *zero, *overlap, *dead_units, *zero_codes, *hoyer, *treves_rolls, *gini;

@@ -8,7 +8,7 @@
 
 enum { HIDDEN = 70, EPOCHS = 9, N_TEST = 300, CELLS = 12, CLASSES = 4 };
 
-static char *sphere, *dead, *stored;
+static char *sphere, *dead, *stored, *deep;
 
 static int set_up(void **state) {
     struct daemon *d = daemon_new(NULL);
@@ -24,6 +24,9 @@ static int set_up(void **state) {
                      "{'lambda':1}},'optimizer':{'learning_rate':0.05},'training':{'epochs':30}}");
     stored = submit(d, "{'dataset':{'name':'images'},'model':{'kind':'mlp','hidden':[8]},"
                        "'training':{'epochs':2}}");
+    deep = submit(d, "{'dataset':{'generator':'sphere','samples':400},'model':{'kind':'mlp',"
+                     "'hidden':[20,12]},'training':{'epochs':3}}");
+    wait_for(d, deep, "succeeded");
     wait_for(d, sphere, "succeeded");
     wait_for(d, dead, "succeeded");
     wait_for(d, stored, "succeeded");
@@ -31,7 +34,7 @@ static int set_up(void **state) {
 }
 
 static int tear_down(void **state) {
-    free(sphere), free(dead), free(stored);
+    free(sphere), free(dead), free(stored), free(deep);
     return without_daemon(state);
 }
 
@@ -340,6 +343,54 @@ static void test_distances(void **state) {
                    "not-found", "abcdefghijklmnopqrst");
 }
 
+/* ---- Several hidden layers ---- */
+
+static void test_each_layer_is_measured(void **state) {
+    struct daemon *d = *state;
+    const json_t *result = at(get(d, "/v1/experiments/%s", deep)->json, "/result");
+    const json_t *series = get(d, "/v1/experiments/%s/metrics", deep)->json;
+    const double units[] = {20, 12};
+    for (int layer = 0; layer < 2; layer++) {
+        const json_t *h = get(d, "/v1/experiments/%s/histogram?layer=%d", deep, layer)->json;
+        const json_t *epochs =
+            get(d, "/v1/experiments/%s/histograms?layer=hidden.%d", deep, layer)->json;
+        const json_t *table = get(d, "/v1/experiments/%s/units?layer=%d", deep, layer)->json;
+        const char *name = text("hidden.%d", layer);
+        assert_string_equal(text_at(h, "/layer"), name);
+        assert_string_equal(text_at(epochs, "/layer"), name);
+        assert_string_equal(text_at(table, "/layer"), name);
+        assert_true(number_at(h, "/total") == 80 * units[layer]);
+        assert_true(number_at(epochs, "/series/2/total") == 40 * units[layer]);
+        assert_true(number_at(table, "/total") == units[layer]);
+        assert_non_null(at(h, "/sparsity/zero"));
+        const char *place = layer == 0 ? "/layers/0" : "/sparsity";
+        assert_true(number_at(h, "/sparsity/zero") == number_at(result, text("%s/zero", place)));
+        double zero = number_at(series, text("/series/2%s/zero", place)) * 40 * units[layer];
+        assert_true(fabs(number_at(epochs, "/series/2/zero_count") - zero) < 1e-6);
+        double firing = 0;
+        for (size_t k = 0; k < (size_t)units[layer]; k++)
+            firing += number_at(table, text("/units/%zu/firing_rate", k)) / units[layer];
+        assert_true(fabs(1 - firing - number_at(h, "/sparsity/zero")) < 1e-6);
+    }
+    /* By default the last one, whose sparsity is the code's. */
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s/histogram", deep)->json, "/layer"),
+                        "hidden.1");
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s/histograms", deep)->json, "/layer"),
+                        "hidden.1");
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s/units", deep)->json, "/layer"),
+                        "hidden.1");
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s/tiling", deep)->json, "/layer"),
+                        "hidden.1");
+    assert_string_equal(text_at(compare(d, deep, text("%s:1", deep)), "/b/layer"), "hidden.1");
+    assert_true(number_at(get(d, "/v1/compare/histograms?a=%s&b=%s&layer=0", deep, sphere)->json,
+                          "/ks") > 0);
+    assert_string_equal(text_at(compare(d, deep, sphere), "/b/layer"), "hidden.0");
+    assert_problem(get(d, "/v1/compare/histograms?a=%s&b=%s&layer=1", deep, sphere), 404,
+                   "not-found", "hidden.1");
+    assert_null(at(at(series, "/series/0/layers"), "/1"));
+    assert_null(at(get(d, "/v1/experiments/%s", sphere)->json, "/result/layers"));
+}
+
 /* ---- CSV ---- */
 
 /* Field `column` of a line, in a buffer that lasts for the next few. */
@@ -453,6 +504,7 @@ int main(void) {
         cmocka_unit_test(test_series_of_histograms),
         cmocka_unit_test(test_a_histogram_has_all_definitions),
         cmocka_unit_test(test_distances),
+        cmocka_unit_test(test_each_layer_is_measured),
         cmocka_unit_test(test_metrics_as_csv),
         cmocka_unit_test(test_ovrctl),
     };
