@@ -105,9 +105,9 @@ static struct reply *submit(struct request *request, json_t *document, struct sp
 
 struct reply *handle_submit(struct request *request) {
     struct reply *reply = check_key(request);
-    const char *dry = request_query(request, "dry_run");
-    if (!reply && dry && strcmp(dry, "true") && strcmp(dry, "false"))
-        reply = problem(422, "invalid-query", "dry_run must be true or false, got \"%.40s\"", dry);
+    int dry = 0;
+    if (!reply)
+        reply = query_bool(request, "dry_run", &dry);
     json_t *document = reply ? NULL : body_json(request, &reply);
     if (!document)
         return reply;
@@ -116,7 +116,7 @@ struct reply *handle_submit(struct request *request) {
     if (!spec && ovr_nomem(&err, "the spec"))
         reply = problem_from(&err);
     else
-        reply = submit(request, document, spec, dry && strcmp(dry, "true") == 0);
+        reply = submit(request, document, spec, dry);
     free(spec);
     json_decref(document);
     return reply;

@@ -124,7 +124,8 @@ static json_t *json_error(const struct experiment *e) {
 }
 
 static json_t *json_links(const struct experiment *e) {
-    static const char *const names[] = {"metrics", "histogram", "weights", "cancel"};
+    static const char *const names[] = {"metrics", "histogram", "histograms",
+                                        "units",   "weights",   "cancel"};
     json_t *links = json_pack("{s:s+}", "self", "/v1/experiments/", e->id);
     for (size_t i = 0; links && i < sizeof names / sizeof *names; i++)
         json_object_set_new(links, names[i],

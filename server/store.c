@@ -24,6 +24,11 @@ const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "fa
     "'queued' AND (q.priority > e.priority OR (q.priority = e.priority AND q.seq <= e.seq))) END"
 #define SPLIT_COLUMNS "dataset, split, sha256, format, bytes, samples, width, classes, created_at"
 
+/* A layer's number: that of the last one where it is negative. */
+#define LAYER(number, table)                                                                       \
+    "CASE WHEN " number " < 0 THEN (SELECT max(layer) FROM " table                                 \
+    " WHERE experiment = ?1) ELSE " number " END"
+
 enum sql {
     BEGIN,
     COMMIT,
@@ -40,6 +45,7 @@ enum sql {
     TOUCH,
     ADD_HISTOGRAM,
     ADD_TENSOR,
+    ADD_UNIT_TABLE,
     FINISH,
     REQUEUE,
     COUNT_CRASH,
@@ -50,6 +56,8 @@ enum sql {
     CANCEL,
     READ_FIGURES,
     READ_HISTOGRAM,
+    READ_HISTOGRAMS,
+    READ_UNIT_TABLE,
     READ_TENSORS,
     HAVE_SPLIT,
     RETIRE_SPLITS,
@@ -87,9 +95,12 @@ static const char *const sql[N_SQL] = {
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
     [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",
     [ADD_HISTOGRAM] = "INSERT OR REPLACE INTO histogram (experiment, epoch, split, zero_count, "
-                      "total, maximum, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                      "total, maximum, layer, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [ADD_TENSOR] = "INSERT OR REPLACE INTO tensor (experiment, epoch, position, name, dtype, "
                    "dimensions, rows, columns) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [ADD_UNIT_TABLE] =
+        "INSERT OR REPLACE INTO unit_table (experiment, layer, split, units, classes, "
+        "cells) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [FINISH] = "UPDATE experiment SET state = ?2, revision = revision + 1, finished_at = ?3, "
                "problem_kind = ?4, problem_pointer = ?5, problem_detail = ?6 "
                "WHERE seq = ?1 AND state = 'running'",
@@ -109,9 +120,17 @@ static const char *const sql[N_SQL] = {
     [READ_FIGURES] = "SELECT epoch, name, value FROM figure WHERE experiment = ?1 AND epoch "
                      "BETWEEN ?2 AND ?3 ORDER BY epoch, position",
     [READ_HISTOGRAM] =
-        "SELECT split, zero_count, total, maximum, counts, epoch FROM histogram WHERE "
-        "experiment = ?1 AND (?2 = 0 OR epoch = ?2) AND (?3 = '' OR split = ?3) "
-        "ORDER BY epoch = 0 DESC, epoch DESC, split LIMIT 1",
+        "SELECT split, zero_count, total, maximum, counts, epoch, layer FROM histogram WHERE "
+        "experiment = ?1 AND (?2 = 0 OR epoch = ?2) AND (?3 = '' OR split = ?3) AND layer = " LAYER(
+            "?4", "histogram") " "
+                               "ORDER BY epoch = 0 DESC, epoch DESC, split LIMIT 1",
+    [READ_HISTOGRAMS] =
+        "SELECT split, zero_count, total, maximum, counts, epoch, layer FROM histogram WHERE "
+        "experiment = ?1 AND layer = " LAYER(
+            "?2", "histogram") " AND epoch >= ?3 ORDER BY epoch, split LIMIT ?4",
+    [READ_UNIT_TABLE] =
+        "SELECT split, units, classes, cells, layer FROM unit_table WHERE experiment = "
+        "?1 AND layer = " LAYER("?2", "unit_table"),
     [READ_TENSORS] = "SELECT name, dtype, dimensions, rows, columns FROM tensor WHERE experiment = "
                      "?1 AND epoch = ?2 ORDER BY position",
     [HAVE_SPLIT] = "SELECT 1 FROM dataset_split WHERE dataset = ?1 AND split = ?2 AND sha256 = ?3 "
@@ -640,10 +659,19 @@ static int add_figures(struct connection *c, int64_t seq, int epoch, const struc
 static int add_histogram(struct connection *c, int64_t seq, const struct epoch_histogram *eh,
                          struct ovr_err *err) {
     const struct histogram *h = eh->histogram;
-    sqlite3_stmt *statement = bind(c, ADD_HISTOGRAM, "iisiir", seq, (int64_t)eh->epoch, eh->split,
-                                   (int64_t)h->zero_count, (int64_t)h->total, h->maximum);
-    sqlite3_bind_blob(statement, 7, h->counts, sizeof h->counts, SQLITE_STATIC);
+    sqlite3_stmt *statement =
+        bind(c, ADD_HISTOGRAM, "iisiiri", seq, (int64_t)eh->epoch, eh->split,
+             (int64_t)h->zero_count, (int64_t)h->total, h->maximum, (int64_t)eh->layer);
+    sqlite3_bind_blob(statement, 8, h->counts, sizeof h->counts, SQLITE_STATIC);
     return run(c, statement, err);
+}
+
+static int add_histograms(struct connection *c, int64_t seq, const struct epoch_histogram *list,
+                          size_t n, struct ovr_err *err) {
+    int rc = 0;
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = add_histogram(c, seq, &list[i], err);
+    return rc;
 }
 
 static int must_have_changed(struct connection *c, struct ovr_err *err) {
@@ -653,10 +681,11 @@ static int must_have_changed(struct connection *c, struct ovr_err *err) {
 }
 
 int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct figure *figures,
-                    size_t n_figures, const struct epoch_histogram *histogram,
+                    size_t n_figures, const struct epoch_histogram *histograms, size_t n_histograms,
                     struct ovr_err *err) {
     enum { MOST_WAITING = 200 };
-    int n = runs_add_epoch(&store->runs, seq, epoch, figures, n_figures, histogram, err);
+    int n =
+        runs_add_epoch(&store->runs, seq, epoch, figures, n_figures, histograms, n_histograms, err);
     if (n < MOST_WAITING)
         return n < 0 ? n : 0;
     return store_write_epochs(store, err); /* nobody else came to it */
@@ -670,10 +699,9 @@ static int write_epochs(struct store *store, struct run *r, struct ovr_err *err)
     const struct epoch *epoch = NULL;
     for (size_t i = 0; !rc && i < n; i++) {
         epoch = epoch ? epoch->next : r->first;
-        struct epoch_histogram histogram = {epoch->number, epoch->split, &epoch->histogram};
         rc = add_figures(c, r->seq, epoch->number, epoch->figures, epoch->n_figures, err);
         if (!rc)
-            rc = add_histogram(c, r->seq, &histogram, err);
+            rc = add_histograms(c, r->seq, epoch->histograms, epoch->n_histograms, err);
     }
     return rc;
 }
@@ -712,6 +740,19 @@ static int add_tensors(struct connection *c, int64_t seq, const struct tensor *t
     return rc;
 }
 
+static int add_unit_tables(struct connection *c, int64_t seq, const struct unit_table *tables,
+                           size_t n, struct ovr_err *err) {
+    int rc = 0;
+    for (size_t i = 0; !rc && i < n; i++) {
+        const struct unit_table *t = &tables[i];
+        rc = run(c,
+                 bind(c, ADD_UNIT_TABLE, "iisiii", seq, (int64_t)t->layer, t->split,
+                      (int64_t)t->units, (int64_t)t->classes, (int64_t)t->cells),
+                 err);
+    }
+    return rc;
+}
+
 int store_finish(struct store *store, int64_t seq, const struct outcome *o, struct ovr_err *err) {
     struct connection *c = &store->writer;
     int rc = begin(store, err);
@@ -731,8 +772,10 @@ int store_finish(struct store *store, int64_t seq, const struct outcome *o, stru
         rc = add_figures(c, seq, -1, o->provenance, o->n_provenance, err);
     if (!rc)
         rc = add_tensors(c, seq, o->tensors, o->n_tensors, err);
-    if (!rc && o->histogram)
-        rc = add_histogram(c, seq, o->histogram, err);
+    if (!rc)
+        rc = add_histograms(c, seq, o->histograms, o->n_histograms, err);
+    if (!rc)
+        rc = add_unit_tables(c, seq, o->unit_tables, o->n_unit_tables, err);
     return end_run(store, seq, rc, err);
 }
 
@@ -860,25 +903,83 @@ int store_read_figures(struct store *store, int64_t seq, int from, int to,
     return rc;
 }
 
-int store_read_histogram(struct store *store, int64_t seq, int *epoch, char split[16],
+/* Copies a row's counts; not 0 where they are of other bins. */
+static int read_histogram(sqlite3_stmt *row, struct histogram *h) {
+    if (sqlite3_column_bytes(row, 4) != sizeof h->counts)
+        return -1;
+    h->zero_count = (uint64_t)sqlite3_column_int64(row, 1);
+    h->total = (uint64_t)sqlite3_column_int64(row, 2);
+    h->maximum = sqlite3_column_double(row, 3);
+    memcpy(h->counts, sqlite3_column_blob(row, 4), sizeof h->counts);
+    return 0;
+}
+
+int store_read_histogram(struct store *store, int64_t seq, int *layer, int *epoch, char split[16],
                          struct histogram *h, struct ovr_err *err) {
     struct connection *c = take_reader(store);
-    sqlite3_stmt *row = bind(c, READ_HISTOGRAM, "iis", seq, (int64_t)*epoch, split);
+    sqlite3_stmt *row =
+        bind(c, READ_HISTOGRAM, "iisi", seq, (int64_t)*epoch, split, (int64_t)*layer);
     int rc = 0, step = sqlite3_step(row);
-    if (step == SQLITE_ROW && sqlite3_column_bytes(row, 4) == sizeof h->counts) {
-        h->zero_count = (uint64_t)sqlite3_column_int64(row, 1);
-        h->total = (uint64_t)sqlite3_column_int64(row, 2);
-        h->maximum = sqlite3_column_double(row, 3);
-        memcpy(h->counts, sqlite3_column_blob(row, 4), sizeof h->counts);
+    if (step == SQLITE_ROW && read_histogram(row, h) == 0) {
         char found[16];
         copy_column(row, 0, found, sizeof found);
         memcpy(split, found, sizeof found);
         *epoch = sqlite3_column_int(row, 5);
+        *layer = sqlite3_column_int(row, 6);
     } else if (step == SQLITE_DONE || step == SQLITE_ROW) {
-        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no histogram of epoch %d%s%s", *epoch,
+        char of_layer[40] = "", of_epoch[40] = "";
+        if (*layer >= 0)
+            snprintf(of_layer, sizeof of_layer, " of layer hidden.%d", *layer);
+        if (*epoch)
+            snprintf(of_epoch, sizeof of_epoch, " of epoch %d", *epoch);
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no histogram%s%s%s%s", of_layer, of_epoch,
                       *split ? " on split " : "", split);
     } else {
         rc = db_fail(c, err);
+    }
+    sqlite3_reset(row);
+    give_back(c);
+    return rc;
+}
+
+int store_read_histograms(struct store *store, int64_t seq, int layer, int from, int limit,
+                          int (*row)(void *, const struct epoch_histogram *), void *context,
+                          struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *statement = bind(c, READ_HISTOGRAMS, "iiii", seq, (int64_t)layer,
+                                   (int64_t)(from > 1 ? from : 1), (int64_t)limit);
+    int rc = 0, step = SQLITE_DONE;
+    while (!rc && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+        struct histogram histogram;
+        char split[16];
+        copy_column(statement, 0, split, sizeof split);
+        struct epoch_histogram one = {sqlite3_column_int(statement, 5), split, &histogram,
+                                      sqlite3_column_int(statement, 6)};
+        if (read_histogram(statement, &histogram) == 0)
+            rc = row(context, &one);
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(statement);
+    give_back(c);
+    return rc;
+}
+
+int store_read_unit_table(struct store *store, int64_t seq, int layer, struct unit_table *table,
+                          struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, READ_UNIT_TABLE, "ii", seq, (int64_t)layer);
+    int rc = 0, step = sqlite3_step(row);
+    if (step == SQLITE_ROW) {
+        *table = (struct unit_table){.layer = sqlite3_column_int(row, 4),
+                                     .units = (size_t)sqlite3_column_int64(row, 1),
+                                     .classes = (size_t)sqlite3_column_int64(row, 2),
+                                     .cells = (size_t)sqlite3_column_int64(row, 3)};
+        copy_column(row, 0, table->split, sizeof table->split);
+    } else {
+        rc = step == SQLITE_DONE ? ovr_fail(err, OVR_NOT_FOUND, NULL,
+                                            "there is no table of units of layer hidden.%d", layer)
+                                 : db_fail(c, err);
     }
     sqlite3_reset(row);
     give_back(c);

@@ -101,13 +101,15 @@ struct epoch_histogram {
     int epoch;
     const char *split;
     const struct histogram *histogram;
+    int layer; /* hidden layer, from 0 */
 };
 
 /* Takes a copy and returns at once; it is in the database with the next store_write_epochs(), or
  * with the experiment's final state. OVR_CONFLICT when the experiment does not run any more; a
  * fault of the last attempt to write its epochs comes back here too. */
 int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct figure *figures,
-                    size_t n_figures, const struct epoch_histogram *histogram, struct ovr_err *err);
+                    size_t n_figures, const struct epoch_histogram *histograms, size_t n_histograms,
+                    struct ovr_err *err);
 
 /* Writes all epochs that wait, in one transaction. To be called a few times a second, so that
  * watchers see them soon. After a fault they wait on. */
@@ -121,6 +123,13 @@ struct tensor {
     size_t rows, columns;
 };
 
+/* The table of a layer's units (core/units.h), which is in files. */
+struct unit_table {
+    int layer;
+    char split[16]; /* where it was measured */
+    size_t units, classes, cells;
+};
+
 struct outcome {
     enum state state; /* succeeded, failed or cancelled */
     const char *problem_kind, *problem_pointer, *problem_detail; /* failed only */
@@ -128,8 +137,10 @@ struct outcome {
     size_t n_result, n_provenance;
     const struct tensor *tensors;
     size_t n_tensors;
-    const struct epoch_histogram
-        *histogram; /* of the result's split; NULL: none beside the epochs' */
+    const struct epoch_histogram *histograms; /* of the result's split, beside the epochs' */
+    size_t n_histograms;
+    const struct unit_table *unit_tables;
+    size_t n_unit_tables;
 };
 
 /* Ends a running experiment. OVR_CONFLICT when it does not run any more (it was cancelled
@@ -155,10 +166,21 @@ int store_read_figures(struct store *store, int64_t seq, int from, int to,
                        int (*row)(void *context, int epoch, const struct figure *figure),
                        void *context, struct ovr_err *err);
 
-/* *epoch 0: that of the result, or of the newest epoch while there is no result. *split "": any.
- * Both are filled with what was found. */
-int store_read_histogram(struct store *store, int64_t seq, int *epoch, char split[16],
+/* *layer −1: the last layer, the code. *epoch 0: that of the result, or of the newest epoch while
+ * there is no result. *split "": any. All are filled with what was found. */
+int store_read_histogram(struct store *store, int64_t seq, int *layer, int *epoch, char split[16],
                          struct histogram *histogram, struct ovr_err *err);
+
+/* Calls row() for the histograms of epochs from `from` on, at most `limit`, in order (layer −1: of
+ * the last layer); the result's is none of them. row() copies what it keeps and returns 0 or a
+ * negative code. */
+int store_read_histograms(struct store *store, int64_t seq, int layer, int from, int limit,
+                          int (*row)(void *context, const struct epoch_histogram *histogram),
+                          void *context, struct ovr_err *err);
+
+/* layer −1: of the last layer. OVR_NOT_FOUND: the experiment has no such table. */
+int store_read_unit_table(struct store *store, int64_t seq, int layer, struct unit_table *table,
+                          struct ovr_err *err);
 
 /* All tensors of "best" or "last"; the caller frees *tensors. */
 int store_read_tensors(struct store *store, int64_t seq, const char *epoch, struct tensor **tensors,

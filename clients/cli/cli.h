@@ -1,5 +1,6 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
- * api.c (one conversation with the daemon), jobs.c, watch.c, histogram.c, data.c (the commands);
+ * api.c (one conversation with the daemon), jobs.c, watch.c, histogram.c, units.c, data.c (the
+ * commands);
  * http.c, text.c and value.c are what they stand on. */
 #ifndef CLI_H
 #define CLI_H
@@ -17,9 +18,9 @@ enum exit_code {
 
 struct options {
     const char *host;
-    bool json, watch, dry_run;
+    bool json, watch, dry_run, dead;
     const char *state, *tag, *name, *limit; /* NULL where not given, like all below */
-    const char *epoch, *format, *rows, *output;
+    const char *epoch, *format, *rows, *output, *sort, *layer;
 };
 
 struct cli {
@@ -35,6 +36,8 @@ int command_show(struct cli *cli);
 int command_watch(struct cli *cli);
 int command_metrics(struct cli *cli);
 int command_histogram(struct cli *cli);
+int command_units(struct cli *cli);
+int command_compare(struct cli *cli);
 int command_weights(struct cli *cli);
 int command_cancel(struct cli *cli);
 int command_upload(struct cli *cli);

@@ -25,18 +25,32 @@ const char *experiment_reason(const json_t *experiment) {
     return "";
 }
 
-void print_sparsity(const json_t *sparsity) {
-    const char *name, *between = "  sparsity    ";
+/* The numbers of an object in a line, under a label. */
+static void print_figures(const char *label, const json_t *figures) {
+    const char *name, *between = label;
     const json_t *member;
     char figure[FIGURE_ROOM];
-    json_object_foreach((json_t *)sparsity, name, member) {
+    json_object_foreach((json_t *)figures, name, member) {
         if (!json_is_number(member) && !json_is_null(member))
             continue;
         printf("%s%s %s", between, name, text_figure(figure, value_number(member, "")));
         between = "   ";
     }
-    if (between[2] == ' ')
+    if (between != label)
         putchar('\n');
+}
+
+void print_sparsity(const json_t *sparsity) {
+    const char *name;
+    const json_t *member;
+    char label[64];
+    print_figures("  sparsity    ", sparsity);
+    json_object_foreach((json_t *)sparsity, name, member) {
+        if (!json_is_object(member))
+            continue;
+        snprintf(label, sizeof label, "    %.40s: ", name);
+        print_figures(label, member);
+    }
 }
 
 void print_outcome(const json_t *experiment) {
@@ -289,9 +303,15 @@ static int print_metrics(struct cli *cli, const json_t *series) {
 }
 
 int command_metrics(struct cli *cli) {
+    const char *format = cli->options.format;
     struct buf path = {0};
     json_t *answer;
+    if (format && strcmp(format, "csv"))
+        return complain(EXIT_USAGE, "--format of metrics is csv, got %s", format);
     buf_path(&path, "/v1/experiments/{}/metrics", cli->args[0]);
+    buf_query(&path, "format", format);
+    if (format)
+        return api_stream(cli, &path, stdout);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)
         code = print_metrics(cli, value_at(answer, "series"));

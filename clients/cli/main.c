@@ -28,6 +28,9 @@ enum option_bit {
     OPTION_FORMAT = 1 << 9,
     OPTION_ROWS = 1 << 10,
     OPTION_OUTPUT = 1 << 11,
+    OPTION_SORT = 1 << 12,
+    OPTION_DEAD = 1 << 13,
+    OPTION_LAYER = 1 << 14,
     OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
 };
 
@@ -81,11 +84,18 @@ static const struct option_row {
     {OPTION_FORMAT, "--format", NULL, "FORMAT", offsetof(struct options, format), is_not_empty,
      "a format",
      "of a tensor: json or npy (default: npy where FILE ends in .npy, else json);\n"
-     "of an upload: cifar10 (the default)"},
+     "of an upload: cifar10 (the default); of metrics: csv, with every figure"},
     {OPTION_ROWS, "--rows", NULL, "A:B", offsetof(struct options, rows), is_row_range,
      "two numbers like 0:64", "rows A to B-1 of the tensor only"},
     {OPTION_OUTPUT, "--output", "-o", "FILE", offsetof(struct options, output), is_not_empty,
      "a file name", "write the tensor there, whole or not at all"},
+    {OPTION_SORT, "--sort", NULL, "FIGURE", offsetof(struct options, sort), is_not_empty,
+     "a figure such as firing_rate, or -firing_rate",
+     "by this column, smallest first; with a minus (--sort=-mean) largest first"},
+    {OPTION_DEAD, "--dead", NULL, NULL, offsetof(struct options, dead), NULL, NULL,
+     "only units that answer to no sample"},
+    {OPTION_LAYER, "--layer", NULL, "N", offsetof(struct options, layer), is_number, "a number",
+     "of this hidden layer, from 0 on (default: the last)"},
 };
 
 static const struct command {
@@ -100,8 +110,14 @@ static const struct command {
      OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_LIMIT, command_list},
     {"show", "ID", "one experiment", 1, 1, 0, command_show},
     {"watch", "ID", "its progress, live, until it ends", 1, 1, 0, command_watch},
-    {"metrics", "ID", "its figures, epoch by epoch", 1, 1, 0, command_metrics},
-    {"histogram", "ID", "its activations as a histogram", 1, 1, OPTION_EPOCH, command_histogram},
+    {"metrics", "ID", "its figures, epoch by epoch", 1, 1, OPTION_FORMAT, command_metrics},
+    {"histogram", "ID", "its activations as a histogram", 1, 1, OPTION_EPOCH | OPTION_LAYER,
+     command_histogram},
+    {"compare", "A B",
+     "how far the activations of two are apart; ID:3 means after epoch 3, ID alone the best", 2, 2,
+     OPTION_LAYER, command_compare},
+    {"units", "ID", "what each hidden unit does", 1, 1,
+     OPTION_SORT | OPTION_DEAD | OPTION_LAYER | OPTION_LIMIT, command_units},
     {"weights", "ID [TENSOR]", "its tensors, or the values of one", 1, 2,
      OPTION_FORMAT | OPTION_ROWS | OPTION_OUTPUT, command_weights},
     {"cancel", "ID", "stop it at its next step", 1, 1, 0, command_cancel},

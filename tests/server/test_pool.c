@@ -140,12 +140,12 @@ static void a_job_succeeds(void **state) {
     struct experiment e = look_up(store, id);
     assert_true(e.started_at >= e.created_at && e.finished_at >= e.started_at);
     assert_int_equal(e.revision, 1 + 1 + 3 + 1); /* posted, claimed, epochs, finished */
-    assert_ok(store_read_histogram(store, e.seq, &epoch, split, &h, &err), &err);
+    assert_ok(store_read_histogram(store, e.seq, &(int){0}, &epoch, split, &h, &err), &err);
     assert_int_equal(h.total, 50 * 300);
     assert_string_equal(split, "test");
     epoch = 1;
     *split = '\0';
-    assert_ok(store_read_histogram(store, e.seq, &epoch, split, &h, &err), &err);
+    assert_ok(store_read_histogram(store, e.seq, &(int){0}, &epoch, split, &h, &err), &err);
     assert_string_equal(split, "validation");
     assert_ok(store_read_tensors(store, e.seq, "best", &tensors, &n, &err), &err);
     assert_int_equal(n, 4);
