@@ -20,6 +20,8 @@ enum rng_purpose { /* stored results depend on these numbers: append, never renu
                    RNG_SPHERE_TEST = 6,
                    RNG_HEAD_INIT = 7, /* initial weights of a read-out; index = unit */
                    RNG_PROBE_SHUFFLE = 8,
+                   RNG_SWEEP =
+                       50, /* parameters of random points; epoch = parameter, index = point */
 };
 
 struct rng {
