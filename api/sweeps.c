@@ -385,7 +385,7 @@ static struct reply *make_csv(const struct csv *csv) {
     if (out && fclose(out))
         failed = 1;
     struct reply *reply =
-        failed ? NULL : reply_text(200, "text/csv; charset=utf-8; header=present", text);
+        failed ? NULL : reply_text(200, "text/csv", text);
     free(text);
     json_decref(axes);
     return reply_etag(reply, "%lld-csv", (long long)csv->sweep.revision);
