@@ -384,8 +384,7 @@ static struct reply *make_csv(const struct csv *csv) {
     int failed = !out || ferror(out);
     if (out && fclose(out))
         failed = 1;
-    struct reply *reply =
-        failed ? NULL : reply_text(200, "text/csv", text);
+    struct reply *reply = failed ? NULL : reply_text(200, "text/csv", text);
     free(text);
     json_decref(axes);
     return reply_etag(reply, "%lld-csv", (long long)csv->sweep.revision);

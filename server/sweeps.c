@@ -519,8 +519,10 @@ static void find_place(const struct builder *b, size_t k, const char *pointer, c
                 continue;
             snprintf(place, 512, "/%s%s", factor->member,
                      strcmp(factor->member, "random") == 0 ? "/parameters" : "");
-            if (b->searches)
+            if (b->searches) {
+                pointer_extend(place, 512, rows[f] == 0 ? "min" : "max");
                 return;
+            }
             pointer_extend(place, 512, axis);
             size_t n = strlen(place);
             if (grid || strcmp(factor->member, "zip") == 0)
