@@ -796,7 +796,8 @@ static int prepare_memory(struct builder *b, struct ovr_err *err) {
     m->experiments = calloc(n, sizeof *m->experiments);
     if (!m->notes || !m->request || !m->axes || !m->values || !m->planned || !m->experiments)
         return ovr_nomem(err, "a sweep");
-    if (!name && json_object_set_new(b->base, "name", json_string(m->name)))
+    if (!json_object_get(b->base, "name") &&
+        json_object_set_new(b->base, "name", json_string(m->name)))
         return ovr_nomem(err, "a sweep");
     return 0;
 }
