@@ -66,6 +66,16 @@ static const char *const members[] = {
 static const char *const common[] = {"name", "tags", "notes", "priority"};
 enum { N_COMMON = sizeof common / sizeof *common };
 
+/* Compact JSON for free(). json_dumps() would leave names out where it lacks memory for them. */
+static char *dump(const json_t *value) {
+    size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(15), n = json_dumpb(value, NULL, 0, flags);
+    char *text = n ? calloc(1, n + 1) : NULL;
+    if (text && json_dumpb(value, text, n, flags) == n)
+        return text;
+    free(text);
+    return NULL;
+}
+
 /* Reading the document. What is wrong goes to the faults; only lack of memory is returned. */
 
 static int check_members(const json_t *object, const char *pointer, const char *const *known,
@@ -542,7 +552,7 @@ static int pass_on(struct builder *b, size_t k, const json_t *found, const json_
                    json_t *to, size_t most) {
     size_t i;
     json_t *fault;
-    char *words = json_dumps(values, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    char *words = dump(values);
     if (!words)
         return OVR_NOMEM;
     json_array_foreach((json_t *)(uintptr_t)found, i, fault) {
@@ -619,14 +629,10 @@ static void add_cost(struct cost *sum, const struct cost *one, int repeats) {
  * for it. Its spec has been read. */
 static int start_from(json_t *spec, const char *id, struct ovr_err *err) {
     int rc = json_object_set_new(json_object_get(spec, "model"), "init",
-                                 json_pack("{s:s}", "experiment", id));
+                                 json_pack("{s:s, s:s}", "experiment", id, "epoch", "best"));
     if (!rc && json_array_size(json_object_get(spec, "preprocess")))
         rc = json_object_set_new(spec, "preprocess", json_pack("[{s:s}]", "experiment", id));
     return rc ? ovr_nomem(err, "a point of the chain") : 0;
-}
-
-static char *dump(const json_t *value) {
-    return json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(15));
 }
 
 /* The name of point k: the sweep's with its number, unless it has one of its own. */
@@ -713,7 +719,7 @@ static void check_point(const struct builder *b, size_t k, const json_t *spec, j
     if (b->chained && k > 0 && !json_object_get(json_object_get(spec, "model"), "init"))
         spec_fault(found, "/model/kind",
                    "has no weights that it could take over from the point before");
-    if ((double)b->spec->train.seed + b->repeats - 1 > MAX_SEED)
+    if ((double)b->spec->train.seed > MAX_SEED - (b->repeats - 1))
         spec_fault(found, "/training/seed", "is too high for %d repeats", b->repeats);
 }
 

@@ -218,8 +218,9 @@ static void a_chain_starts_from_the_one_before(void **state) {
     assert_true(p.sweep.points.chained);
     for (size_t i = 0; i < 6; i++) {
         char expected[80], list[84];
-        snprintf(expected, sizeof expected, "{\"experiment\":\"%s\"}", i < 2 ? "" : e[i - 2].id);
-        snprintf(list, sizeof list, "[%s]", expected);
+        snprintf(expected, sizeof expected, "{\"experiment\":\"%s\",\"epoch\":\"best\"}",
+                 i < 2 ? "" : e[i - 2].id);
+        snprintf(list, sizeof list, "[{\"experiment\":\"%s\"}]", i < 2 ? "" : e[i - 2].id);
         assert_value(p, i, "/model/init", i < 2 ? "\"glorot\"" : expected);
         assert_value(p, i, "/preprocess", i < 2 ? "[{\"standardize\":true}]" : list);
     }
@@ -323,7 +324,7 @@ static void faults_lead_into_the_document(void **state) {
          "/base/training/epochs", "got -1", 2},
         {"{'base':{" SPHERE "},'points':[{" MLP "},{}]}", "/base/model", "is required", 1},
         {"{'base':{'dataset':{'name':'nothing'}," MLP "},'points':[{},{}]}", "/base/dataset/name",
-         "upload it", 1},
+         "upload it", 2},
         {"{" BASE ",'grid':{'/training/seed':[9007199254740991]},'repeats':2}",
          "/grid/~1training~1seed/0", "too high for 2 repeats", 1},
         {"{" BASE ",'random':{'points':501,'parameters':{'/training/epochs':{'choice':[1]}}},"
