@@ -24,7 +24,7 @@ static json_t *parse(const char *text) {
 
 static int read_plan(struct store *store, const json_t *document, struct sweep_plan *plan,
                      json_t *faults, struct ovr_err *err) {
-    struct admission admission = {store, 1 << 30, 2, 1e10};
+    struct admission admission = {store, 64 << 20, 2, 1e10};
     json_t *warnings = json_array();
     int rc = sweep_plan_read(document, &admission, plan, faults, warnings, err);
     json_decref(warnings);
