@@ -37,8 +37,6 @@ int json_put_figure(json_t *object, const struct figure *figure);
 
 /* What experiments and sweeps have in common, posted and listed. */
 struct reply *check_key(const struct request *request); /* of idempotency; NULL: fine */
-/* "true" or "false" from the query; *flag stays where the argument is absent. */
-struct reply *query_flag(const struct request *request, const char *name, int *flag);
 struct reply *reply_refused(int code, const char *detail, json_t *faults,
                             const struct ovr_err *err); /* a spec that could not be taken */
 json_t *json_estimate(const struct cost *cost);
@@ -71,5 +69,8 @@ extern const struct sink upload_sink; /* datasets.c */
  * returns the problem. */
 struct reply *query_int(const struct request *request, const char *name, int64_t min, int64_t max,
                         int64_t *value);
+
+/* "true" or "false"; *value stays as it is when the argument is absent. */
+struct reply *query_bool(const struct request *request, const char *name, int *value);
 
 #endif

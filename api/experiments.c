@@ -81,16 +81,6 @@ struct reply *check_key(const struct request *request) {
     return problem(422, "invalid-request", "Idempotency-Key must have 1..255 characters");
 }
 
-struct reply *query_flag(const struct request *request, const char *name, int *flag) {
-    const char *text = request_query(request, name);
-    if (!text)
-        return NULL;
-    *flag = strcmp(text, "true") == 0;
-    if (*flag || strcmp(text, "false") == 0)
-        return NULL;
-    return problem(422, "invalid-query", "%s must be true or false, got \"%.40s\"", name, text);
-}
-
 struct reply *reply_refused(int code, const char *detail, json_t *faults,
                             const struct ovr_err *err) {
     if (code == OVR_INVALID && json_array_size(faults))
@@ -125,7 +115,7 @@ struct reply *handle_submit(struct request *request) {
     int dry = 0;
     struct reply *reply = check_key(request);
     if (!reply)
-        reply = query_flag(request, "dry_run", &dry);
+        reply = query_bool(request, "dry_run", &dry);
     json_t *document = reply ? NULL : body_json(request, &reply);
     if (!document)
         return reply;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *const submit_query[] = {"dry_run", NULL};
 static const char *const list_query[] = {"state", "tag", "name", "sweep", "limit", "cursor", NULL};
@@ -49,5 +50,15 @@ struct reply *query_int(const struct request *request, const char *name, int64_t
         return problem(422, "invalid-query", "%s must be an integer %lld..%lld, got \"%.40s\"",
                        name, (long long)min, (long long)max, text);
     *value = number;
+    return NULL;
+}
+
+struct reply *query_bool(const struct request *request, const char *name, int *value) {
+    const char *text = request_query(request, name);
+    if (!text)
+        return NULL;
+    *value = strcmp(text, "true") == 0;
+    if (!*value && strcmp(text, "false"))
+        return problem(422, "invalid-query", "%s must be true or false, got \"%.40s\"", name, text);
     return NULL;
 }

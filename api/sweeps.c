@@ -384,7 +384,7 @@ static struct reply *make_csv(const struct csv *csv) {
     int failed = !out || ferror(out);
     if (out && fclose(out))
         failed = 1;
-    struct reply *reply = failed ? NULL : reply_text(200, "text/csv", text);
+    struct reply *reply = failed ? NULL : reply_text(200, "text/csv; charset=utf-8", text);
     free(text);
     json_decref(axes);
     return reply_etag(reply, "%lld-csv", (long long)csv->sweep.revision);
@@ -460,7 +460,7 @@ struct reply *handle_submit_sweep(struct request *request) {
     int dry = 0;
     struct reply *reply = check_key(request);
     if (!reply)
-        reply = query_flag(request, "dry_run", &dry);
+        reply = query_bool(request, "dry_run", &dry);
     json_t *document = reply ? NULL : body_json(request, &reply);
     if (!document)
         return reply;

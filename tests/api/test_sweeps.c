@@ -113,7 +113,7 @@ static void test_csv(void **state) {
     const struct answer *table = wait_for_sweep(d, id, "succeeded");
     const struct answer *a = get(d, "/v1/sweeps/%s?format=csv", id);
     assert_status(a, 200);
-    assert_string_equal(header(a, "Content-Type"), "text/csv");
+    assert_string_equal(header(a, "Content-Type"), "text/csv; charset=utf-8");
     const char *start = "point,repeat,experiment,state,/name,/training/schedule,accuracy,protocol,";
     assert_memory_equal(a->body, start, strlen(start));
     int lines = 0;
