@@ -78,8 +78,8 @@ static char *dump(const json_t *value) {
 
 /* Reading the document. What is wrong goes to the faults; only lack of memory is returned. */
 
-static int check_members(const json_t *object, const char *pointer, const char *const *known,
-                         size_t n_known, json_t *faults) {
+static void check_members(const json_t *object, const char *pointer, const char *const *known,
+                          size_t n_known, json_t *faults) {
     const char *name;
     json_t *value;
     char place[512], list[200] = "";
@@ -94,7 +94,6 @@ static int check_members(const json_t *object, const char *pointer, const char *
         if (i == n_known)
             spec_fault(faults, place, "is not known here; known are %s", list);
     }
-    return 0;
 }
 
 /* A number at object[name] that has to be in [min, max]; `otherwise` where there is none. */
@@ -503,43 +502,56 @@ static void find_rows(const struct builder *b, size_t k, size_t rows[MAX_FACTORS
     }
 }
 
+/* Where an axis stands in the document; with a row, which of its values. */
+static void factor_place(const struct factor *factor, const char *axis, const size_t *row,
+                         char place[512]) {
+    int random = strcmp(factor->member, "random") == 0;
+    int search = strcmp(factor->member, "target_sparsity") == 0;
+    snprintf(place, 512, "/%s%s", factor->member, random ? "/parameters" : "");
+    if (search && row)
+        pointer_extend(place, 512, *row == 0 ? "min" : "max");
+    if (search)
+        return;
+    pointer_extend(place, 512, axis);
+    size_t n = strlen(place);
+    if (row && !random)
+        snprintf(place + n, 512 - n, "/%zu", *row);
+}
+
+/* Whether a fault of a point's spec comes from this row of a factor; then *place is where. section:
+ * the pointer's first name. */
+static int comes_from(const struct factor *factor, size_t i, const char *pointer,
+                      const char *section, char place[512]) {
+    const json_t *row = json_array_get(factor->rows, i);
+    const json_t *patch = json_array_get(factor->patches, i);
+    const char *axis;
+    json_t *value;
+    if (patch) {
+        snprintf(place, 512, "/%s/%zu%.300s", factor->member, i, pointer);
+        return !*pointer || json_object_get(patch, section);
+    }
+    json_object_foreach((json_t *)(uintptr_t)row, axis, value) {
+        if (!*pointer || (!pointer_below(axis, pointer) && !pointer_below(pointer, axis)))
+            continue;
+        factor_place(factor, axis, &i, place);
+        return 1;
+    }
+    return 0;
+}
+
 /* The place in the document that a fault of point k's spec comes from; *shared: it is the base, the
  * same for all points. */
 static void find_place(const struct builder *b, size_t k, const char *pointer, char place[512],
                        int *shared) {
     size_t rows[MAX_FACTORS];
     char section[POINTER_TOKEN_SIZE];
-    const char *axis;
-    json_t *value;
     find_rows(b, k, rows);
     *shared = 0;
     snprintf(section, sizeof section, "%.*s", *pointer ? (int)strcspn(pointer + 1, "/") : 0,
              *pointer ? pointer + 1 : "");
-    for (size_t f = b->n_factors; f-- > 0;) {
-        const struct factor *factor = &b->factors[f];
-        const json_t *row = json_array_get(factor->rows, rows[f]);
-        const json_t *patch = json_array_get(factor->patches, rows[f]);
-        if (patch && (json_object_get(patch, section) || !*pointer)) {
-            snprintf(place, 512, "/%s/%zu%.300s", factor->member, rows[f], pointer);
+    for (size_t f = b->n_factors; f-- > 0;)
+        if (comes_from(&b->factors[f], rows[f], pointer, section, place))
             return;
-        }
-        json_object_foreach((json_t *)(uintptr_t)(patch ? NULL : row), axis, value) {
-            int grid = strcmp(factor->member, "grid") == 0;
-            if (!*pointer || (!pointer_below(axis, pointer) && !pointer_below(pointer, axis)))
-                continue;
-            snprintf(place, 512, "/%s%s", factor->member,
-                     strcmp(factor->member, "random") == 0 ? "/parameters" : "");
-            if (b->searches) {
-                pointer_extend(place, 512, rows[f] == 0 ? "min" : "max");
-                return;
-            }
-            pointer_extend(place, 512, axis);
-            size_t n = strlen(place);
-            if (grid || strcmp(factor->member, "zip") == 0)
-                snprintf(place + n, 512 - n, "/%zu", rows[f]);
-            return;
-        }
-    }
     int of_document = !*pointer;
     for (size_t i = 0; i < N_COMMON; i++)
         of_document |= !strcmp(section, common[i]) && json_object_get(b->document, section);
@@ -605,9 +617,7 @@ static int build_point(struct builder *b, size_t k, json_t **spec, json_t **valu
                 rc = ovr_nomem(err, "a point of the sweep");
             if (code != OVR_INVALID)
                 continue;
-            snprintf(place, sizeof place, "/%s%s", factor->member,
-                     strcmp(factor->member, "random") == 0 ? "/parameters" : "");
-            pointer_extend(place, sizeof place, axis);
+            factor_place(factor, axis, NULL, place);
             spec_fault(b->faults, place, "%s", why.text);
             b->misplaced = 1;
         }
@@ -647,10 +657,13 @@ static void name_point(const json_t *spec, const char *sweep, size_t k, char nam
 /* Gives a point's spec to one of its experiments, which has a name and a seed of its own. */
 static int personalize(json_t *spec, const char *point, int repeat, int repeats, int64_t seed,
                        char name[201], struct ovr_err *err) {
+    int n = (int)strlen(point);
+    if (n > 190 && repeats > 1)
+        for (n = 190; (point[n] & 0xc0) == 0x80;) /* whole characters */
+            n--;
+    snprintf(name, 201, "%.*s", n, point);
     if (repeats > 1)
-        snprintf(name, 201, "%.185s.%d", point, repeat);
-    else
-        snprintf(name, 201, "%s", point);
+        snprintf(name + n, 201 - (size_t)n, ".%d", repeat);
     if (json_object_set_new(spec, "name", json_string(name)) ||
         json_object_set_new(json_object_get(spec, "training"), "seed", json_integer(seed + repeat)))
         return ovr_nomem(err, "a point of the sweep");

@@ -172,6 +172,19 @@ static void repeats_have_seeds_of_their_own(void **state) {
     sweep_plan_release(&p);
 }
 
+/* 199 bytes of name have no room for a number; what is cut off are whole characters. */
+static void long_names_keep_their_numbers(void **state) {
+    struct store *store = ((struct place *)*state)->store;
+    char name[200] = "x", text[800], expected[201];
+    for (int i = 0; i < 99; i++)
+        strcat(name, "é");
+    snprintf(text, sizeof text, "{" BASE ",'points':[{'name':'%s'}],'repeats':2}", name);
+    struct sweep_plan p = plan_of(store, text);
+    snprintf(expected, sizeof expected, "%.189s.1", name);
+    assert_string_equal(p.sweep.points.experiments[1].name, expected);
+    sweep_plan_release(&p);
+}
+
 static void random_points_follow_the_seed(void **state) {
     struct store *store = ((struct place *)*state)->store;
     static const char text[] =
@@ -849,6 +862,7 @@ int main(void) {
         with_store(points_are_merged),
         with_store(axes_of_points),
         with_store(repeats_have_seeds_of_their_own),
+        with_store(long_names_keep_their_numbers),
         with_store(random_points_follow_the_seed),
         with_store(a_chain_starts_from_the_one_before),
         with_store(costs_add_up),
