@@ -5,7 +5,9 @@
 #include <string.h>
 
 static const char *const submit_query[] = {"dry_run", NULL};
-static const char *const list_query[] = {"state", "tag", "name", "limit", "cursor", NULL};
+static const char *const list_query[] = {"state", "tag", "name", "sweep", "limit", "cursor", NULL};
+static const char *const sweeps_query[] = {"limit", "cursor", NULL};
+static const char *const sweep_query[] = {"format", NULL};
 static const char *const metrics_query[] = {"from_epoch", "max_points", "format", NULL};
 static const char *const histogram_query[] = {"epoch", "split", "layer", "bins", NULL};
 static const char *const histograms_query[] = {"from_epoch", "max_points", "layer", NULL};
@@ -31,6 +33,10 @@ const struct route api_routes[] = {
     {"GET", "/v1/compare/histograms", handle_compare, "How far two histograms are apart", compare_query, NULL},
     {"GET", "/v1/experiments/{id}/weights", handle_weights, "List the tensors", weights_query, NULL},
     {"GET", "/v1/experiments/{id}/weights/{tensor}", handle_tensor, "One tensor", tensor_query, NULL},
+    {"POST", "/v1/sweeps", handle_submit_sweep, "Post a sweep", submit_query, NULL},
+    {"GET", "/v1/sweeps", handle_list_sweeps, "List sweeps, newest first", sweeps_query, NULL},
+    {"GET", "/v1/sweeps/{id}", handle_show_sweep, "One sweep: the table of its points", sweep_query, NULL},
+    {"POST", "/v1/sweeps/{id}/cancel", handle_cancel_sweep, "Cancel a sweep", NULL, NULL},
     {"GET", "/v1/datasets", handle_datasets, "List data sets", NULL, NULL},
     {"GET", "/v1/datasets/{name}", handle_dataset, "One data set", NULL, NULL},
     {"PUT", "/v1/datasets/{name}/{split}", handle_upload, "Upload a split", upload_query, &upload_sink},

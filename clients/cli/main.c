@@ -31,6 +31,9 @@ enum option_bit {
     OPTION_SORT = 1 << 12,
     OPTION_DEAD = 1 << 13,
     OPTION_LAYER = 1 << 14,
+    OPTION_SWEEP = 1 << 15,
+    OPTION_CSV = 1 << 16,
+    OPTION_CANCEL = 1 << 17,
     OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
 };
 
@@ -77,6 +80,12 @@ static const struct option_row {
      "only with this tag"},
     {OPTION_NAME, "--name", NULL, "PREFIX", offsetof(struct options, name), is_not_empty,
      "the start of a name", "only names that start like this"},
+    {OPTION_SWEEP, "--sweep", NULL, "ID", offsetof(struct options, sweep), is_not_empty, "an id",
+     "only those of this sweep"},
+    {OPTION_CSV, "--csv", NULL, NULL, offsetof(struct options, csv), NULL, NULL,
+     "the whole table as CSV, a line for each experiment"},
+    {OPTION_CANCEL, "--cancel", NULL, NULL, offsetof(struct options, cancel), NULL, NULL,
+     "cancel what has not ended"},
     {OPTION_LIMIT, "--limit", NULL, "N", offsetof(struct options, limit), is_limit,
      "a number from 1 to 500", "at most so many (default 50, at most 500)"},
     {OPTION_EPOCH, "--epoch", NULL, "N", offsetof(struct options, epoch), is_number, "a number",
@@ -104,10 +113,10 @@ static const struct command {
     unsigned options; /* besides those that all have */
     int (*run)(struct cli *cli);
 } commands[] = {
-    {"submit", "FILE|-", "queue an experiment from its spec; prints the id", 1, 1,
+    {"submit", "FILE|-", "queue an experiment, or a sweep (it has a base); prints the id", 1, 1,
      OPTION_WATCH | OPTION_DRY_RUN, command_submit},
     {"list", "", "experiments, newest first", 0, 0,
-     OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_LIMIT, command_list},
+     OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_SWEEP | OPTION_LIMIT, command_list},
     {"show", "ID", "one experiment", 1, 1, 0, command_show},
     {"watch", "ID", "its progress, live, until it ends", 1, 1, 0, command_watch},
     {"metrics", "ID", "its figures, epoch by epoch", 1, 1, OPTION_FORMAT, command_metrics},
@@ -121,6 +130,9 @@ static const struct command {
     {"weights", "ID [TENSOR]", "its tensors, or the values of one", 1, 2,
      OPTION_FORMAT | OPTION_ROWS | OPTION_OUTPUT, command_weights},
     {"cancel", "ID", "stop it at its next step", 1, 1, 0, command_cancel},
+    {"sweeps", "", "sweeps, newest first", 0, 0, OPTION_LIMIT, command_sweeps},
+    {"sweep", "ID", "the table of its points", 1, 1, OPTION_CSV | OPTION_WATCH | OPTION_CANCEL,
+     command_sweep},
     {"upload", "NAME SPLIT FILE|-", "send a data set's split, train or test", 3, 3, OPTION_FORMAT,
      command_upload},
     {"datasets", "", "the data sets on the server", 0, 0, 0, command_datasets},
@@ -184,7 +196,7 @@ static void print_help(const struct command *only) {
             print_option(&option_rows[i]);
     printf("\nexit codes:\n"
            "  0  done\n"
-           "  1  the experiment failed or was cancelled (watch, submit --watch)\n"
+           "  1  the experiment or sweep failed or was cancelled (watch, --watch)\n"
            "  2  bad usage, or a local file could not be read or written\n"
            "  3  the server refused, or its answer made no sense\n"
            "  4  the server could not be reached\n");

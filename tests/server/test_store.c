@@ -942,8 +942,7 @@ static void opening_twice_changes_nothing(void **state) {
     char *after = read_whole(place->database, &m);
     assert_int_equal(n, m);
     assert_memory_equal(after, before, n);
-    assert_int_equal(before[63],
-                     count_migrations()); /* user_version, in the header at 60, big-endian */
+    assert_int_equal(before[63], count_migrations()); /* user_version, at 60, big-endian */
     free(before);
     free(after);
 }
@@ -982,6 +981,7 @@ static void an_old_database_is_migrated(void **state) {
 }
 
 static void a_newer_database_is_refused(void **state) {
+    char expected[100];
     struct place *place = *state;
     struct ovr_err err = {0};
     struct store *store;
@@ -989,12 +989,11 @@ static void a_newer_database_is_refused(void **state) {
     store_close(place->store);
     place->store = NULL;
     char *bytes = read_whole(place->database, &n);
-    bytes[62] = 3; /* 768 versions on */
-    write_whole(place->database, bytes, n);
-    char expected[96];
+    bytes[62] = 3; /* version 768 + its own */
     snprintf(expected, sizeof expected,
              "written by a newer ovrd (schema %d, this program knows %d)", 768 + count_migrations(),
              count_migrations());
+    write_whole(place->database, bytes, n);
     assert_failed(store_open(&store, place->database, 1, &err), OVR_CONFLICT, &err, expected);
     assert_null(store);
     free(bytes);
