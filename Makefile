@@ -27,8 +27,8 @@ COMPILE   = $(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) $(HARDENING) $(SANITIZER) -I.
 LINK      = $(CC) $(SANITIZER) -pthread
 
 CORE_LIBS   := -llapacke -lopenblas -lm
-SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle
-API_LIBS    := $(SERVER_LIBS) -lmicrohttpd
+SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle -lz
+API_LIBS    := $(SERVER_LIBS) -lmicrohttpd -lpng
 CLIENT_LIBS := -lcurl -ljansson
 
 # The hot loops are compiled once per instruction set, all in one binary.

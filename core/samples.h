@@ -9,15 +9,29 @@
 #include "core/err.h"
 #include "core/real.h"
 
+/* Bounds on what comes from outside. */
+enum { CLASSES_MAX = 4096, VALUES_MAX = 1 << 20, NAME_MAX_BYTES = 255 };
+
+/* How the values of a row make an image; all 0 where they don't or nobody knows. */
+struct image_shape {
+    size_t channels, height, width;
+    int interleaved; /* the channels of a pixel lie side by side, instead of plane after plane */
+};
+
 struct samples {
     size_t n, d;          /* rows, values a row */
     size_t n_classes;     /* labels are 0..n_classes-1 */
     uint16_t *labels;     /* n; owned */
     const uint8_t *bytes; /* first value of row 0, or NULL; rows `stride` bytes apart */
     size_t stride;
-    real *values;    /* n×d, or NULL; owned */
-    uint32_t *cells; /* sphere only: the cell of each point; owned */
-    void *map;       /* mapped file, or NULL */
+    const float *floats; /* n×d, or NULL */
+    real *values;        /* n×d, or NULL; owned. One of bytes, floats and values is there */
+    uint32_t *rows;      /* n: where row i really is; NULL: at i. Owned */
+    uint32_t *cells;     /* sphere only: the cell of each point; owned */
+    struct image_shape image;
+    const char *class_names;   /* n_classes texts, a NUL after each; NULL: classes are numbers */
+    const char *feature_names; /* d texts, a NUL after each; NULL: none */
+    void *map;                 /* mapped file, or NULL */
     size_t map_bytes;
 };
 
@@ -25,6 +39,18 @@ void samples_release(struct samples *samples);
 
 /* Row i into out (d values). */
 void samples_row(const struct samples *samples, size_t i, real *out);
+
+/* Keeps the samples whose label has its bit set in `classes` (bit c%8 of byte c/8, CLASSES_MAX
+ * bits), in their order; labels keep their numbers. OVR_INVALID when none is left. */
+int samples_keep_classes(struct samples *samples, const uint8_t *classes, struct ovr_err *err);
+
+/* Gives the labels of `samples` the numbers that the classes of the same name have in `from`. A
+ * class that is a number is named by it. OVR_INVALID names one that `from` does not have. When both
+ * have numbers nothing changes. */
+int samples_adopt_classes(struct samples *samples, const struct samples *from, struct ovr_err *err);
+
+/* The name of class c, or its number in `text` (16 bytes). */
+const char *samples_class_name(const struct samples *samples, size_t c, char text[16]);
 
 /* Records of CIFAR-10's binary format: one label byte 0..9, then 3·32·32 pixel bytes (red, green
  * and blue planes, each row by row). */
@@ -38,6 +64,10 @@ int cifar10_check_size(uint64_t bytes, struct ovr_err *err);
 
 /* Maps such a file. On failure *samples is untouched. */
 int cifar10_open(struct samples *samples, const char *path, struct ovr_err *err);
+
+/* Maps a file of this kind or one of core/rowfile.h: what the catalogue keeps. On failure *samples
+ * is untouched. */
+int samples_open(struct samples *samples, const char *path, struct ovr_err *err);
 
 /* The paper's generated data: points uniform on the unit sphere, cut by `latitudes` parallels into
  * latitudes + 1 bands of equal area (equal steps of z) and by meridians into `sectors` sectors.
