@@ -117,8 +117,7 @@ void reply_free(struct reply *reply) {
     free(reply);
 }
 
-/* Takes bytes over, from malloc(). */
-static struct reply *reply_buffer(int status, const char *content_type, char *bytes, size_t n) {
+struct reply *reply_bytes(int status, const char *content_type, void *bytes, size_t n) {
     struct MHD_Response *response =
         MHD_create_response_from_buffer(n, bytes, MHD_RESPMEM_MUST_FREE);
     if (!response)
@@ -146,12 +145,12 @@ struct reply *reply_json_as(int status, const char *content_type, json_t *body) 
         free(text);
         return NULL;
     }
-    return reply_buffer(status, content_type, text, size);
+    return reply_bytes(status, content_type, text, size);
 }
 
 struct reply *reply_text(int status, const char *content_type, const char *text) {
     char *copy = strdup(text);
-    return copy ? reply_buffer(status, content_type, copy, strlen(text)) : NULL;
+    return copy ? reply_bytes(status, content_type, copy, strlen(text)) : NULL;
 }
 
 struct reply *reply_static(int status, const char *content_type, const void *bytes, size_t n) {

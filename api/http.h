@@ -90,6 +90,9 @@ struct reply *reply_json_as(int status, const char *content_type, json_t *body);
 /* Copies text. */
 struct reply *reply_text(int status, const char *content_type, const char *text);
 
+/* Takes bytes over, from malloc(). */
+struct reply *reply_bytes(int status, const char *content_type, void *bytes, size_t n);
+
 /* The bytes outlive everything. */
 struct reply *reply_static(int status, const char *content_type, const void *bytes, size_t n);
 

@@ -1,6 +1,9 @@
 #include "server/admission.h"
 
+#include "server/fitted.h"
+
 #include <stdio.h>
+#include <string.h>
 
 static int find_split(const struct admission *a, const struct spec *spec, const char *split,
                       char sha256[65], struct dataset_split *found, json_t *faults,
@@ -9,8 +12,7 @@ static int find_split(const struct admission *a, const struct spec *spec, const 
     int rc = store_get_split(a->store, spec->dataset, split, sha256, found, &why);
     if (rc == OVR_NOT_FOUND) {
         spec_fault(faults, *sha256 ? "/dataset/version" : "/dataset/name",
-                   "%s; upload it with PUT /v1/datasets/%s/%s?format=cifar10, or see GET "
-                   "/v1/datasets",
+                   "%s; upload it with PUT /v1/datasets/%s/%s?format=…, or see GET /v1/datasets",
                    why.text, spec->dataset, split);
         return 0;
     }
@@ -20,11 +22,11 @@ static int find_split(const struct admission *a, const struct spec *spec, const 
     return 0;
 }
 
-static size_t limited(int64_t samples, int64_t limit, const char *pointer, json_t *faults) {
-    if (limit > samples)
-        spec_fault(faults, pointer, "is %lld, but the split has only %lld samples",
-                   (long long)limit, (long long)samples);
-    return (size_t)(limit && limit < samples ? limit : samples);
+static size_t limited(size_t samples, int64_t limit, const char *pointer, json_t *faults) {
+    if (samples && limit > (int64_t)samples)
+        spec_fault(faults, pointer, "is %lld, but the split has only %zu samples", (long long)limit,
+                   samples);
+    return limit ? min_size((size_t)limit, samples) : samples;
 }
 
 static struct train_data sphere_data(const struct sphere_config *sphere) {
@@ -37,10 +39,33 @@ static struct train_data sphere_data(const struct sphere_config *sphere) {
                                    n * (3 * sizeof(real) + sizeof(uint16_t) + sizeof(uint32_t))};
 }
 
+/* Counts the samples that are left of a choice of classes, and looks whether the splits' names of
+ * classes agree: what only the data themselves can tell. */
+static int look_into_data(const struct admission *a, const struct spec *spec,
+                          struct train_data *data, json_t *faults, struct ovr_err *err) {
+    struct samples train, test;
+    struct spec all = *spec;
+    struct ovr_err why = {0};
+    all.train_limit = all.test_limit = 0;
+    int rc = catalog_open_samples(a->catalog, &all, 0, &train, &test, &why);
+    data->n_train = train.n;
+    data->n_test = test.n;
+    samples_release(&train);
+    samples_release(&test);
+    if (rc == OVR_INVALID) {
+        spec_fault(faults, why.field, "%s", why.text);
+        return 0;
+    }
+    return rc ? ovr_fail(err, rc, why.field, "%s", why.text) : 0;
+}
+
 static int find_data(const struct admission *a, struct spec *spec, json_t *document,
                      struct train_data *data, json_t *faults, struct ovr_err *err) {
+    enum { LOOKED_INTO = 1000000 }; /* samples; more take too long to generate in a request */
     if (spec->generated) {
         *data = sphere_data(&spec->sphere);
+        if (spec->n_only_classes && data->n_train + data->n_test <= LOOKED_INTO)
+            return look_into_data(a, spec, data, faults, err);
         return 0;
     }
     struct dataset_split train = {0}, test = {0};
@@ -50,29 +75,71 @@ static int find_data(const struct admission *a, struct spec *spec, json_t *docum
     if (rc || !train.samples || !test.samples)
         return rc;
     *data = (struct train_data){
-        .n_train = limited(train.samples, spec->train_limit, "/dataset/train_limit", faults),
-        .n_test = limited(test.samples, spec->test_limit, "/dataset/test_limit", faults),
+        .n_train = (size_t)train.samples,
+        .n_test = (size_t)test.samples,
         .n_values = (size_t)train.width,
-        .n_classes = (size_t)train.classes,
+        .n_classes = (size_t)(train.classes > test.classes ? train.classes : test.classes),
         .bytes = (uint64_t)(train.bytes + test.bytes)};
-    return spec_pin_version(document, spec, err);
+    if (train.width != test.width)
+        spec_fault(faults, "/dataset/name",
+                   "its training samples have %lld values, its test samples %lld",
+                   (long long)train.width, (long long)test.width);
+    else if (train.named || test.named || spec->n_only_classes)
+        rc = look_into_data(a, spec, data, faults, err);
+    if (train.named) /* the test split has no others, or there is a fault */
+        data->n_classes = (size_t)train.classes;
+    data->n_train = limited(data->n_train, spec->train_limit, "/dataset/train_limit", faults);
+    data->n_test = limited(data->n_test, spec->test_limit, "/dataset/test_limit", faults);
+    return rc ? rc : spec_pin_version(document, spec, err);
 }
 
-static void check_data(const struct spec *spec, const struct train_data *data, json_t *faults) {
-    const struct train_config *train = &spec->train;
+/* The steps of another experiment: are they there, and do they fit? *width becomes that behind
+ * them. */
+static int check_fitted(const struct admission *a, struct preprocess_step *step, size_t *width,
+                        size_t n_steps, json_t *faults, struct ovr_err *err) {
+    struct preprocess steps;
+    struct ovr_err why = {0};
+    int rc = fitted_open(a->store, NULL, step->experiment, *width, &steps, &why);
+    if (rc == OVR_INVALID)
+        spec_fault(faults, why.field, "%s", why.text);
+    else if (rc)
+        return ovr_fail(err, rc, why.field, "%s", why.text);
+    else if (steps.n_steps + n_steps - 1 > PREPROCESS_MAX)
+        spec_fault(faults, "/preprocess",
+                   "experiment %s brings %zu steps, with the others there are more than %d",
+                   step->experiment, steps.n_steps, PREPROCESS_MAX);
+    if (!rc)
+        *width = step->components = preprocess_width(&steps);
+    preprocess_release(&steps);
+    return 0;
+}
+
+static int check_data(const struct admission *a, struct spec *spec, const struct train_data *data,
+                      json_t *faults, struct ovr_err *err) {
+    struct train_config *train = &spec->train;
     size_t held_out = prepared_held_out(&train->data, data->n_train), width = data->n_values;
     size_t n = data->n_train - held_out;
     if (held_out >= data->n_train) {
         spec_fault(faults, "/training/validation",
                    "holds out %zu of %zu training samples, so none is left to train on", held_out,
                    data->n_train);
-        return;
+        return 0;
     }
     for (size_t i = 0; i < train->data.n_preprocess; i++) {
-        const struct preprocess_step *step = &train->data.preprocess[i];
+        struct preprocess_step *step = &train->data.preprocess[i];
         size_t most = min_size(width, n);
         char pointer[64];
         snprintf(pointer, sizeof pointer, "/preprocess/%zu/pca/components", i);
+        if (step->kind == PREPROCESS_FITTED) {
+            int rc = check_fitted(a, step, &width, train->data.n_preprocess, faults, err);
+            if (rc)
+                return rc;
+        }
+        if (step->kind == PREPROCESS_ZCA && n < width)
+            spec_fault(faults, "/preprocess",
+                       "zca needs at least as many samples to fit on as values a sample, %zu, and "
+                       "has %zu",
+                       width, n);
         if (step->kind != PREPROCESS_PCA)
             continue;
         if (step->components > most)
@@ -81,6 +148,7 @@ static void check_data(const struct spec *spec, const struct train_data *data, j
                        width, n, step->components);
         width = step->components ? step->components : width;
     }
+    return 0;
 }
 
 /* science: L's slope is bounded, so above this λ the raw form pulls every activation to zero. */
@@ -104,7 +172,9 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
     if (rc)
         return rc;
     if (data.n_train)
-        check_data(spec, &data, faults);
+        rc = check_data(a, spec, &data, faults, err);
+    if (rc)
+        return rc;
     if (spec_has_faults(faults))
         return ovr_fail(err, OVR_INVALID, "", "the spec does not fit the data");
     int members = spec->threads ? spec->threads : a->cores;

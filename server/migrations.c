@@ -8,5 +8,6 @@
     extern const char symbol[]
 
 EMBED(migration_0001, "migrations/0001_initial.sql");
+EMBED(migration_0003, "migrations/0003_datasets.sql");
 
-const char *const migrations[] = {migration_0001, NULL};
+const char *const migrations[] = {migration_0001, migration_0003, NULL};

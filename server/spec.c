@@ -19,6 +19,8 @@ enum type {
     T_AUTO,    /* "auto" (0) or an integer. int */
     T_TAGS,    /* array of strings. char[], each between newlines */
     T_HIDDEN,  /* array of one integer. size_t */
+    T_CLASSES, /* array of integers. a bit for each; the number of them into n_only_classes */
+    T_SCALE,   /* number, or section. double */
 };
 
 enum { ENCODER = 1 << MODEL_OVR_ENCODER, MLP = 1 << MODEL_MLP };
@@ -61,8 +63,13 @@ static const char *const schedules[] = {
     [SCHEDULE_CONSTANT] = "constant", [SCHEDULE_PLATEAU] = "plateau", NULL};
 static const char *const protocols[] = {
     [PROTOCOL_CLEAN] = "clean", [PROTOCOL_PUBLISHED] = "published", NULL};
-static const char *const steps[] = {
-    [PREPROCESS_STANDARDIZE] = "standardize", [PREPROCESS_PCA] = "pca", NULL};
+static const char *const steps[] = {[PREPROCESS_STANDARDIZE] = "standardize",
+                                    [PREPROCESS_PCA] = "pca",
+                                    [PREPROCESS_SCALE] = "scale",
+                                    [PREPROCESS_CONTRAST] = "contrast",
+                                    [PREPROCESS_ZCA] = "zca",
+                                    [PREPROCESS_FITTED] = "experiment",
+                                    NULL};
 static const char *const probes[] = {"logistic_regression", NULL};
 
 #define SCHEDULE train.schedule
@@ -83,6 +90,7 @@ static const struct field fields[] = {
     {"/dataset/version/test", T_SHA256, REQUIRED, AT(test_sha256), .data = STORED},
     {"/dataset/train_limit", T_COUNT, NULLABLE, AT(train_limit), 1, 4e9, "null", .data = STORED, .help = "use the first samples only"},
     {"/dataset/test_limit", T_COUNT, NULLABLE, AT(test_limit), 1, 4e9, "null", .data = STORED, .help = "use the first samples only"},
+    {"/dataset/only_classes", T_CLASSES, NULLABLE, AT(only_classes), 0, CLASSES_MAX - 1, "null", .help = "samples of these classes alone, of both splits, before the limits"},
     {"/dataset/generator", T_CHOICE, REQUIRED | NOWHERE, .choices = generators, .data = GENERATED},
     {"/dataset/samples", T_COUNT, 0, AT(sphere.samples), 1, 1e7, "5000", .data = GENERATED, .help = "training points"},
     {"/dataset/test_samples", T_COUNT, NULLABLE, AT(sphere.test_samples), 1, 1e7, "null", .data = GENERATED, .help = "test points; samples/5 by default"},
@@ -98,6 +106,15 @@ static const struct field fields[] = {
     {"/preprocess/*/pca/components", T_COUNT, 0, STEP(components), 1, 65536, .instead_of = "variance"},
     {"/preprocess/*/pca/variance", T_REAL, ABOVE, STEP(variance), 0, 1, .instead_of = "components", .help = "share of the variance to keep"},
     {"/preprocess/*/pca/whiten", T_FLAG, 0, STEP(whiten), 0, 1, "false"},
+    {"/preprocess/*/scale", T_SCALE, ABOVE, STEP(factor), 0, MOST, .help = "times a number, or to a range"},
+    {"/preprocess/*/scale/min", T_REAL, 0, STEP(min), -1e6, 1e6, "0"},
+    {"/preprocess/*/scale/max", T_REAL, 0, STEP(max), -1e6, 1e6, "1"},
+    {"/preprocess/*/scale/per_feature", T_FLAG, 0, STEP(per_feature), 0, 1, "false", .help = "each feature fills the range"},
+    {"/preprocess/*/contrast", T_SECTION, NOWHERE, .help = "each sample: (x - mean x)/sqrt(var x + epsilon)"},
+    {"/preprocess/*/contrast/epsilon", T_REAL, 0, STEP(epsilon), 0, MOST, "10"},
+    {"/preprocess/*/zca", T_SECTION, NOWHERE, .help = "whitened and turned back"},
+    {"/preprocess/*/zca/epsilon", T_REAL, ABOVE, STEP(epsilon), 0, MOST, "0.1"},
+    {"/preprocess/*/experiment", T_TEXT, 0, STEP(experiment), 12, 12, .help = "the fitted steps of this experiment; first step only"},
 
     {"/model", T_SECTION, REQUIRED | NOWHERE},
     {"/model/kind", T_CHOICE, REQUIRED, AT(train.kind), .choices = kinds},
@@ -260,7 +277,7 @@ static void fault_range(struct reading *r, const struct field *f, const char *po
                         const json_t *value) {
     char got[64];
     quote(value, got);
-    const char *whole = f->type == T_REAL ? "a number " : "an integer ";
+    const char *whole = f->type == T_REAL || f->type == T_SCALE ? "a number " : "an integer ";
     if (f->flags & ABOVE)
         spec_fault(r->faults, pointer, "must be %sabove %g and at most %g, got %s", whole, f->min,
                    f->max, got);
@@ -297,7 +314,7 @@ static json_t *read_section(struct reading *r, json_t *object, const struct plac
 
 static json_t *read_number(struct reading *r, const struct field *f, json_t *value,
                            const struct place *at) {
-    int whole = f->type != T_REAL;
+    int whole = f->type != T_REAL && f->type != T_SCALE;
     double number = json_number_value(value);
     if (!json_is_number(value) || (whole && number != floor(number)) || number > f->max ||
         number < f->min || (f->flags & ABOVE && number <= f->min)) {
@@ -307,7 +324,7 @@ static json_t *read_number(struct reading *r, const struct field *f, json_t *val
     void *to = at->base + f->offset;
     if (f->flags & NOWHERE)
         return json_incref(value);
-    if (f->type == T_REAL)
+    if (!whole)
         *(double *)to = number;
     else if (f->type == T_COUNT)
         *(int64_t *)to = (int64_t)number;
@@ -347,7 +364,7 @@ static json_t *read_chosen(struct reading *r, const struct field *f, int chosen,
         return NULL;
     }
     json_t *implied = NULL;
-    if (!inner && below->type == T_SECTION)
+    if (!inner && (below->type == T_SECTION || below->type == T_SCALE))
         inner = implied = made(r, json_object());
     if (!inner && below->type == T_FLAG)
         inner = implied = json_true();
@@ -379,6 +396,22 @@ static json_t *read_variant(struct reading *r, const struct field *f, json_t *va
     return NULL;
 }
 
+/* What a step's fields can't say one by one. */
+static void check_step(struct reading *r, const struct preprocess_step *step, size_t index,
+                       const json_t *item, const char *pointer) {
+    char inner[POINTER_SIZE];
+    const json_t *pca = json_object_get(item, "pca");
+    if (step->kind == PREPROCESS_PCA && !json_object_get(pca, "components") &&
+        !json_object_get(pca, "variance"))
+        spec_fault(r->faults, pointer, "pca needs components or variance");
+    extend_pointer(inner, pointer, "scale");
+    if (step->kind == PREPROCESS_SCALE && step->factor == 0 && !(step->min < step->max))
+        spec_fault(r->faults, inner, "min must be below max, got %g and %g", step->min, step->max);
+    extend_pointer(inner, pointer, "experiment");
+    if (step->kind == PREPROCESS_FITTED && index > 0)
+        spec_fault(r->faults, inner, "must be the first step");
+}
+
 static json_t *read_steps(struct reading *r, const struct field *f, json_t *value,
                           const struct place *at) {
     struct spec *spec = (struct spec *)(void *)at->base;
@@ -393,13 +426,12 @@ static json_t *read_steps(struct reading *r, const struct field *f, json_t *valu
         snprintf(index, sizeof index, "%zu", i);
         extend_pointer(pointer, at->pointer, index);
         struct place deeper = {path, pointer, (char *)&spec->train.data.preprocess[i]};
-        json_t *item = json_array_get(value, i), *pca = json_object_get(item, "pca");
+        json_t *item = json_array_get(value, i);
         json_t *step = read_variant(r, find_field(f->path, "*"), item, &deeper);
         if (step && json_array_append_new(list, step))
             r->out_of_memory = 1;
-        if (step && spec->train.data.preprocess[i].kind == PREPROCESS_PCA &&
-            !json_object_get(pca, "components") && !json_object_get(pca, "variance"))
-            spec_fault(r->faults, pointer, "pca needs components or variance");
+        if (step)
+            check_step(r, &spec->train.data.preprocess[i], i, item, pointer);
     }
     spec->train.data.n_preprocess = json_array_size(value);
     return list;
@@ -465,6 +497,34 @@ static json_t *read_hidden(struct reading *r, const struct field *f, json_t *val
     return size ? made(r, json_pack("[o]", size)) : NULL;
 }
 
+static json_t *read_classes(struct reading *r, const struct field *f, json_t *value,
+                            const struct place *at) {
+    struct spec *spec = (struct spec *)(void *)at->base;
+    size_t i, faults = json_array_size(r->faults);
+    json_t *item;
+    if (!json_is_array(value) || json_array_size(value) < 1 ||
+        json_array_size(value) > CLASSES_MAX) {
+        spec_fault(r->faults, at->pointer, "must be an array of 1..%d numbers of classes, or null",
+                   CLASSES_MAX);
+        return NULL;
+    }
+    json_array_foreach(value, i, item) {
+        int64_t class = json_integer_value(item);
+        char pointer[POINTER_SIZE], index[24];
+        snprintf(index, sizeof index, "%zu", i);
+        extend_pointer(pointer, at->pointer, index);
+        if (!json_is_integer(item) || class < 0 || class > (int64_t)f->max) {
+            fault_range(r, f, pointer, item);
+            if (json_array_size(r->faults) > faults + 10)
+                break;
+            continue;
+        }
+        spec->only_classes[class / 8] |= (uint8_t)(1 << class % 8);
+    }
+    spec->n_only_classes = json_array_size(value);
+    return json_array_size(r->faults) > faults ? NULL : json_incref(value);
+}
+
 static json_t *read_flag(struct reading *r, const struct field *f, json_t *value,
                          const struct place *at) {
     int wrong = !json_is_boolean(value) || (f->min > 0 && !json_is_true(value));
@@ -524,6 +584,12 @@ static json_t *read_value(struct reading *r, const struct field *f, json_t *valu
         return read_tags(r, f, value, at);
     case T_HIDDEN:
         return read_hidden(r, f, value, at);
+    case T_CLASSES:
+        return read_classes(r, f, value, at);
+    case T_SCALE:
+        if (json_is_object(value))
+            return read_section(r, value, at);
+        /* fall through */
     default:
         return read_number(r, f, value, at);
     }

@@ -7,8 +7,10 @@
  *
  *   encoder.weight K×D, encoder.bias K                         ovr_encoder
  *   hidden.0.weight K×D, hidden.0.bias K, output.weight C×K, output.bias C    mlp
- *   preprocess.<i>.mean D, .scale D (standardize: (x − mean)·scale), .components k×D (pca:
- * components·(x − mean)) probe.weight C×K, probe.bias C
+ *   preprocess.<i>.mean D, .scale D      standardize, scale: (x − mean)·scale
+ *   preprocess.<i>.mean D, .components k×D      pca, zca: components·(x − mean)
+ *   preprocess.<i>.epsilon 1      contrast
+ *   probe.weight C×K, probe.bias C
  */
 #ifndef SERVER_WEIGHTS_H
 #define SERVER_WEIGHTS_H
