@@ -568,21 +568,30 @@ static int match_path(const struct exchange *exchange, const struct route *route
     return *pattern ? -1 : n_captures;
 }
 
-/* Fills route and segments of the request; false: no route has this method and path. */
-static bool match_route(struct exchange *exchange, const char *method) {
+/* {names} of the route that fits the path best, whatever its method. */
+static int fewest_names(const struct exchange *exchange) {
     int fewest = INT_MAX;
     for (const struct route *route = exchange->http->config.routes; route->method; route++) {
-        const char *captures[HTTP_MAX_SEGMENTS] = {0};
-        if (strcmp(route->method, method) != 0)
-            continue;
+        const char *captures[HTTP_MAX_SEGMENTS];
         int n = match_path(exchange, route, captures);
-        if (n < 0 || n >= fewest)
+        if (n >= 0 && n < fewest)
+            fewest = n;
+    }
+    return fewest;
+}
+
+/* Fills route and segments of the request; false: no route has this method and path. */
+static bool match_route(struct exchange *exchange, const char *method) {
+    int fewest = fewest_names(exchange);
+    for (const struct route *route = exchange->http->config.routes; route->method; route++) {
+        const char *captures[HTTP_MAX_SEGMENTS] = {0};
+        if (strcmp(route->method, method) != 0 || match_path(exchange, route, captures) != fewest)
             continue;
-        fewest = n;
         exchange->request.route = route;
         memcpy(exchange->request.segments, captures, sizeof captures);
+        return true;
     }
-    return fewest != INT_MAX;
+    return false;
 }
 
 /* "GET, HEAD, OPTIONS": what the path can do; "" where there is no such path. */

@@ -64,7 +64,8 @@ struct sink {
     void (*abort)(void *upload);
 };
 
-/* Where several routes fit a path, the one with the fewest {names} is taken. */
+/* Where several routes fit a path, those with the fewest {names} are taken, and another method is
+ * 405. */
 struct route {
     const char *method; /* "GET", "POST", "PUT", "DELETE", "PATCH" */
     const char *path;   /* "/v1/experiments/{id}/metrics" */

@@ -90,7 +90,6 @@ static const struct field fields[] = {
     {"/dataset/version/test", T_SHA256, REQUIRED, AT(test_sha256), .data = STORED},
     {"/dataset/train_limit", T_COUNT, NULLABLE, AT(train_limit), 1, 4e9, "null", .data = STORED, .help = "use the first samples only"},
     {"/dataset/test_limit", T_COUNT, NULLABLE, AT(test_limit), 1, 4e9, "null", .data = STORED, .help = "use the first samples only"},
-    {"/dataset/only_classes", T_CLASSES, NULLABLE, AT(only_classes), 0, CLASSES_MAX - 1, "null", .help = "samples of these classes alone, of both splits, before the limits"},
     {"/dataset/generator", T_CHOICE, REQUIRED | NOWHERE, .choices = generators, .data = GENERATED},
     {"/dataset/samples", T_COUNT, 0, AT(sphere.samples), 1, 1e7, "5000", .data = GENERATED, .help = "training points"},
     {"/dataset/test_samples", T_COUNT, NULLABLE, AT(sphere.test_samples), 1, 1e7, "null", .data = GENERATED, .help = "test points; samples/5 by default"},
@@ -98,6 +97,7 @@ static const struct field fields[] = {
     {"/dataset/sectors", T_COUNT, 0, AT(sphere.sectors), 1, 1000, "5", .data = GENERATED, .help = "sectors between meridians"},
     {"/dataset/classes", T_COUNT, 0, AT(sphere.classes), 2, 1000, "10", .data = GENERATED, .help = "classes given to the cells at random"},
     {"/dataset/seed", T_COUNT, 0, AT(sphere.seed), 0, 9007199254740991, "1", .data = GENERATED},
+    {"/dataset/only_classes", T_CLASSES, NULLABLE, AT(only_classes), 0, CLASSES_MAX - 1, "null", .help = "samples of these classes alone, of both splits, before the limits"},
 
     {"/preprocess", T_STEPS, 0, AT(train.data.preprocess), 0, PREPROCESS_MAX, "[]", .help = "in this order, fitted on the training samples"},
     {"/preprocess/*", T_VARIANT, 0, STEP(kind), .choices = steps},

@@ -36,7 +36,8 @@ static struct catalog open_catalog(struct place *place) {
 static struct upload *open_upload(struct catalog *catalog, const char *split, const char *sha256) {
     struct upload *upload;
     struct ovr_err err = {0};
-    assert_ok(upload_open(&upload, catalog, "d", split, sha256, &err), &err);
+    struct upload_request request = {.dataset = "d", .split = split, .sha256 = sha256};
+    assert_ok(upload_open(&upload, catalog, &request, &err), &err);
     return upload;
 }
 
@@ -47,7 +48,11 @@ static int send(struct catalog *catalog, const char *split, const char *sha256, 
     struct upload *upload = open_upload(catalog, split, sha256);
     for (size_t at = 0; at < n; at += piece)
         upload_write(upload, bytes + at, min_size(piece, n - at));
-    return upload_finish(upload, stored, fresh, err);
+    struct upload_outcome outcome;
+    int rc = upload_finish(upload, &outcome, err);
+    *stored = outcome.split;
+    *fresh = outcome.fresh;
+    return rc;
 }
 
 static void assert_nothing_stored(struct place *place) {
@@ -208,12 +213,14 @@ static void names_and_splits(void **state) {
     for (size_t i = 0; i < COUNT(bad); i++) {
         struct ovr_err err = {0};
         assert_false(catalog_name_is_valid(bad[i]));
-        assert_failed(upload_open(&upload, &catalog, bad[i], "train", "", &err), OVR_INVALID, &err,
+        struct upload_request request = {.dataset = bad[i], .split = "train", .sha256 = ""};
+        assert_failed(upload_open(&upload, &catalog, &request, &err), OVR_INVALID, &err,
                       "1..64 letters");
         assert_null(upload);
     }
     struct ovr_err err = {0};
-    assert_failed(upload_open(&upload, &catalog, "d", "valid", "", &err), OVR_NOT_FOUND, &err,
+    struct upload_request request = {.dataset = "d", .split = "valid", .sha256 = ""};
+    assert_failed(upload_open(&upload, &catalog, &request, &err), OVR_NOT_FOUND, &err,
                   "there is no split valid");
     assert_nothing_stored(place);
 }
@@ -248,7 +255,7 @@ static void samples_and_limits(void **state) {
     }
     snprintf(spec.train_sha256, sizeof spec.train_sha256, "%s", r[0].sha256);
     snprintf(spec.test_sha256, sizeof spec.test_sha256, "%s", r[1].sha256);
-    assert_ok(catalog_open_samples(&catalog, &spec, &train, &test, &err), &err);
+    assert_ok(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), &err);
     assert_int_equal(train.n, RECORDS);
     assert_int_equal(test.n, 3);
     assert_int_equal(test.d, 3072);
@@ -264,12 +271,12 @@ static void samples_and_limits(void **state) {
     samples_release(&train);
     samples_release(&test);
     spec.test_limit = 1000; /* more than there are: all */
-    assert_ok(catalog_open_samples(&catalog, &spec, &train, &test, &err), &err);
+    assert_ok(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), &err);
     assert_int_equal(test.n, RECORDS);
     samples_release(&train);
     samples_release(&test);
     spec.test_sha256[0] ^= 1;
-    assert_failed(catalog_open_samples(&catalog, &spec, &train, &test, &err), OVR_IO, &err,
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_IO, &err,
                   "cannot be read; upload it again");
     samples_release(&train);
     samples_release(&test);
@@ -294,14 +301,14 @@ static void damaged_files_are_refused(void **state) {
     assert_int_equal(chmod(path, 0644), 0);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     assert_int_equal(pwrite(fd, &(char){r.bytes[1000] ^ 1}, 1, 1000), 1);
-    assert_failed(catalog_open_samples(&catalog, &spec, &train, &test, &err), OVR_IO, &err,
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_IO, &err,
                   "no longer has the SHA-256");
     samples_release(&train);
     samples_release(&test);
     err = (struct ovr_err){0};
     assert_int_equal(ftruncate(fd, 3073), 0); /* whole records, but fewer */
     close(fd);
-    assert_failed(catalog_open_samples(&catalog, &spec, &train, &test, &err), OVR_IO, &err,
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_IO, &err,
                   "upload it again");
     samples_release(&train);
     samples_release(&test);
@@ -313,7 +320,7 @@ static void generated_samples(void **state) {
     struct ovr_err err = {0};
     struct samples train, test;
     struct spec spec = {.generated = 1, .sphere = {20, 5, 2, 3, 4, 7}};
-    assert_ok(catalog_open_samples(&catalog, &spec, &train, &test, &err), &err);
+    assert_ok(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), &err);
     assert_int_equal(train.n, 20);
     assert_int_equal(test.n, 5);
     assert_int_equal(train.d, 3);
