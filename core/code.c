@@ -23,7 +23,7 @@ int code_new(struct code **out, size_t n, size_t n_units, const uint16_t *labels
     code->labels = labels;
     code->blocks = calloc(count_blocks(n), sizeof *code->blocks);
     code->start = ovr_malloc(n * (code->n_runs + 1), sizeof *code->start);
-    code->place = ovr_malloc(CODE_BLOCK * net_n_shards(n_units), sizeof *code->place);
+    code->place = ovr_malloc(CODE_BLOCK * count_shards(n_units), sizeof *code->place);
     if (!code->blocks || !code->start || !code->place) {
         code_free(code);
         return ovr_nomem(err, "the codes of a split");
@@ -80,7 +80,7 @@ static uint32_t fill_up(uint32_t n) {
 /* Turns the counts in code->place into places, and sets where the runs of n samples begin. Returns
  * how much room all of them take. */
 static size_t place_runs(struct code *code, size_t first, size_t n) {
-    size_t n_shards = net_n_shards(code->n_units);
+    size_t n_shards = count_shards(code->n_units);
     uint32_t at = 0, *place = code->place, *start = code->start + first * (code->n_runs + 1);
     for (size_t i = 0; i < n; i++, place += n_shards) {
         for (size_t s = 0; s < n_shards; s++) {
@@ -100,20 +100,20 @@ static size_t place_runs(struct code *code, size_t first, size_t n) {
 
 /* The active units of one shard, each sample's packed aside first: packing writes more than it
  * keeps. The last shard of a run also fills it up. */
-static void copy_shard(const struct code *code, const struct net *net, const struct shard *shard,
-                       size_t first, size_t n) {
+static void copy_shard(const struct code *code, const struct activations *a,
+                       const struct shard *shard, size_t first, size_t n) {
     const struct code_block *block = &code->blocks[first / CODE_BLOCK];
-    const real *h = net_activations(net, shard);
+    const real *h = activations_of(a, shard);
     size_t run = shard->index / RUN_SHARDS, last = (run + 1) * RUN_SHARDS - 1;
     uint8_t unit[SHARD_UNITS + LIST_ROOM];
     real value[SHARD_UNITS + LIST_ROOM];
     for (size_t i = 0; i < n; i++, h += shard->units) {
-        size_t at = code->place[i * net->n_shards + shard->index];
+        size_t at = code->place[i * a->n_shards + shard->index];
         size_t active =
-            net->kernels->pack_active(h, shard->units, shard->first % RUN_UNITS, unit, value);
+            a->kernels->pack_active(h, shard->units, shard->first % RUN_UNITS, unit, value);
         memcpy(block->unit + at, unit, active * sizeof *unit);
         memcpy(block->value + at, value, active * sizeof *value);
-        if (shard->index != last && shard->index + 1 != net->n_shards)
+        if (shard->index != last && shard->index + 1 != a->n_shards)
             continue;
         for (at += active; at < code->start[(first + i) * (code->n_runs + 1) + run + 1]; at++) {
             block->unit[at] = 0;
@@ -122,16 +122,16 @@ static void copy_shard(const struct code *code, const struct net *net, const str
     }
 }
 
-int code_add(struct member *member, struct code *code, const struct net *net, size_t first,
+int code_add(struct member *member, struct code *code, const struct activations *a, size_t first,
              size_t n) {
     struct code_block *block = &code->blocks[first / CODE_BLOCK];
     size_t from, end;
-    team_share(member, net->n_shards, &from, &end);
+    team_share(member, a->n_shards, &from, &end);
     for (size_t s = from; s < end; s++) {
-        struct shard shard = net_shard(net, s);
-        const real *h = net_activations(net, &shard);
+        struct shard shard = activations_shard(a, s);
+        const real *h = activations_of(a, &shard);
         for (size_t i = 0; i < n; i++, h += shard.units)
-            code->place[i * net->n_shards + s] = net->kernels->count_active(h, shard.units);
+            code->place[i * a->n_shards + s] = a->kernels->count_active(h, shard.units);
     }
     team_barrier(member);
     if (member->rank == 0)
@@ -140,8 +140,8 @@ int code_add(struct member *member, struct code *code, const struct net *net, si
     if (!block->value)
         return OVR_NOMEM;
     for (size_t s = from; s < end; s++) {
-        struct shard shard = net_shard(net, s);
-        copy_shard(code, net, &shard, first, n);
+        struct shard shard = activations_shard(a, s);
+        copy_shard(code, a, &shard, first, n);
     }
     return 0;
 }

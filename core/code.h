@@ -7,7 +7,9 @@
 #ifndef OVR_CODE_H
 #define OVR_CODE_H
 
-#include "core/net.h"
+#include "core/activations.h"
+#include "core/arena.h"
+#include "core/team.h"
 
 enum { CODE_BLOCK = 128 };
 
@@ -41,10 +43,10 @@ void code_free(struct code *code);
 /* What it takes in memory when a share `active` of the activations is not zero. */
 size_t code_bytes(size_t n, size_t n_units, double active);
 
-/* By every member, after net_forward() of samples first .. first + n − 1, a whole block. Returns
+/* By every member, after the forward pass of samples first .. first + n − 1, a whole block. Returns
  * OVR_NOMEM for all members alike. */
-int code_add(struct member *member, struct code *code, const struct net *net, size_t first,
-             size_t n);
+int code_add(struct member *member, struct code *code, const struct activations *activations,
+             size_t first, size_t n);
 
 /* One sample's active units. Run r is at start[r] .. start[r + 1] − 1 of both arrays. */
 struct code_sample {

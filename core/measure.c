@@ -53,18 +53,18 @@ static void fill_first_bins(struct measure *measure) {
     }
 }
 
-struct measure *measure_place(const struct net *net, int members, struct arena *arena) {
+struct measure *measure_place(const struct activations *a, int members, struct arena *arena) {
     struct measure counted, *placed = arena_take(arena, 1, sizeof *placed);
     struct measure *m = placed ? placed : &counted;
-    m->n_shards = net->n_shards;
-    m->n_units = net->config.n_units;
+    m->n_shards = a->n_shards;
+    m->n_units = a->n_units;
     m->n_members = members;
     m->unit_max = arena_take(arena, m->n_units, sizeof *m->unit_max);
     m->direction = arena_take(arena, m->n_units, sizeof *m->direction);
     m->parts = arena_take(arena, m->n_shards * 2, sizeof *m->parts);
     m->members = arena_take(arena, (size_t)members, sizeof *m->members);
     for (int i = 0; i < members; i++) {
-        double *weights = arena_take(arena, net->max_rows, sizeof *weights);
+        double *weights = arena_take(arena, a->max_rows, sizeof *weights);
         if (placed)
             m->members[i].row_weight = weights;
     }
@@ -99,10 +99,10 @@ static void add_values(const struct measure *m, struct member_sums *sums, const 
         sums->counts[find_bin(m, value[j])]++;
 }
 
-static void add_shard(struct measure *m, struct member_sums *sums, const struct net *net,
+static void add_shard(struct measure *m, struct member_sums *sums, const struct activations *a,
                       const struct shard *shard, size_t n) {
-    const struct kernels *kernels = net->kernels;
-    const real *h = net_activations(net, shard);
+    const struct kernels *kernels = a->kernels;
+    const real *h = activations_of(a, shard);
     uint8_t unit[SHARD_UNITS + LIST_ROOM];
     real value[SHARD_UNITS + LIST_ROOM];
     kernels->unit_sums(h, sums->row_weight, n, shard->units, m->unit_max + shard->first,
@@ -115,10 +115,10 @@ static void add_shard(struct measure *m, struct member_sums *sums, const struct 
     sums->total += n * shard->units;
 }
 
-void measure_add(struct member *member, struct measure *m, const struct net *net, size_t n) {
+void measure_add(struct member *member, struct measure *m, const struct activations *a, size_t n) {
     size_t first, end;
     struct member_sums *sums = &m->members[member->rank];
-    const double *squares = net_squares(net);
+    const double *squares = a->squares;
     for (size_t i = 0; i < n; i++) {
         double norm = sqrt(squares[i]);
         sums->row_weight[i] = norm <= 1e-12 ? 0 : 1 / norm;
@@ -126,8 +126,8 @@ void measure_add(struct member *member, struct measure *m, const struct net *net
     }
     team_share(member, m->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
-        struct shard shard = net_shard(net, i);
-        add_shard(m, sums, net, &shard, n);
+        struct shard shard = activations_shard(a, i);
+        add_shard(m, sums, a, &shard, n);
     }
 }
 

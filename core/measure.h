@@ -12,7 +12,9 @@
 #ifndef OVR_MEASURE_H
 #define OVR_MEASURE_H
 
-#include "core/net.h"
+#include "core/activations.h"
+#include "core/arena.h"
+#include "core/team.h"
 
 enum { HISTOGRAM_BINS = 58 };
 
@@ -34,11 +36,13 @@ struct measures {
 struct measure; /* running sums over the batches of a split */
 
 /* Takes it from `arena`, which has to be zero. NULL when the arena only counts. */
-struct measure *measure_place(const struct net *net, int members, struct arena *arena);
+struct measure *measure_place(const struct activations *activations, int members,
+                              struct arena *arena);
 
-/* By every member, in this order: reset, add after each net_forward(), finish. */
+/* By every member, in this order: reset, add after each forward pass, finish. */
 void measure_reset(struct member *member, struct measure *measure);
-void measure_add(struct member *member, struct measure *measure, const struct net *net, size_t n);
+void measure_add(struct member *member, struct measure *measure,
+                 const struct activations *activations, size_t n);
 void measure_finish(struct member *member, struct measure *measure, struct measures *measures);
 
 #endif

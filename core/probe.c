@@ -1,5 +1,6 @@
 #include "core/probe.h"
 
+#include "core/ovr.h"
 #include "core/rng.h"
 
 #include <math.h>

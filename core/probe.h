@@ -8,6 +8,7 @@
 #define OVR_PROBE_H
 
 #include "core/code.h"
+#include "core/optimizer.h"
 
 #include <stdatomic.h>
 

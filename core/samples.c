@@ -44,14 +44,18 @@ int samples_open(struct samples *samples, const char *path, struct ovr_err *err)
     return is ? rowfile_open(samples, path, err) : cifar10_open(samples, path, err);
 }
 
-int samples_keep_classes(struct samples *samples, const uint8_t *classes, struct ovr_err *err) {
+int samples_keep_classes(struct samples *samples, const struct class_list *classes,
+                         struct ovr_err *err) {
     size_t n = 0;
+    uint8_t wanted[CLASSES_MAX] = {0};
     uint32_t *rows = samples->rows ? samples->rows : ovr_malloc(samples->n, sizeof *rows);
     if (!rows)
         return ovr_nomem(err, "a choice of classes");
+    for (size_t i = 0; i < classes->n; i++)
+        wanted[classes->list[i]] = 1;
     for (size_t i = 0; i < samples->n; i++) {
         uint16_t label = samples->labels[i];
-        if (!(classes[label / 8] >> label % 8 & 1))
+        if (!wanted[label])
             continue;
         rows[n] = samples->rows ? samples->rows[i] : (uint32_t)i;
         samples->labels[n] = label;

@@ -10,7 +10,13 @@
 #include "core/real.h"
 
 /* Bounds on what comes from outside. */
-enum { CLASSES_MAX = 4096, VALUES_MAX = 1 << 20, NAME_MAX_BYTES = 255 };
+enum { CLASSES_MAX = 1000, VALUES_MAX = 1 << 20, NAME_MAX_BYTES = 255 };
+
+/* Some classes. */
+struct class_list {
+    size_t n;
+    uint16_t list[CLASSES_MAX];
+};
 
 /* How the values of a row make an image; all 0 where they don't or nobody knows. */
 struct image_shape {
@@ -40,9 +46,10 @@ void samples_release(struct samples *samples);
 /* Row i into out (d values). */
 void samples_row(const struct samples *samples, size_t i, real *out);
 
-/* Keeps the samples whose label has its bit set in `classes` (bit c%8 of byte c/8, CLASSES_MAX
- * bits), in their order; labels keep their numbers. OVR_INVALID when none is left. */
-int samples_keep_classes(struct samples *samples, const uint8_t *classes, struct ovr_err *err);
+/* Keeps the samples of these classes, in their order; labels keep their numbers. OVR_INVALID when
+ * none is left. */
+int samples_keep_classes(struct samples *samples, const struct class_list *classes,
+                         struct ovr_err *err);
 
 /* Gives the labels of `samples` the numbers that the classes of the same name have in `from`. A
  * class that is a number is named by it. OVR_INVALID names one that `from` does not have. When both

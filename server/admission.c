@@ -1,8 +1,10 @@
 #include "server/admission.h"
 
 #include "server/fitted.h"
+#include "server/weights.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int find_split(const struct admission *a, const struct spec *spec, const char *split,
@@ -64,7 +66,7 @@ static int find_data(const struct admission *a, struct spec *spec, json_t *docum
     enum { LOOKED_INTO = 1000000 }; /* samples; more take too long to generate in a request */
     if (spec->generated) {
         *data = sphere_data(&spec->sphere);
-        if (spec->n_only_classes && data->n_train + data->n_test <= LOOKED_INTO)
+        if (spec->only_classes.n && data->n_train + data->n_test <= LOOKED_INTO)
             return look_into_data(a, spec, data, faults, err);
         return 0;
     }
@@ -84,7 +86,7 @@ static int find_data(const struct admission *a, struct spec *spec, json_t *docum
         spec_fault(faults, "/dataset/name",
                    "its training samples have %lld values, its test samples %lld",
                    (long long)train.width, (long long)test.width);
-    else if (train.named || test.named || spec->n_only_classes)
+    else if (train.named || test.named || spec->only_classes.n)
         rc = look_into_data(a, spec, data, faults, err);
     if (train.named) /* the test split has no others, or there is a fault */
         data->n_classes = (size_t)train.classes;
@@ -114,8 +116,10 @@ static int check_fitted(const struct admission *a, struct preprocess_step *step,
     return 0;
 }
 
+/* *prepared: the values of a prepared row; 0 where only the data will tell. */
 static int check_data(const struct admission *a, struct spec *spec, const struct train_data *data,
-                      json_t *faults, struct ovr_err *err) {
+                      size_t *prepared, json_t *faults, struct ovr_err *err) {
+    int known = 1;
     struct train_config *train = &spec->train;
     size_t held_out = prepared_held_out(&train->data, data->n_train), width = data->n_values;
     size_t n = data->n_train - held_out;
@@ -146,15 +150,60 @@ static int check_data(const struct admission *a, struct spec *spec, const struct
             spec_fault(faults, pointer,
                        "must be 1..%zu (%zu values a sample, %zu samples to fit on), got %zu", most,
                        width, n, step->components);
+        known &= step->components > 0;
         width = step->components ? step->components : width;
     }
+    if (train->kind == MODEL_PCA && known && train->hidden[0] > min_size(width, n))
+        spec_fault(faults, "/model/hidden/0",
+                   "must be 1..%zu (%zu values a prepared sample, %zu samples to fit on), got %zu",
+                   min_size(width, n), width, n, train->hidden[0]);
+    *prepared = known ? width : 0;
     return 0;
+}
+
+/* Where the weights are to come from: an experiment that is done, and has some that fit. `width`:
+ * of the prepared rows, 0 where that is not known yet. */
+static int check_initial(const struct admission *a, const struct spec *spec, size_t width,
+                         size_t n_classes, json_t *faults, struct ovr_err *err) {
+    static const char POINTER[] = "/model/init/experiment";
+    struct experiment from = {0};
+    struct tensor *tensors = NULL;
+    size_t n_tensors = 0, fitting = 0;
+    struct ovr_err why = {0};
+    if (!*spec->init_experiment)
+        return 0;
+    int rc = store_get_experiment(a->store, spec->init_experiment, &from, &why);
+    if (rc == OVR_NOT_FOUND) {
+        spec_fault(faults, POINTER, "%s", why.text);
+        return 0;
+    }
+    const char *epoch = spec->init_last ? "last" : "best";
+    if (!rc && from.state != STATE_SUCCEEDED)
+        spec_fault(faults, POINTER, "experiment %s is %s; its weights are there once it succeeded",
+                   from.id, state_names[from.state]);
+    else if (!rc)
+        rc = store_read_tensors(a->store, from.seq, epoch, &tensors, &n_tensors, &why);
+    if (!rc && n_tensors && width) {
+        struct net_part have[PARTS_MAX], want[PARTS_MAX];
+        const struct tensor *found[PARTS_MAX];
+        size_t n_have = weights_list_parts(tensors, n_tensors, epoch, have, found);
+        size_t n_want = train_parts(&spec->train, width, n_classes, want);
+        for (size_t i = 0; i < n_have; i++)
+            for (size_t j = 0; j < n_want; j++)
+                fitting += (size_t)initial_fits(&have[i], &want[j]);
+        if (!fitting)
+            spec_fault(faults, POINTER,
+                       "experiment %s has no weights of the shapes that this model needs", from.id);
+    }
+    free(tensors);
+    experiment_release(&from);
+    return rc ? ovr_fail(err, rc, NULL, "%s", why.text) : 0;
 }
 
 /* science: L's slope is bounded, so above this λ the raw form pulls every activation to zero. */
 static void warn_collapse(const struct spec *spec, json_t *warnings) {
     const struct train_config *train = &spec->train;
-    double n = (double)train->batch_size, k = (double)train->hidden, a = train->activity_target;
+    double n = (double)train->batch_size, k = (double)train->hidden[0], a = train->activity_target;
     double lambda = ovr_lambda(&train->ovr, train->batch_size);
     double bound = 1 / (2 * a * n * (n - 1) * k);
     if (train->kind == MODEL_OVR_ENCODER && train->activity && train->ovr.form == OVR_RAW &&
@@ -171,8 +220,10 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
     int rc = find_data(a, spec, document, &data, faults, err);
     if (rc)
         return rc;
+    size_t width = 0;
     if (data.n_train)
-        rc = check_data(a, spec, &data, faults, err);
+        rc = check_data(a, spec, &data, &width, faults, err);
+    rc = rc ? rc : check_initial(a, spec, width, data.n_classes, faults, err);
     if (rc)
         return rc;
     if (spec_has_faults(faults))

@@ -79,9 +79,10 @@ static void make_key(const struct cache *cache, const struct spec *spec, char ke
         n += (size_t)snprintf(text + n, size - n, "train %s %lld\ntest %s %lld\n",
                               spec->train_sha256, (long long)spec->train_limit, spec->test_sha256,
                               (long long)spec->test_limit);
-    if (spec->n_only_classes) {
+    if (spec->only_classes.n) {
         char classes[DIGEST_SIZE];
-        digest_of(spec->only_classes, sizeof spec->only_classes, classes);
+        digest_of(spec->only_classes.list, spec->only_classes.n * sizeof *spec->only_classes.list,
+                  classes);
         n += (size_t)snprintf(text + n, size - n, "only classes %s\n", classes);
     }
     if (clean)

@@ -437,9 +437,9 @@ int catalog_open_samples(const struct catalog *catalog, const struct spec *spec,
     } else {
         rc = open_stored(catalog, spec, check, train, test, err);
     }
-    if (!rc && spec->n_only_classes) {
-        rc = samples_keep_classes(train, spec->only_classes, err);
-        rc = rc ? rc : samples_keep_classes(test, spec->only_classes, err);
+    if (!rc && spec->only_classes.n) {
+        rc = samples_keep_classes(train, &spec->only_classes, err);
+        rc = rc ? rc : samples_keep_classes(test, &spec->only_classes, err);
     }
     if (spec->train_limit > 0)
         train->n = min_size(train->n, (size_t)spec->train_limit);

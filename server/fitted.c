@@ -1,14 +1,10 @@
 #include "server/fitted.h"
 
-#include "core/npy.h"
 #include "server/weights.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static const char POINTER[] = "/preprocess/0/experiment";
 
@@ -31,27 +27,12 @@ static const struct tensor *find(const struct source *source, size_t step, const
 /* A tensor's numbers, or nothing without a data directory. */
 static int load(const struct source *source, const struct tensor *tensor, real **numbers,
                 struct ovr_err *err) {
-    char path[1024];
-    struct stat stat;
-    size_t n = tensor->rows * tensor->columns, bytes = n * sizeof **numbers;
     if (!source->data_dir)
         return 0;
-    weights_path(source->data_dir, source->id, tensor, path, sizeof path);
-    *numbers = ovr_malloc(n, sizeof **numbers);
+    *numbers = ovr_malloc(tensor->rows * tensor->columns, sizeof **numbers);
     if (!*numbers)
         return ovr_nomem(err, "fitted steps");
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    int good = fd >= 0 && fstat(fd, &stat) == 0 && (size_t)stat.st_size == NPY_HEADER + bytes;
-    for (size_t done = 0; good && done < bytes;) {
-        ssize_t got = pread(fd, (char *)*numbers + done, bytes - done, (off_t)(NPY_HEADER + done));
-        good = got > 0;
-        done += good ? (size_t)got : 0;
-    }
-    if (fd >= 0)
-        close(fd);
-    return good ? 0
-                : ovr_fail(err, OVR_IO, NULL, "the file of tensor %s of experiment %s is damaged",
-                           tensor->name, source->id);
+    return weights_read(source->data_dir, source->id, tensor, *numbers, err);
 }
 
 static int load_epsilon(const struct source *source, const struct tensor *tensor, real *epsilon,

@@ -20,9 +20,12 @@ struct spec {
     int generated; /* 1: sphere; 0: a stored data set */
     struct sphere_config sphere;
     char dataset[65], train_sha256[65], test_sha256[65];
-    int64_t train_limit, test_limit;       /* 0: all */
-    size_t n_only_classes;                 /* 0: all classes */
-    uint8_t only_classes[CLASSES_MAX / 8]; /* bit c%8 of byte c/8: class c is used */
+    int64_t train_limit, test_limit; /* 0: all */
+    struct class_list only_classes;  /* n = 0: all */
+    char init_experiment[13];        /* whose weights to start from; "" for none */
+    int init_last;                   /* its last epoch's instead of the best one's */
+    double slope, threshold;         /* read into train.f */
+    int hard_code, seeding;
     struct train_config train;
     int threads;               /* 0: auto */
     double time_limit_seconds; /* 0: none */

@@ -36,7 +36,7 @@ static void gradient_work(struct member *member, void *arg) {
     const struct gradient *p = arg;
     const struct scratch *s = &p->scratch[member->rank];
     size_t d = p->options->d, n = p->options->n, first, end;
-    team_share(member, net_n_shards(p->options->k), &first, &end);
+    team_share(member, count_shards(p->options->k), &first, &end);
     for (size_t shard = first; shard < end; shard++) {
         if (p->dense) {
             linalg_gemm_tn(SHARD_UNITS, d, n, p->g, SHARD_UNITS, p->x, d, 0, s->dw, d);

@@ -20,7 +20,8 @@ static void measure_split(struct member *member, void *arg) {
         size_t n = min_size(BLOCK, pass->n - first);
         struct batch batch = {.x = pass->h + first * UNITS, .n = n, .group = GROUP};
         net_forward(member, pass->net, &batch);
-        measure_add(member, pass->measure, pass->net, n);
+        struct activations activations = net_activations(pass->net);
+        measure_add(member, pass->measure, &activations, n);
     }
     measure_finish(member, pass->measure, &out);
     if (member->rank == 0)
@@ -30,9 +31,10 @@ static void measure_split(struct member *member, void *arg) {
 static struct measure *new_measure(const struct net *net, int members, struct arena *arena) {
     struct ovr_err err = {0};
     struct arena counting = {0};
-    assert_null(measure_place(net, members, &counting));
+    struct activations activations = net_activations(net);
+    assert_null(measure_place(&activations, members, &counting));
     assert_ok(arena_open(arena, counting.used, &err), &err);
-    struct measure *measure = measure_place(net, members, arena);
+    struct measure *measure = measure_place(&activations, members, arena);
     assert_int_equal(arena->used, counting.used);
     return measure;
 }
@@ -229,7 +231,7 @@ static void infinities_and_nans_stay_in_bounds(void **state) {
         struct pass pass = {.net = new_mirror(UNITS, BLOCK, 1), .h = h, .n = 1};
         pass.measure = new_measure(pass.net, 1, &arena);
         for (size_t k = 0; k < UNITS; k++)
-            net_bias(pass.net)[k] = broken[i];
+            net_bias(pass.net, 0)[k] = broken[i];
         team_run(team, measure_split, &pass);
         assert_int_equal(pass.out.histogram.zero_count, 0);
         assert_int_equal(pass.out.histogram.counts[HISTOGRAM_BINS - 1], UNITS);
