@@ -136,7 +136,7 @@ $(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.
 	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
-	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lcmocka
+	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lcmocka
 $(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson
