@@ -63,7 +63,7 @@ static void remove_unnamed(const struct catalog *catalog) {
         if (strlen(entry->d_name) == SHA256_SIZE - 1 &&
             store_has_file(catalog->store, entry->d_name, &stored, NULL) == 0 && !stored) {
             catalog_path summary;
-            snprintf(summary, sizeof summary, "%s/%s", catalog->summaries, entry->d_name);
+            snprintf(summary, sizeof summary, "%s/%.64s", catalog->summaries, entry->d_name);
             unlinkat(dirfd(dir), entry->d_name, 0);
             unlink(summary);
         }
