@@ -19,7 +19,7 @@ struct options {
     const char *host;
     bool json, watch, dry_run;
     const char *state, *tag, *name, *limit; /* NULL where not given, like all below */
-    const char *epoch, *format, *rows, *output;
+    const char *epoch, *format, *rows, *output, *label;
 };
 
 struct cli {
