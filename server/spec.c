@@ -546,10 +546,11 @@ static json_t *read_steps(struct reading *r, const struct field *f, json_t *valu
         extend_pointer(pointer, at->pointer, index);
         struct place deeper = {path, pointer, (char *)&spec->train.data.preprocess[i]};
         json_t *item = json_array_get(value, i);
+        size_t faults = json_array_size(r->faults);
         json_t *step = read_variant(r, find_field(f->path, "*"), item, &deeper);
         if (step && json_array_append_new(list, step))
             r->out_of_memory = 1;
-        if (step)
+        if (step && json_array_size(r->faults) == faults)
             check_step(r, &spec->train.data.preprocess[i], i, item, pointer);
     }
     spec->train.data.n_preprocess = json_array_size(value);
