@@ -165,11 +165,14 @@ static json_t *json_range(const struct range_summary *range, int64_t index, cons
 
 static json_t *json_classes(const struct samples *samples, const struct summary *summary) {
     json_t *list = json_array();
+    const char *name = samples->class_names;
     for (size_t c = 0; c < summary->n_classes; c++) {
         char text[16];
-        json_array_append_new(list,
-                              json_pack("{s:s, s:I}", "name", samples_class_name(samples, c, text),
-                                        "samples", (json_int_t)summary->class_counts[c]));
+        json_array_append_new(list, json_pack("{s:s, s:I}", "name",
+                                              name ? name : samples_class_name(samples, c, text),
+                                              "samples", (json_int_t)summary->class_counts[c]));
+        if (name)
+            name += strlen(name) + 1;
     }
     return list;
 }

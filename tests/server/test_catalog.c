@@ -423,6 +423,7 @@ static void halves_are_replaced(void **state) {
     struct samples samples;
     struct ovr_err err = {0};
     send_half(&catalog, 0, 5, 0); /* labels first */
+    assert_half_refused(&catalog, 1, 6, "the labels that wait for them are of 5");
     struct upload_outcome first = send_half(&catalog, 1, 5, 0);
     struct upload_outcome o = send_half(&catalog, 0, 5, 1);
     assert_null(o.missing);
