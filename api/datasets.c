@@ -193,7 +193,7 @@ static json_t *json_features(const struct samples *samples, const struct summary
 /* What a split's samples look like; NULL and `refusal` where that can't be told. */
 static json_t *describe(const struct request *request, const struct dataset_split *split,
                         struct reply **refusal) {
-    enum { FEATURES = 16, FEATURES_MAX = 1000 };
+    enum { FEATURES = 100, FEATURES_MAX = 1000 };
     const struct api *api = request->context;
     struct samples samples = {0};
     struct summary summary = {0};
