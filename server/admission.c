@@ -42,7 +42,7 @@ static struct train_data sphere_data(const struct sphere_config *sphere) {
 }
 
 /* Counts the samples that are left of a choice of classes, and looks whether the splits' names of
- * classes agree: what only the data themselves can tell. */
+ * classes and columns agree: what only the data themselves can tell. */
 static int look_into_data(const struct admission *a, const struct spec *spec,
                           struct train_data *data, json_t *faults, struct ovr_err *err) {
     struct samples train, test;
@@ -86,7 +86,7 @@ static int find_data(const struct admission *a, struct spec *spec, json_t *docum
         spec_fault(faults, "/dataset/name",
                    "its training samples have %lld values, its test samples %lld",
                    (long long)train.width, (long long)test.width);
-    else if (train.named || test.named || spec->only_classes.n)
+    else if (train.named || test.named || spec->only_classes.n || strcmp(train.format, "csv") == 0)
         rc = look_into_data(a, spec, data, faults, err);
     if (train.named) /* the test split has no others, or there is a fault */
         data->n_classes = (size_t)train.classes;

@@ -414,6 +414,23 @@ static int open_checked(const struct catalog *catalog, const struct spec *spec, 
     return 0;
 }
 
+/* Columns that have names must have the same ones in the same order: else numbers would be taken
+ * for each other. */
+static int compare_features(const struct samples *train, const struct samples *test,
+                            struct ovr_err *err) {
+    const char *a = train->feature_names, *b = test->feature_names;
+    for (size_t j = 0; a && b && j < train->d; j++) {
+        if (strcmp(a, b))
+            return ovr_fail(err, OVR_INVALID, "/dataset/name",
+                            "value %zu of a sample is called \"%.60s\" in the training split and "
+                            "\"%.60s\" in the test split; upload both with the same columns",
+                            j, a, b);
+        a += strlen(a) + 1;
+        b += strlen(b) + 1;
+    }
+    return 0;
+}
+
 static int open_stored(const struct catalog *catalog, const struct spec *spec, int check,
                        struct samples *train, struct samples *test, struct ovr_err *err) {
     int rc = open_checked(catalog, spec, "train", spec->train_sha256, check, train, err);
@@ -424,7 +441,8 @@ static int open_stored(const struct catalog *catalog, const struct spec *spec, i
         return ovr_fail(err, OVR_INVALID, "/dataset/name",
                         "the training samples have %zu values, the test samples %zu", train->d,
                         test->d);
-    return samples_adopt_classes(test, train, err);
+    rc = compare_features(train, test, err);
+    return rc ? rc : samples_adopt_classes(test, train, err);
 }
 
 int catalog_open_samples(const struct catalog *catalog, const struct spec *spec, int check,

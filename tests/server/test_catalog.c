@@ -490,6 +490,14 @@ static void names_of_classes_are_matched(void **state) {
                   "class \"a\"");
     samples_release(&train);
     samples_release(&test);
+    static const char other_column[] = "mass,kind\n5,c\n6,b\n";
+    b = must_send(&catalog, "test", INTAKE_CSV, INTAKE_WHOLE, other_column, strlen(other_column));
+    pin(&spec, &a, &b);
+    err = (struct ovr_err){0};
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_INVALID, &err,
+                  "called \"size\" in the training split and \"mass\" in the test split");
+    samples_release(&train);
+    samples_release(&test);
     static const char wide[] = "1,2,0\n";
     b = must_send(&catalog, "test", INTAKE_CSV, INTAKE_WHOLE, wide, strlen(wide));
     pin(&spec, &a, &b);
