@@ -67,7 +67,8 @@ static void test_the_stored_spec_is_complete(void **state) {
     assert_json(a->json, "/spec",
                 "{'name':'untitled','tags':[],'priority':0,'notes':'','dataset':{'generator':"
                 "'sphere','samples':5000,'test_samples':1000,'latitudes':4,'sectors':5,'classes':"
-                "10,'seed':1,'only_classes':null},'preprocess':[],'model':{'kind':'mlp','hidden':[8],'activation':"
+                "10,'seed':1,'only_classes':null},'preprocess':[],'model':{'kind':'mlp','hidden':["
+                "8],'activation':"
                 "'relu','init':'glorot'},'loss':{'ovr':null,'activity':null},'optimizer':{'name':"
                 "'adam','learning_rate':0.001,'beta1':0.9,'beta2':0.999,'epsilon':1e-7},'training':"
                 "{'epochs':35,'batch_size':128,'seed':1,'schedule':{'plateau':{'factor':0.1,"
