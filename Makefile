@@ -27,8 +27,8 @@ COMPILE   = $(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) $(HARDENING) $(SANITIZER) -I.
 LINK      = $(CC) $(SANITIZER) -pthread
 
 CORE_LIBS   := -llapacke -lopenblas -lm
-SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle
-API_LIBS    := $(SERVER_LIBS) -lmicrohttpd
+SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle -lz
+API_LIBS    := $(SERVER_LIBS) -lmicrohttpd -lpng
 CLIENT_LIBS := -lcurl -ljansson
 
 # The hot loops are compiled once per instruction set, all in one binary.
@@ -137,7 +137,7 @@ $(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.
 	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
-	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lcmocka
+	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lcmocka
 # numpy is Debian's, which belongs to Debian's python3.
 $(B)/tests/science/%: tests/science/%.py $(B)/ovrd
 	$(say) LN $@

@@ -63,11 +63,13 @@ struct reply *handle_tensor(struct request *request);
 struct reply *handle_upload(struct request *request); /* datasets.c */
 struct reply *handle_datasets(struct request *request);
 struct reply *handle_dataset(struct request *request);
+struct reply *handle_remove_dataset(struct request *request);
+struct reply *handle_preview(struct request *request); /* preview.c */
 struct reply *handle_healthz(struct request *request); /* system.c */
 struct reply *handle_version(struct request *request);
 struct reply *handle_openapi(struct request *request);
 
-extern const struct sink upload_sink; /* datasets.c */
+extern const struct sink upload_sink, features_sink, labels_sink; /* datasets.c */
 
 /* A whole number from the query: *value stays as it is when the argument is absent. On failure
  * returns the problem. */
@@ -79,5 +81,9 @@ struct reply *query_layer(const struct request *request, int *layer);
 
 /* "true" or "false"; *value stays as it is when the argument is absent. */
 struct reply *query_bool(const struct request *request, const char *name, int *value);
+/* A range first:end from the query, within 0..n and of at most `most`: both stay as they are when
+ * the argument is absent. On failure returns the problem. */
+struct reply *query_range(const struct request *request, const char *name, size_t n, size_t most,
+                          size_t *first, size_t *end);
 
 #endif

@@ -117,8 +117,7 @@ void reply_free(struct reply *reply) {
     free(reply);
 }
 
-/* Takes bytes over, from malloc(). */
-static struct reply *reply_buffer(int status, const char *content_type, char *bytes, size_t n) {
+struct reply *reply_bytes(int status, const char *content_type, void *bytes, size_t n) {
     struct MHD_Response *response =
         MHD_create_response_from_buffer(n, bytes, MHD_RESPMEM_MUST_FREE);
     if (!response)
@@ -146,12 +145,12 @@ struct reply *reply_json_as(int status, const char *content_type, json_t *body) 
         free(text);
         return NULL;
     }
-    return reply_buffer(status, content_type, text, size);
+    return reply_bytes(status, content_type, text, size);
 }
 
 struct reply *reply_text(int status, const char *content_type, const char *text) {
     char *copy = strdup(text);
-    return copy ? reply_buffer(status, content_type, copy, strlen(text)) : NULL;
+    return copy ? reply_bytes(status, content_type, copy, strlen(text)) : NULL;
 }
 
 struct reply *reply_static(int status, const char *content_type, const void *bytes, size_t n) {
@@ -569,21 +568,30 @@ static int match_path(const struct exchange *exchange, const struct route *route
     return *pattern ? -1 : n_captures;
 }
 
-/* Fills route and segments of the request; false: no route has this method and path. */
-static bool match_route(struct exchange *exchange, const char *method) {
+/* {names} of the route that fits the path best, whatever its method. */
+static int fewest_names(const struct exchange *exchange) {
     int fewest = INT_MAX;
     for (const struct route *route = exchange->http->config.routes; route->method; route++) {
-        const char *captures[HTTP_MAX_SEGMENTS] = {0};
-        if (strcmp(route->method, method) != 0)
-            continue;
+        const char *captures[HTTP_MAX_SEGMENTS];
         int n = match_path(exchange, route, captures);
-        if (n < 0 || n >= fewest)
+        if (n >= 0 && n < fewest)
+            fewest = n;
+    }
+    return fewest;
+}
+
+/* Fills route and segments of the request; false: no route has this method and path. */
+static bool match_route(struct exchange *exchange, const char *method) {
+    int fewest = fewest_names(exchange);
+    for (const struct route *route = exchange->http->config.routes; route->method; route++) {
+        const char *captures[HTTP_MAX_SEGMENTS] = {0};
+        if (strcmp(route->method, method) != 0 || match_path(exchange, route, captures) != fewest)
             continue;
-        fewest = n;
         exchange->request.route = route;
         memcpy(exchange->request.segments, captures, sizeof captures);
+        return true;
     }
-    return fewest != INT_MAX;
+    return false;
 }
 
 /* "GET, HEAD, OPTIONS": what the path can do; "" where there is no such path. */

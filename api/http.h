@@ -64,7 +64,8 @@ struct sink {
     void (*abort)(void *upload);
 };
 
-/* Where several routes fit a path, the one with the fewest {names} is taken. */
+/* Where several routes fit a path, those with the fewest {names} are taken, and another method is
+ * 405. */
 struct route {
     const char *method; /* "GET", "POST", "PUT", "DELETE", "PATCH" */
     const char *path;   /* "/v1/experiments/{id}/metrics" */
@@ -89,6 +90,9 @@ struct reply *reply_json_as(int status, const char *content_type, json_t *body);
 
 /* Copies text. */
 struct reply *reply_text(int status, const char *content_type, const char *text);
+
+/* Takes bytes over, from malloc(). */
+struct reply *reply_bytes(int status, const char *content_type, void *bytes, size_t n);
 
 /* The bytes outlive everything. */
 struct reply *reply_static(int status, const char *content_type, const void *bytes, size_t n);

@@ -174,10 +174,29 @@ json_t *json_experiment(struct api *api, const struct experiment *e, int with_sp
     return NULL;
 }
 
+/* [d], or that of an image in the order of its values. */
+static json_t *json_shape(const struct dataset_split *s) {
+    const struct image_shape *image = &s->image;
+    json_int_t c = (json_int_t)image->channels, h = (json_int_t)image->height;
+    json_int_t w = (json_int_t)image->width;
+    if (!c)
+        return json_pack("[I]", (json_int_t)s->width);
+    return image->interleaved ? json_pack("[I, I, I]", h, w, c) : json_pack("[I, I, I]", c, h, w);
+}
+
+static json_t *json_image(const struct image_shape *image) {
+    if (!image->channels)
+        return json_null();
+    return json_pack("{s:I, s:I, s:I}", "channels", (json_int_t)image->channels, "height",
+                     (json_int_t)image->height, "width", (json_int_t)image->width);
+}
+
 json_t *json_split(const struct dataset_split *s) {
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "dataset", s->dataset,
-                     "split", s->split, "sha256", s->sha256, "format", s->format, "bytes",
-                     (json_int_t)s->bytes, "samples", (json_int_t)s->samples, "values_per_sample",
-                     (json_int_t)s->width, "classes", (json_int_t)s->classes, "created_at",
+    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "dataset",
+                     s->dataset, "split", s->split, "sha256", s->sha256, "source_sha256",
+                     *s->source_sha256 ? json_string(s->source_sha256) : json_null(), "format",
+                     s->format, "bytes", (json_int_t)s->bytes, "samples", (json_int_t)s->samples,
+                     "values_per_sample", (json_int_t)s->width, "shape", json_shape(s), "image",
+                     json_image(&s->image), "classes", (json_int_t)s->classes, "created_at",
                      json_time(s->created_at));
 }

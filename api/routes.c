@@ -1,6 +1,7 @@
 #include "api/api.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,10 @@ static const char *const units_query[] = {"sort",  "dead",   "class_means", "lay
 static const char *const tiling_query[] = {"units", "layer", NULL};
 static const char *const weights_query[] = {"epoch", NULL};
 static const char *const tensor_query[] = {"epoch", "format", "rows", NULL};
-static const char *const upload_query[] = {"format", NULL};
+static const char *const upload_query[] = {"format", "label", "header", NULL};
+static const char *const part_query[] = {"format", NULL};
+static const char *const dataset_query[] = {"features", NULL};
+static const char *const preview_query[] = {"split", "rows", "features", "format", NULL};
 
 /* clang-format off */
 const struct route api_routes[] = {
@@ -38,8 +42,12 @@ const struct route api_routes[] = {
     {"GET", "/v1/sweeps/{id}", handle_show_sweep, "One sweep: the table of its points", sweep_query, NULL},
     {"POST", "/v1/sweeps/{id}/cancel", handle_cancel_sweep, "Cancel a sweep", NULL, NULL},
     {"GET", "/v1/datasets", handle_datasets, "List data sets", NULL, NULL},
-    {"GET", "/v1/datasets/{name}", handle_dataset, "One data set", NULL, NULL},
+    {"GET", "/v1/datasets/{name}", handle_dataset, "One data set", dataset_query, NULL},
+    {"DELETE", "/v1/datasets/{name}", handle_remove_dataset, "Remove a data set", NULL, NULL},
+    {"GET", "/v1/datasets/{name}/preview", handle_preview, "Samples as numbers or a picture", preview_query, NULL},
     {"PUT", "/v1/datasets/{name}/{split}", handle_upload, "Upload a split", upload_query, &upload_sink},
+    {"PUT", "/v1/datasets/{name}/{split}/features", handle_upload, "Upload the values of a split", part_query, &features_sink},
+    {"PUT", "/v1/datasets/{name}/{split}/labels", handle_upload, "Upload the labels of a split", part_query, &labels_sink},
     {"GET", "/healthz", handle_healthz, "Is the daemon alive?", NULL, NULL},
     {"GET", "/version", handle_version, "Program, BLAS and processor", NULL, NULL},
     {"GET", "/openapi.json", handle_openapi, "This contract", NULL, NULL},
@@ -83,5 +91,23 @@ struct reply *query_bool(const struct request *request, const char *name, int *v
     *value = strcmp(text, "true") == 0;
     if (!*value && strcmp(text, "false"))
         return problem(422, "invalid-query", "%s must be true or false, got \"%.40s\"", name, text);
+    return NULL;
+}
+
+struct reply *query_range(const struct request *request, const char *name, size_t n, size_t most,
+                          size_t *first, size_t *end) {
+    const char *text = request_query(request, name);
+    unsigned long long from, to;
+    int used = 0;
+    if (!text)
+        return NULL;
+    if (sscanf(text, "%19llu:%19llu%n", &from, &to, &used) != 2 || text[used] || text[0] < '0' ||
+        text[0] > '9' || from >= to || to > n || to - from > most)
+        return problem(422, "invalid-query",
+                       "%s must be first:end with 0 <= first < end <= %zu, at most %zu of them, "
+                       "such as 0:%zu, got \"%.40s\"",
+                       name, n, most, n < 10 ? n : 10, text);
+    *first = (size_t)from;
+    *end = (size_t)to;
     return NULL;
 }

@@ -39,6 +39,7 @@ int cifar10_open(struct samples *out, const char *path, struct ovr_err *err) {
     struct samples s = {.d = CIFAR10_RECORD - 1,
                         .stride = CIFAR10_RECORD,
                         .n_classes = CIFAR10_CLASSES,
+                        .image = {3, 32, 32, 0},
                         .map = MAP_FAILED};
     struct stat stat;
     int rc, fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -15,8 +15,9 @@
 struct head {
     char magic[8];
     uint64_t version, n_train, n_watched, n_test, n_values, n_classes, n_cells, n_steps;
-    struct {
+    struct step_head {
         uint64_t kind, n_in, n_out;
+        double epsilon;
     } steps[PREPROCESS_MAX];
 };
 
@@ -50,9 +51,12 @@ static void place(struct layout *layout, const struct head *head, struct arena *
         struct fitted_step *step = &layout->preprocess.steps[i];
         *step = (struct fitted_step){.kind = (enum preprocess_kind)head->steps[i].kind,
                                      .n_in = head->steps[i].n_in,
-                                     .n_out = head->steps[i].n_out};
+                                     .n_out = head->steps[i].n_out,
+                                     .epsilon = (real)head->steps[i].epsilon};
+        if (step->kind == PREPROCESS_CONTRAST)
+            continue;
         step->mean = arena_take(arena, step->n_in, sizeof *step->mean);
-        if (step->kind == PREPROCESS_PCA) {
+        if (preprocess_projects(step->kind)) {
             step->components = arena_take(arena, step->n_out * step->n_in, sizeof(real));
             step->variance = arena_take(arena, step->n_out, sizeof(double));
         } else {
@@ -116,19 +120,37 @@ static struct head shape(const struct prepare_config *config, size_t n_train, si
     return head;
 }
 
+/* Appends the shapes of fitted steps, as far as there is room. */
+static void note_steps(struct head *head, const struct preprocess *fitted) {
+    for (size_t i = 0; i < fitted->n_steps && head->n_steps < PREPROCESS_MAX; i++) {
+        const struct fitted_step *step = &fitted->steps[i];
+        head->steps[head->n_steps++] = (struct step_head){(uint64_t)step->kind, step->n_in,
+                                                          step->n_out, (double)step->epsilon};
+    }
+}
+
 size_t prepared_bytes(const struct prepare_config *config, size_t n_train, size_t n_test, size_t d,
                       size_t n_cells) {
     struct head head = shape(config, n_train, n_test, d);
     head.n_cells = n_cells;
     for (size_t i = 0; i < config->n_preprocess; i++) {
         const struct preprocess_step *step = &config->preprocess[i];
-        head.steps[i].kind = step->kind;
-        head.steps[i].n_in = d;
-        if (step->kind == PREPROCESS_PCA && step->components)
+        if (step->kind == PREPROCESS_FITTED && step->fitted) {
+            note_steps(&head, step->fitted);
+            d = head.n_steps ? head.steps[head.n_steps - 1].n_out : d;
+            continue;
+        }
+        if (head.n_steps == PREPROCESS_MAX)
+            break;
+        struct step_head *planned = &head.steps[head.n_steps++];
+        planned->kind = step->kind;
+        if (step->kind == PREPROCESS_FITTED) /* not known closer: as if it were one step */
+            planned->kind = step->components ? PREPROCESS_PCA : PREPROCESS_STANDARDIZE;
+        planned->n_in = d;
+        if (planned->kind == PREPROCESS_PCA && step->components)
             d = step->components;
-        head.steps[i].n_out = d;
+        planned->n_out = d;
     }
-    head.n_steps = config->n_preprocess;
     return block_bytes(&head);
 }
 
@@ -173,8 +195,10 @@ static int fill_split(const struct build *build, const struct layout *layout, in
 static void copy_steps(const struct layout *layout, const struct preprocess *fitted) {
     for (size_t i = 0; i < fitted->n_steps; i++) {
         const struct fitted_step *from = &fitted->steps[i], *to = &layout->preprocess.steps[i];
+        if (from->kind == PREPROCESS_CONTRAST)
+            continue;
         memcpy(to->mean, from->mean, from->n_in * sizeof(real));
-        if (from->kind == PREPROCESS_PCA) {
+        if (preprocess_projects(from->kind)) {
             memcpy(to->components, from->components, from->n_out * from->n_in * sizeof(real));
             memcpy(to->variance, from->variance, from->n_out * sizeof(double));
         } else {
@@ -186,12 +210,7 @@ static void copy_steps(const struct layout *layout, const struct preprocess *fit
 /* The block from the fitted steps. */
 static int fill(struct prepared *p, struct head *head, const struct preprocess *fitted,
                 const struct build *build, int fd, struct ovr_err *err) {
-    head->n_steps = fitted->n_steps;
-    for (size_t i = 0; i < fitted->n_steps; i++) {
-        head->steps[i].kind = fitted->steps[i].kind;
-        head->steps[i].n_in = fitted->steps[i].n_in;
-        head->steps[i].n_out = fitted->steps[i].n_out;
-    }
+    note_steps(head, fitted);
     int rc = map_block(p, block_bytes(head), fd, err);
     if (rc)
         return rc;

@@ -27,6 +27,10 @@ void preprocess_release(struct preprocess *preprocess) {
     *preprocess = (struct preprocess){0};
 }
 
+int preprocess_projects(enum preprocess_kind kind) {
+    return kind == PREPROCESS_PCA || kind == PREPROCESS_ZCA;
+}
+
 size_t preprocess_width(const struct preprocess *preprocess) {
     size_t n = preprocess->n_steps;
     return n ? preprocess->steps[n - 1].n_out : preprocess->n_in;
@@ -40,13 +44,29 @@ static size_t widest(const struct preprocess *preprocess) {
     return width;
 }
 
+static void normalize_contrast(real *restrict x, size_t n, double epsilon) {
+    double sum = 0, squares = 0;
+    for (size_t j = 0; j < n; j++)
+        sum += x[j];
+    double mean = sum / (double)n;
+    for (size_t j = 0; j < n; j++)
+        squares += (x[j] - mean) * (x[j] - mean);
+    double divisor = sqrt(squares / (double)n + epsilon);
+    for (size_t j = 0; j < n; j++)
+        x[j] = (real)(divisor > 0 ? (x[j] - mean) / divisor : 0);
+}
+
 /* One row through the steps from number s on, up to a projection, for which it is centred. Returns
  * the number of that step, or n_steps. */
 static size_t shift_row(const struct preprocess *preprocess, size_t s, real *restrict x) {
     for (; s < preprocess->n_steps; s++) {
         const struct fitted_step *step = &preprocess->steps[s];
         const real *restrict mean = step->mean, *restrict scale = step->scale;
-        if (step->kind == PREPROCESS_PCA) {
+        if (step->kind == PREPROCESS_CONTRAST) {
+            normalize_contrast(x, step->n_in, step->epsilon);
+            continue;
+        }
+        if (preprocess_projects(step->kind)) {
 #pragma omp simd
             for (size_t j = 0; j < step->n_in; j++)
                 x[j] -= mean[j];
@@ -226,6 +246,21 @@ static int stopped(const struct fit *fit, struct ovr_err *err) {
     return fit->stopped ? ovr_fail(err, OVR_STOPPED, NULL, "stopped while data was prepared") : 0;
 }
 
+/* Means of the features, in float64 (the caller's to free) and in the step. */
+static int fit_mean(struct fit *fit, struct team *team, struct fitted_step *step, double **mean,
+                    struct ovr_err *err) {
+    *mean = ovr_malloc(fit->width, sizeof **mean);
+    step->mean = ovr_malloc(fit->width, sizeof *step->mean);
+    if (!*mean || !step->mean)
+        return ovr_nomem(err, "the means of the features");
+    team_run(team, sum_features, fit);
+    for (size_t j = 0; j < fit->width; j++) {
+        (*mean)[j] = fit->parts[j] / (double)fit->n_rows;
+        step->mean[j] = (real)(*mean)[j];
+    }
+    return stopped(fit, err);
+}
+
 static int fit_standardize(struct fit *fit, struct team *team, struct fitted_step *step,
                            const double *mean, struct ovr_err *err) {
     fit->mean = mean;
@@ -328,33 +363,175 @@ out:
     return rc;
 }
 
+/* The smallest and largest value of each feature among a part's rows. */
+static void find_range(struct member *member, void *arg) {
+    struct fit *fit = arg;
+    size_t first, end, rank = (size_t)member->rank, width = fit->width;
+    team_share(member, SUM_BLOCKS, &first, &end);
+    for (size_t block = first; block < end; block++) {
+        double *low = fit->parts + block * 2 * width, *high = low + width;
+        size_t row = fit->n_rows * block / SUM_BLOCKS;
+        size_t last = fit->n_rows * (block + 1) / SUM_BLOCKS, n;
+        for (size_t j = 0; j < width; j++) {
+            low[j] = INFINITY;
+            high[j] = -INFINITY;
+        }
+        for (; row < last && !fit->stopped; row += n) {
+            n = min_size(SLICE_ROWS, last - row);
+            if (fit->stop && atomic_load(fit->stop))
+                fit->stopped = 1;
+            const real *x =
+                transform_rows(fit->preprocess, fit->samples, fit->rows, row, n,
+                               fit->rows_a + rank * fit->room, fit->rows_b + rank * fit->room);
+            for (size_t i = 0; i < n; i++, x += width)
+                for (size_t j = 0; j < width; j++) {
+                    low[j] = x[j] < low[j] ? x[j] : low[j];
+                    high[j] = x[j] > high[j] ? x[j] : high[j];
+                }
+        }
+    }
+}
+
+/* All parts, and without per_feature all features, into the first of each. */
+static void join_ranges(double *parts, size_t width, int per_feature) {
+    double *low = parts, *high = parts + width;
+    for (size_t i = width; i < SUM_BLOCKS * width; i++) {
+        const double *part = parts + i / width * 2 * width + i % width;
+        low[i % width] = fmin(low[i % width], part[0]);
+        high[i % width] = fmax(high[i % width], part[width]);
+    }
+    for (size_t j = 1; !per_feature && j < width; j++) {
+        low[0] = fmin(low[0], low[j]);
+        high[0] = fmax(high[0], high[j]);
+    }
+    for (size_t j = 1; !per_feature && j < width; j++) {
+        low[j] = low[0];
+        high[j] = high[0];
+    }
+}
+
+static int fit_scale(struct fit *fit, struct team *team, const struct preprocess_step *config,
+                     struct fitted_step *step, struct ovr_err *err) {
+    size_t width = fit->width;
+    step->mean = ovr_calloc(width, sizeof *step->mean);
+    step->scale = ovr_malloc(width, sizeof *step->scale);
+    if (!step->mean || !step->scale)
+        return ovr_nomem(err, "scaling");
+    step->n_out = width;
+    if (config->factor != 0) {
+        for (size_t j = 0; j < width; j++)
+            step->scale[j] = (real)config->factor;
+        return 0;
+    }
+    team_run(team, find_range, fit);
+    join_ranges(fit->parts, width, config->per_feature);
+    for (size_t j = 0; j < width; j++) {
+        double low = fit->parts[j], high = fit->parts[width + j];
+        double scale = high > low ? (config->max - config->min) / (high - low) : 1;
+        step->scale[j] = (real)scale;
+        step->mean[j] = (real)(low - config->min / scale);
+    }
+    return stopped(fit, err);
+}
+
+/* The axes become the rows of U diag(1/√(λ + ε)) Uᵀ. */
+static int turn_back(struct fitted_step *step, double epsilon, struct ovr_err *err) {
+    size_t width = step->n_in, n = step->n_out;
+    real *scaled = ovr_malloc(n * width, sizeof *scaled);
+    real *whole = ovr_malloc(width * width, sizeof *whole);
+    if (!scaled || !whole) {
+        free(scaled);
+        free(whole);
+        return ovr_nomem(err, "zca");
+    }
+    for (size_t k = 0; k < n; k++) {
+        double factor = 1 / sqrt(fmax(step->variance[k], 0) + epsilon);
+        for (size_t j = 0; j < width; j++)
+            scaled[k * width + j] = (real)(factor * step->components[k * width + j]);
+    }
+    linalg_gemm_tn(width, width, n, step->components, width, scaled, width, 0, whole, width);
+    free(scaled);
+    free(step->components);
+    step->components = whole;
+    step->n_out = width;
+    return 0;
+}
+
+static int fit_zca(struct fit *fit, struct team *team, const struct preprocess_step *config,
+                   struct fitted_step *step, const double *mean, struct ovr_err *err) {
+    if (fit->n_rows < fit->width)
+        return ovr_fail(err, OVR_INVALID, "/preprocess",
+                        "zca needs at least as many training samples as values a sample, %zu, and "
+                        "has %zu; reduce the values by pca, or use pca with whiten",
+                        fit->width, fit->n_rows);
+    const struct preprocess_step all = {.kind = PREPROCESS_PCA, .components = fit->width};
+    int rc = fit_pca(fit, team, &all, step, mean, err);
+    return rc ? rc : turn_back(step, config->epsilon, err);
+}
+
+static real *copy_reals(const real *from, size_t n, int *failed) {
+    real *to = from ? ovr_malloc(n, sizeof *to) : NULL;
+    if (to)
+        memcpy(to, from, n * sizeof *to);
+    *failed |= from && !to;
+    return to;
+}
+
+/* Copies steps that were fitted before. */
+static int take_over(struct preprocess *preprocess, const struct preprocess *fitted,
+                     struct ovr_err *err) {
+    size_t width = preprocess_width(preprocess);
+    if (fitted->n_steps > PREPROCESS_MAX - preprocess->n_steps)
+        return ovr_fail(err, OVR_INVALID, "/preprocess", "there are more than %d steps together",
+                        PREPROCESS_MAX);
+    if (fitted->n_steps && fitted->n_in != width)
+        return ovr_fail(err, OVR_INVALID, "/preprocess",
+                        "the steps taken over were fitted to %zu values a sample, these data have "
+                        "%zu",
+                        fitted->n_in, width);
+    for (size_t i = 0; i < fitted->n_steps; i++) {
+        const struct fitted_step *from = &fitted->steps[i];
+        struct fitted_step *to = &preprocess->steps[preprocess->n_steps++];
+        int failed = 0;
+        *to = (struct fitted_step){from->kind, from->n_in, from->n_out, .epsilon = from->epsilon};
+        to->mean = copy_reals(from->mean, from->n_in, &failed);
+        to->scale = copy_reals(from->scale, from->n_in, &failed);
+        to->components = copy_reals(from->components, from->n_in * from->n_out, &failed);
+        if (preprocess_projects(from->kind)) {
+            to->variance = ovr_calloc(from->n_out, sizeof *to->variance);
+            failed |= !to->variance;
+            if (to->variance && from->variance)
+                memcpy(to->variance, from->variance, from->n_out * sizeof *to->variance);
+        }
+        if (failed)
+            return ovr_nomem(err, "steps taken over");
+    }
+    return 0;
+}
+
 static int fit_step(struct fit *fit, struct preprocess *preprocess, struct team *team,
                     const struct preprocess_step *config, struct ovr_err *err) {
+    if (config->kind == PREPROCESS_FITTED)
+        return take_over(preprocess, config->fitted, err);
     struct fitted_step *step = &preprocess->steps[preprocess->n_steps];
     fit->width = preprocess_width(preprocess);
-    *step = (struct fitted_step){.kind = config->kind, .n_in = fit->width};
-    double *mean = ovr_malloc(fit->width, sizeof *mean);
-    step->mean = ovr_malloc(fit->width, sizeof *step->mean);
+    *step = (struct fitted_step){.kind = config->kind, .n_in = fit->width, .n_out = fit->width};
+    double *mean = NULL;
     int rc = 0;
-    if (!mean || !step->mean) {
-        rc = ovr_nomem(err, "the means of the features");
-        goto out;
-    }
-    team_run(team, sum_features, fit);
-    rc = stopped(fit, err);
-    if (rc)
-        goto out;
-    for (size_t j = 0; j < fit->width; j++) {
-        mean[j] = fit->parts[j] / (double)fit->n_rows;
-        step->mean[j] = (real)mean[j];
-    }
-    if (config->kind == PREPROCESS_PCA)
-        rc = fit_pca(fit, team, config, step, mean, err);
+    if (config->kind == PREPROCESS_CONTRAST)
+        step->epsilon = (real)config->epsilon;
+    else if (config->kind == PREPROCESS_SCALE)
+        rc = fit_scale(fit, team, config, step, err);
     else
+        rc = fit_mean(fit, team, step, &mean, err);
+    if (!rc && config->kind == PREPROCESS_STANDARDIZE)
         rc = fit_standardize(fit, team, step, mean, err);
+    else if (!rc && config->kind == PREPROCESS_PCA)
+        rc = fit_pca(fit, team, config, step, mean, err);
+    else if (!rc && config->kind == PREPROCESS_ZCA)
+        rc = fit_zca(fit, team, config, step, mean, err);
     if (!rc)
         preprocess->n_steps++;
-out:
     free(mean);
     return rc;
 }
@@ -379,7 +556,7 @@ int preprocess_fit(struct preprocess *preprocess, struct team *team, const struc
                       .stop = stop};
     /* No step widens a row. */
     int rc = rows_new(&fit, SLICE_ROWS * samples->d, team_size(team), err);
-    fit.parts = ovr_malloc(SUM_BLOCKS * samples->d, sizeof *fit.parts);
+    fit.parts = ovr_malloc(SUM_BLOCKS * 2 * samples->d, sizeof *fit.parts);
     if (!rc && !fit.parts)
         rc = ovr_nomem(err, "the sums of the features");
     for (size_t i = 0; !rc && i < n_steps; i++)
@@ -436,19 +613,48 @@ struct preprocess_memory preprocess_memory(size_t d, const struct preprocess_ste
     size_t blas = 0;
     size_t fit = 2 * m * SLICE_ROWS * d * sizeof(real) + (SUM_BLOCKS + 1) * d * sizeof(double);
     for (size_t i = 0; i < n_steps; i++) {
-        size_t k = steps[i].components ? steps[i].components : d;
-        fitted += 2 * d * sizeof(real);
-        if (steps[i].kind != PREPROCESS_PCA)
+        enum preprocess_kind kind = steps[i].kind;
+        size_t k = kind == PREPROCESS_ZCA || !steps[i].components ? d : steps[i].components;
+        if (kind == PREPROCESS_SCALE && steps[i].factor == 0) /* least and most, not sums alone */
+            fit += SUM_BLOCKS * d * sizeof(double);
+        if (kind != PREPROCESS_CONTRAST)
+            fitted += 2 * d * sizeof(real);
+        if (kind == PREPROCESS_FITTED && steps[i].components) {
+            fitted += 2 * k * d * sizeof(real); /* as they came and as they are taken over */
+            blas = m * LINALG_BUFFER_BYTES;
+            d = k;
+        }
+        if (!preprocess_projects(kind))
             continue;
         fitted += k * (d * sizeof(real) + sizeof(double));
         /* of the covariance the lower triangle alone is touched, which ends within a page */
         size_t pca = (d * (d + PAGE_DOUBLES) / 2 + k * d) * sizeof(double) +
                      eigen_memory(d, k, members) +
                      (min_size(BLOCK_ROWS, n) * d + m * TILE * TILE) * sizeof(real);
+        size_t zca = kind == PREPROCESS_ZCA ? 2 * d * d * sizeof(real) : 0;
         most = most > pca ? most : pca;
+        most = most > zca ? most : zca;
         blas = m * LINALG_BUFFER_BYTES;
         d = k;
     }
     return (struct preprocess_memory){.fit = fitted + blas + fit + most,
                                       .apply = fitted + blas + apply};
+}
+
+double preprocess_flops(const struct preprocess_step *steps, size_t n_steps, double n_fit, double n,
+                        size_t *d) {
+    double flops = 0;
+    for (size_t i = 0; i < n_steps; i++) {
+        int fitted = steps[i].kind == PREPROCESS_FITTED;
+        if (!preprocess_projects(steps[i].kind) && !(fitted && steps[i].components))
+            continue;
+        double width = (double)*d;
+        if (steps[i].kind != PREPROCESS_ZCA && steps[i].components)
+            *d = steps[i].components;
+        /* the projection; half a symmetric product, the eigenvectors at a tenth of its speed */
+        flops += 2 * n * width * (double)*d;
+        if (!fitted)
+            flops += n_fit * width * width + 30 * pow(width, 3);
+    }
+    return flops;
 }

@@ -915,15 +915,9 @@ static double pca_flops(double n, double d) {
 struct train_estimate train_estimate(const struct train_config *config,
                                      const struct train_data *data, int members) {
     size_t d = data->n_values, n_train = data->n_train;
-    double n = (double)n_train + (double)data->n_test, flops = 0;
-    for (size_t i = 0; i < config->data.n_preprocess; i++) {
-        const struct preprocess_step *step = &config->data.preprocess[i];
-        if (step->kind != PREPROCESS_PCA)
-            continue;
-        size_t to = step->components ? step->components : d;
-        flops += pca_flops((double)n_train, (double)d) + 2 * n * (double)d * (double)to;
-        d = to;
-    }
+    double n = (double)n_train + (double)data->n_test;
+    double flops = preprocess_flops(config->data.preprocess, config->data.n_preprocess,
+                                    (double)n_train, n, &d);
     struct net_config shape = net_shape(config, d, data->n_classes);
     size_t held_out = prepared_held_out(&config->data, n_train);
     size_t watched = config->data.protocol == PROTOCOL_CLEAN ? held_out : data->n_test;

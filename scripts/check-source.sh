@@ -39,6 +39,8 @@ forbid '<sqlite3' $(except server server/store.c) core/*.[ch] api/*.[ch] -- 'sql
 forbid '<(cblas|lapacke)' $(except core core/linalg.c) server/*.[ch] api/*.[ch] -- 'BLAS and LAPACK belong to core/linalg.c'
 forbid '<jansson' core/*.[ch] $(except server server/spec.h server/spec.c server/sweeps.c server/pointer.h server/pointer.c) -- 'jansson belongs to api/, server/spec.c and what is made of specs'
 forbid '<nettle' $(except server server/digest.h server/digest.c) core/*.[ch] api/*.[ch] -- 'nettle belongs to server/digest.c'
+forbid '<zlib' $(except server server/gunzip.c) core/*.[ch] api/*.[ch] -- 'zlib belongs to server/gunzip.c'
+forbid '<png' $(except api api/png.c) core/*.[ch] server/*.[ch] -- 'libpng belongs to api/png.c'
 forbid '<pthread' $(except core core/team.c) -- 'core has no threads but its team'
 forbid '<curl' core/*.[ch] server/*.[ch] api/*.[ch] -- 'libcurl belongs to the clients and tests'
 forbid '<stdio.h>' core/train.[ch] core/net.[ch] core/probe.[ch] -- 'core does not print'

@@ -18,6 +18,8 @@ libsqlite3-dev                                 header:sqlite3.h
 libopenblas-dev|libopenblas-pthread-dev|libopenblas-openmp-dev|libopenblas-serial-dev header:cblas.h
 liblapacke-dev                                 header:lapacke.h
 nettle-dev                                     header:nettle/sha2.h
+zlib1g-dev                                     header:zlib.h
+libpng-dev                                     header:png.h
 libcurl4-openssl-dev|libcurl4-gnutls-dev|libcurl4-nss-dev header:curl/curl.h
 curl                                           program:curl
 ca-certificates                                -
@@ -72,8 +74,8 @@ look_without_dpkg() {
 This is not a Debian system (there is no dpkg-query), so nothing is installed here by itself.
 Not found, please install it with this system's packages and try again:
 $lacking
-All that is needed: gcc, make, libmicrohttpd, jansson, SQLite, OpenBLAS with LAPACKE, nettle, libcurl and
-curl; for the tests cmocka, clang-format, python3 with numpy.
+All that is needed: gcc, make, libmicrohttpd, jansson, SQLite, OpenBLAS with LAPACKE, nettle, zlib,
+libpng, libcurl and curl; for the tests cmocka, clang-format, python3 with numpy.
 END
     exit 1
 }

@@ -1,9 +1,11 @@
 #include "server/admission.h"
 
+#include "server/fitted.h"
 #include "server/weights.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int find_split(const struct admission *a, const struct spec *spec, const char *split,
                       char sha256[65], struct dataset_split *found, json_t *faults,
@@ -12,8 +14,7 @@ static int find_split(const struct admission *a, const struct spec *spec, const 
     int rc = store_get_split(a->store, spec->dataset, split, sha256, found, &why);
     if (rc == OVR_NOT_FOUND) {
         spec_fault(faults, *sha256 ? "/dataset/version" : "/dataset/name",
-                   "%s; upload it with PUT /v1/datasets/%s/%s?format=cifar10, or see GET "
-                   "/v1/datasets",
+                   "%s; upload it with PUT /v1/datasets/%s/%s?format=…, or see GET /v1/datasets",
                    why.text, spec->dataset, split);
         return 0;
     }
@@ -23,11 +24,11 @@ static int find_split(const struct admission *a, const struct spec *spec, const 
     return 0;
 }
 
-static size_t limited(int64_t samples, int64_t limit, const char *pointer, json_t *faults) {
-    if (limit > samples)
-        spec_fault(faults, pointer, "is %lld, but the split has only %lld samples",
-                   (long long)limit, (long long)samples);
-    return (size_t)(limit && limit < samples ? limit : samples);
+static size_t limited(size_t samples, int64_t limit, const char *pointer, json_t *faults) {
+    if (samples && limit > (int64_t)samples)
+        spec_fault(faults, pointer, "is %lld, but the split has only %zu samples", (long long)limit,
+                   samples);
+    return limit ? min_size((size_t)limit, samples) : samples;
 }
 
 static struct train_data sphere_data(const struct sphere_config *sphere) {
@@ -41,10 +42,33 @@ static struct train_data sphere_data(const struct sphere_config *sphere) {
                                    n * (3 * sizeof(real) + sizeof(uint16_t) + sizeof(uint32_t))};
 }
 
+/* Counts the samples that are left of a choice of classes, and looks whether the splits' names of
+ * classes and columns agree: what only the data themselves can tell. */
+static int look_into_data(const struct admission *a, const struct spec *spec,
+                          struct train_data *data, json_t *faults, struct ovr_err *err) {
+    struct samples train, test;
+    struct spec all = *spec;
+    struct ovr_err why = {0};
+    all.train_limit = all.test_limit = 0;
+    int rc = catalog_open_samples(a->catalog, &all, 0, &train, &test, &why);
+    data->n_train = train.n;
+    data->n_test = test.n;
+    samples_release(&train);
+    samples_release(&test);
+    if (rc == OVR_INVALID) {
+        spec_fault(faults, why.field, "%s", why.text);
+        return 0;
+    }
+    return rc ? ovr_fail(err, rc, why.field, "%s", why.text) : 0;
+}
+
 static int find_data(const struct admission *a, struct spec *spec, json_t *document,
                      struct train_data *data, json_t *faults, struct ovr_err *err) {
+    enum { LOOKED_INTO = 1000000 }; /* samples; more take too long to generate in a request */
     if (spec->generated) {
         *data = sphere_data(&spec->sphere);
+        if (spec->only_classes.n && data->n_train + data->n_test <= LOOKED_INTO)
+            return look_into_data(a, spec, data, faults, err);
         return 0;
     }
     struct dataset_split train = {0}, test = {0};
@@ -54,12 +78,22 @@ static int find_data(const struct admission *a, struct spec *spec, json_t *docum
     if (rc || !train.samples || !test.samples)
         return rc;
     *data = (struct train_data){
-        .n_train = limited(train.samples, spec->train_limit, "/dataset/train_limit", faults),
-        .n_test = limited(test.samples, spec->test_limit, "/dataset/test_limit", faults),
+        .n_train = (size_t)train.samples,
+        .n_test = (size_t)test.samples,
         .n_values = (size_t)train.width,
-        .n_classes = (size_t)train.classes,
+        .n_classes = (size_t)(train.classes > test.classes ? train.classes : test.classes),
         .bytes = (uint64_t)(train.bytes + test.bytes)};
-    return spec_pin_version(document, spec, err);
+    if (train.width != test.width)
+        spec_fault(faults, "/dataset/name",
+                   "its training samples have %lld values, its test samples %lld",
+                   (long long)train.width, (long long)test.width);
+    else if (train.named || test.named || spec->only_classes.n || strcmp(train.format, "csv") == 0)
+        rc = look_into_data(a, spec, data, faults, err);
+    if (train.named) /* the test split has no others, or there is a fault */
+        data->n_classes = (size_t)train.classes;
+    data->n_train = limited(data->n_train, spec->train_limit, "/dataset/train_limit", faults);
+    data->n_test = limited(data->n_test, spec->test_limit, "/dataset/test_limit", faults);
+    return rc ? rc : spec_pin_version(document, spec, err);
 }
 
 static void check_classes(const struct class_list *only, size_t n_classes, json_t *faults) {
@@ -72,10 +106,32 @@ static void check_classes(const struct class_list *only, size_t n_classes, json_
     }
 }
 
-/* Returns the values of a prepared row; 0 where only the data will tell. */
-static size_t check_data(const struct spec *spec, const struct train_data *data, json_t *faults) {
+/* The steps of another experiment: are they there, and do they fit? *width becomes that behind
+ * them. */
+static int check_fitted(const struct admission *a, struct preprocess_step *step, size_t *width,
+                        size_t n_steps, json_t *faults, struct ovr_err *err) {
+    struct preprocess steps;
+    struct ovr_err why = {0};
+    int rc = fitted_open(a->store, NULL, step->experiment, *width, &steps, &why);
+    if (rc == OVR_INVALID)
+        spec_fault(faults, why.field, "%s", why.text);
+    else if (rc)
+        return ovr_fail(err, rc, why.field, "%s", why.text);
+    else if (steps.n_steps + n_steps - 1 > PREPROCESS_MAX)
+        spec_fault(faults, "/preprocess",
+                   "experiment %s brings %zu steps, with the others there are more than %d",
+                   step->experiment, steps.n_steps, PREPROCESS_MAX);
+    if (!rc)
+        *width = step->components = preprocess_width(&steps);
+    preprocess_release(&steps);
+    return 0;
+}
+
+/* *prepared: the values of a prepared row; 0 where only the data will tell. */
+static int check_data(const struct admission *a, struct spec *spec, const struct train_data *data,
+                      size_t *prepared, json_t *faults, struct ovr_err *err) {
     int known = 1;
-    const struct train_config *train = &spec->train;
+    struct train_config *train = &spec->train;
     size_t held_out = prepared_held_out(&train->data, data->n_train), width = data->n_values;
     size_t n = data->n_train - held_out;
     if (held_out >= data->n_train) {
@@ -85,10 +141,20 @@ static size_t check_data(const struct spec *spec, const struct train_data *data,
         return 0;
     }
     for (size_t i = 0; i < train->data.n_preprocess; i++) {
-        const struct preprocess_step *step = &train->data.preprocess[i];
+        struct preprocess_step *step = &train->data.preprocess[i];
         size_t most = min_size(width, n);
         char pointer[64];
         snprintf(pointer, sizeof pointer, "/preprocess/%zu/pca/components", i);
+        if (step->kind == PREPROCESS_FITTED) {
+            int rc = check_fitted(a, step, &width, train->data.n_preprocess, faults, err);
+            if (rc)
+                return rc;
+        }
+        if (step->kind == PREPROCESS_ZCA && n < width)
+            spec_fault(faults, "/preprocess",
+                       "zca needs at least as many samples to fit on as values a sample, %zu, and "
+                       "has %zu",
+                       width, n);
         if (step->kind != PREPROCESS_PCA)
             continue;
         if (step->components > most)
@@ -106,7 +172,8 @@ static size_t check_data(const struct spec *spec, const struct train_data *data,
         spec_fault(faults, "/model/hidden/0",
                    "must be 1..%zu, as many centroids as there are samples to train on, got %zu", n,
                    train->hidden[0]);
-    return known ? width : 0;
+    *prepared = known ? width : 0;
+    return 0;
 }
 
 /* Where the weights are to come from: an experiment that is done, and has some that fit. `width`:
@@ -168,10 +235,12 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
     int rc = find_data(a, spec, document, &data, faults, err);
     if (rc)
         return rc;
-    size_t width = data.n_train ? check_data(spec, &data, faults) : 0;
-    if (data.n_train)
+    size_t width = 0;
+    if (data.n_train) {
         check_classes(&spec->train.only, data.n_classes, faults);
-    rc = check_initial(a, spec, width, data.n_classes, faults, err);
+        rc = check_data(a, spec, &data, &width, faults, err);
+    }
+    rc = rc ? rc : check_initial(a, spec, width, data.n_classes, faults, err);
     if (rc)
         return rc;
     if (spec_has_faults(faults))

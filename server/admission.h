@@ -7,6 +7,7 @@
 #define SERVER_ADMISSION_H
 
 #include "core/train.h"
+#include "server/catalog.h"
 #include "server/spec.h"
 #include "server/store.h"
 
@@ -15,6 +16,7 @@ struct admission {
     int64_t memory_bytes;
     int cores;
     double flops_per_second; /* of one core */
+    const struct catalog *catalog;
 };
 
 struct cost {

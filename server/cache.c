@@ -3,6 +3,7 @@
 #include "core/linalg.h"
 #include "server/digest.h"
 #include "server/files.h"
+#include "server/fitted.h"
 #include "server/log.h"
 
 #include <dirent.h>
@@ -32,6 +33,7 @@ typedef char cache_path[640];
 int cache_init(struct cache *cache, const char *data_dir, const struct catalog *catalog,
                const struct kernels *kernels, uint64_t limit_bytes, struct ovr_err *err) {
     *cache = (struct cache){.catalog = catalog, .kernels = kernels, .limit_bytes = limit_bytes};
+    snprintf(cache->data_dir, sizeof cache->data_dir, "%s", data_dir);
     pthread_mutex_init(&cache->lock, NULL);
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
@@ -77,13 +79,22 @@ static void make_key(const struct cache *cache, const struct spec *spec, char ke
         n += (size_t)snprintf(text + n, size - n, "train %s %lld\ntest %s %lld\n",
                               spec->train_sha256, (long long)spec->train_limit, spec->test_sha256,
                               (long long)spec->test_limit);
+    if (spec->only_classes.n) {
+        char classes[DIGEST_SIZE];
+        digest_of(spec->only_classes.list, spec->only_classes.n * sizeof *spec->only_classes.list,
+                  classes);
+        n += (size_t)snprintf(text + n, size - n, "only classes %s\n", classes);
+    }
     if (clean)
         n += (size_t)snprintf(text + n, size - n, "held out %.17g, seed %llu\n", data->validation,
                               (unsigned long long)spec->train.seed);
     for (size_t i = 0; i < data->n_preprocess; i++) {
         const struct preprocess_step *step = &data->preprocess[i];
-        n += (size_t)snprintf(text + n, size - n, "step %d %zu %.17g %d\n", (int)step->kind,
-                              step->components, step->variance, step->whiten);
+        int fitted = step->kind == PREPROCESS_FITTED; /* its width is the experiment's own */
+        n += (size_t)snprintf(
+            text + n, size - n, "step %d %zu %.17g %d %.17g %.17g %.17g %d %.17g %s\n",
+            (int)step->kind, fitted ? 0 : step->components, step->variance, step->whiten,
+            step->factor, step->min, step->max, step->per_feature, step->epsilon, step->experiment);
     }
     digest_of(text, n, key);
 }
@@ -210,12 +221,11 @@ static int disk_has_room(const struct cache *cache, uint64_t bytes) {
 }
 
 /* A new file for prepared data, or -1 when they shall not or can't be kept. */
-static int new_file(struct cache *cache, const struct spec *spec, const struct samples *train,
-                    const struct samples *test, cache_path path) {
+static int new_file(struct cache *cache, int generated, const struct prepare_config *config,
+                    const struct samples *train, const struct samples *test, cache_path path) {
     uint64_t bytes =
-        prepared_bytes(&spec->train.data, train->n, test->n, train->d, train->n_cells) +
-        DIGEST_SIZE;
-    if (spec->generated || bytes > cache->limit_bytes)
+        prepared_bytes(config, train->n, test->n, train->d, train->n_cells) + DIGEST_SIZE;
+    if (generated || bytes > cache->limit_bytes)
         return -1;
     make_room(cache, bytes);
     if (!disk_has_room(cache, bytes)) {
@@ -253,17 +263,26 @@ static void publish(struct cache *cache, const struct prepared *data, int fd, co
 static int build(struct cache *cache, const struct spec *spec, struct team *team, const char *key,
                  const _Atomic int *stop, struct prepared **data, struct ovr_err *err) {
     struct samples train = {0}, test = {0};
-    int rc = catalog_open_samples(cache->catalog, spec, &train, &test, err);
+    struct preprocess fitted = {0};
+    struct prepare_config config = spec->train.data;
+    struct preprocess_step *first = &config.preprocess[0];
+    int rc = catalog_open_samples(cache->catalog, spec, 1, &train, &test, err);
+    if (!rc && config.n_preprocess && first->kind == PREPROCESS_FITTED) {
+        rc = fitted_open(cache->catalog->store, cache->data_dir, first->experiment, train.d,
+                         &fitted, err);
+        first->fitted = &fitted;
+    }
     if (!rc) {
         cache_path path;
-        int fd = new_file(cache, spec, &train, &test, path);
-        rc = prepared_build(data, &spec->train.data, spec->train.seed, &train, &test, team,
-                            cache->kernels, fd, stop, err);
+        int fd = new_file(cache, spec->generated, &config, &train, &test, path);
+        rc = prepared_build(data, &config, spec->train.seed, &train, &test, team, cache->kernels,
+                            fd, stop, err);
         if (fd >= 0) {
             publish(cache, *data, fd, path, key);
             close(fd);
         }
     }
+    preprocess_release(&fitted);
     samples_release(&train);
     samples_release(&test);
     return rc;

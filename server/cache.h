@@ -20,7 +20,7 @@
 #include <pthread.h>
 
 struct cache {
-    char directory[512];
+    char directory[512], data_dir[512];
     const struct catalog *catalog; /* borrowed */
     const struct kernels *kernels;
     uint64_t limit_bytes;   /* of all files together; 0: no files */

@@ -72,6 +72,7 @@ static int open_data(struct daemon *d, const struct settings *settings,
     rc = store_open(&d->store, path, (int)settings->http_threads + 1, err);
     if (!rc)
         rc = catalog_init(&d->catalog, settings->data_dir, d->store, err);
+    d->catalog.max_bytes = (uint64_t)settings->max_upload_bytes;
     if (!rc)
         rc = cache_init(&d->cache, settings->data_dir, &d->catalog, kernels,
                         (uint64_t)settings->cache_bytes, err);
@@ -107,7 +108,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     d->api = (struct api){
         .store = d->store,
         .catalog = &d->catalog,
-        .admission = {d->store, memory_budget(settings), cores, linalg_speed()},
+        .admission = {d->store, memory_budget(settings), cores, linalg_speed(), &d->catalog},
         .data_dir = settings->data_dir,
         .kernels = kernels,
     };

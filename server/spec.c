@@ -25,6 +25,7 @@ enum type {
     T_DROPOUT, /* array of a share for each hidden layer, or one for all. train.dropout */
     T_LAYERS,  /* array of hidden layers' numbers. unsigned, a bit for each */
     T_CLASSES, /* array of classes. struct class_list */
+    T_SCALE,   /* number, or section. double */
 };
 
 /* Model kinds. */
@@ -115,8 +116,13 @@ static const char *const schedules[] = {[SCHEDULE_CONSTANT] = "constant",
                                         NULL};
 static const char *const protocols[] = {
     [PROTOCOL_CLEAN] = "clean", [PROTOCOL_PUBLISHED] = "published", NULL};
-static const char *const steps[] = {
-    [PREPROCESS_STANDARDIZE] = "standardize", [PREPROCESS_PCA] = "pca", NULL};
+static const char *const steps[] = {[PREPROCESS_STANDARDIZE] = "standardize",
+                                    [PREPROCESS_PCA] = "pca",
+                                    [PREPROCESS_SCALE] = "scale",
+                                    [PREPROCESS_CONTRAST] = "contrast",
+                                    [PREPROCESS_ZCA] = "zca",
+                                    [PREPROCESS_FITTED] = "experiment",
+                                    NULL};
 static const char *const probes[] = {"logistic_regression", NULL};
 
 #define SCHEDULE train.schedule
@@ -144,6 +150,7 @@ static const struct field fields[] = {
     {"/dataset/sectors", T_COUNT, 0, AT(sphere.sectors), 1, 1000, "5", .data = GENERATED, .help = "sectors between meridians"},
     {"/dataset/classes", T_COUNT, 0, AT(sphere.classes), 2, 1000, "10", .data = GENERATED, .help = "classes given to the cells at random"},
     {"/dataset/seed", T_COUNT, 0, AT(sphere.seed), 0, 9007199254740991, "1", .data = GENERATED},
+    {"/dataset/only_classes", T_CLASSES, NULLABLE, AT(only_classes), 0, CLASSES_MAX - 1, "null", .help = "samples of these classes alone, of both splits, before the limits"},
 
     {"/preprocess", T_STEPS, 0, AT(train.data.preprocess), 0, PREPROCESS_MAX, "[]", .help = "in this order, fitted on the training samples"},
     {"/preprocess/*", T_VARIANT, 0, STEP(kind), .choices = steps},
@@ -152,6 +159,15 @@ static const struct field fields[] = {
     {"/preprocess/*/pca/components", T_COUNT, 0, STEP(components), 1, 65536, .instead_of = "variance"},
     {"/preprocess/*/pca/variance", T_REAL, ABOVE, STEP(variance), 0, 1, .instead_of = "components", .help = "share of the variance to keep"},
     {"/preprocess/*/pca/whiten", T_FLAG, 0, STEP(whiten), 0, 1, "false"},
+    {"/preprocess/*/scale", T_SCALE, ABOVE, STEP(factor), 0, MOST, .help = "times a number, or to a range"},
+    {"/preprocess/*/scale/min", T_REAL, 0, STEP(min), -1e6, 1e6, "0"},
+    {"/preprocess/*/scale/max", T_REAL, 0, STEP(max), -1e6, 1e6, "1"},
+    {"/preprocess/*/scale/per_feature", T_FLAG, 0, STEP(per_feature), 0, 1, "false", .help = "each feature fills the range"},
+    {"/preprocess/*/contrast", T_SECTION, NOWHERE, .help = "each sample: (x - mean x)/sqrt(var x + epsilon)"},
+    {"/preprocess/*/contrast/epsilon", T_REAL, 0, STEP(epsilon), 0, MOST, "10"},
+    {"/preprocess/*/zca", T_SECTION, NOWHERE, .help = "whitened and turned back"},
+    {"/preprocess/*/zca/epsilon", T_REAL, ABOVE, STEP(epsilon), 0, MOST, "0.1"},
+    {"/preprocess/*/experiment", T_ID, 0, STEP(experiment), .help = "the fitted steps of this experiment; first step only"},
 
     {"/model", T_SECTION, REQUIRED | NOWHERE},
     {"/model/kind", T_CHOICE, REQUIRED, AT(train.kind), .choices = kinds},
@@ -358,7 +374,7 @@ static void fault_range(struct reading *r, const struct field *f, const char *po
                         const json_t *value) {
     char got[64];
     quote(value, got);
-    const char *whole = f->type == T_REAL ? "a number " : "an integer ";
+    const char *whole = f->type == T_REAL || f->type == T_SCALE ? "a number " : "an integer ";
     if (f->flags & ABOVE)
         spec_fault(r->faults, pointer, "must be %sabove %g and at most %g, got %s", whole, f->min,
                    f->max, got);
@@ -395,7 +411,7 @@ static json_t *read_section(struct reading *r, json_t *object, const struct plac
 
 static json_t *read_number(struct reading *r, const struct field *f, json_t *value,
                            const struct place *at) {
-    int whole = f->type != T_REAL;
+    int whole = f->type != T_REAL && f->type != T_SCALE;
     double number = json_number_value(value);
     if (!json_is_number(value) || (whole && number != floor(number)) || number > f->max ||
         number < f->min || (f->flags & ABOVE && number <= f->min)) {
@@ -405,7 +421,7 @@ static json_t *read_number(struct reading *r, const struct field *f, json_t *val
     void *to = at->base + f->offset;
     if (f->flags & NOWHERE)
         return json_incref(value);
-    if (f->type == T_REAL)
+    if (!whole)
         *(double *)to = number;
     else if (f->type == T_COUNT)
         *(int64_t *)to = (int64_t)number;
@@ -445,7 +461,7 @@ static json_t *read_chosen(struct reading *r, const struct field *f, int chosen,
         return NULL;
     }
     json_t *implied = NULL;
-    if (!inner && below->type == T_SECTION)
+    if (!inner && (below->type == T_SECTION || below->type == T_SCALE))
         inner = implied = made(r, json_object());
     if (!inner && below->type == T_FLAG)
         inner = implied = json_true();
@@ -518,6 +534,22 @@ static json_t *read_variant(struct reading *r, const struct field *f, json_t *va
     return NULL;
 }
 
+/* What a step's fields can't say one by one. */
+static void check_step(struct reading *r, const struct preprocess_step *step, size_t index,
+                       const json_t *item, const char *pointer) {
+    char inner[POINTER_SIZE];
+    const json_t *pca = json_object_get(item, "pca");
+    if (step->kind == PREPROCESS_PCA && !json_object_get(pca, "components") &&
+        !json_object_get(pca, "variance"))
+        spec_fault(r->faults, pointer, "pca needs components or variance");
+    extend_pointer(inner, pointer, "scale");
+    if (step->kind == PREPROCESS_SCALE && step->factor == 0 && !(step->min < step->max))
+        spec_fault(r->faults, inner, "min must be below max, got %g and %g", step->min, step->max);
+    extend_pointer(inner, pointer, "experiment");
+    if (step->kind == PREPROCESS_FITTED && index > 0)
+        spec_fault(r->faults, inner, "must be the first step");
+}
+
 static json_t *read_steps(struct reading *r, const struct field *f, json_t *value,
                           const struct place *at) {
     struct spec *spec = (struct spec *)(void *)at->base;
@@ -532,13 +564,13 @@ static json_t *read_steps(struct reading *r, const struct field *f, json_t *valu
         snprintf(index, sizeof index, "%zu", i);
         extend_pointer(pointer, at->pointer, index);
         struct place deeper = {path, pointer, (char *)&spec->train.data.preprocess[i]};
-        json_t *item = json_array_get(value, i), *pca = json_object_get(item, "pca");
+        json_t *item = json_array_get(value, i);
+        size_t faults = json_array_size(r->faults);
         json_t *step = read_variant(r, find_field(f->path, "*"), item, &deeper);
         if (step && json_array_append_new(list, step))
             r->out_of_memory = 1;
-        if (step && spec->train.data.preprocess[i].kind == PREPROCESS_PCA &&
-            !json_object_get(pca, "components") && !json_object_get(pca, "variance"))
-            spec_fault(r->faults, pointer, "pca needs components or variance");
+        if (step && json_array_size(r->faults) == faults)
+            check_step(r, &spec->train.data.preprocess[i], i, item, pointer);
     }
     spec->train.data.n_preprocess = json_array_size(value);
     return list;
@@ -754,6 +786,10 @@ static json_t *read_value(struct reading *r, const struct field *f, json_t *valu
         return read_layers(r, f, value, at);
     case T_CLASSES:
         return read_classes(r, f, value, at);
+    case T_SCALE:
+        if (json_is_object(value))
+            return read_section(r, value, at);
+        /* fall through */
     default:
         return read_number(r, f, value, at);
     }

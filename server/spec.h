@@ -21,6 +21,7 @@ struct spec {
     struct sphere_config sphere;
     char dataset[65], train_sha256[65], test_sha256[65];
     int64_t train_limit, test_limit; /* 0: all */
+    struct class_list only_classes;  /* n = 0: all */
     char init_experiment[13];        /* whose weights to start from; "" for none */
     int init_last;                   /* its last epoch's instead of the best one's */
     double slope, threshold;         /* read into train.f */

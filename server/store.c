@@ -30,7 +30,9 @@ const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "fa
     "s.more, s.cancelled, s.created_at, max(e.finished_at), s.revision + total(e.revision), "      \
     "total(e.state = 'queued'), total(e.state = 'running'), total(e.state = 'succeeded'), "        \
     "total(e.state = 'failed'), total(e.state = 'cancelled')"
-#define SPLIT_COLUMNS "dataset, split, sha256, format, bytes, samples, width, classes, created_at"
+#define SPLIT_COLUMNS                                                                              \
+    "dataset, split, sha256, format, bytes, samples, width, classes, created_at, source_sha256, "  \
+    "channels, height, image_width, interleaved, named"
 
 /* A layer's number: that of the last one where it is negative. */
 #define LAYER(number, table)                                                                       \
@@ -88,6 +90,13 @@ enum sql {
     PUT_SPLIT,
     GET_SPLIT,
     LIST_SPLITS,
+    USER_OF_DATASET,
+    RETIRE_DATASET,
+    FORGET_VERSIONS,
+    PUT_PART,
+    GET_PART,
+    FORGET_PARTS,
+    IS_STORED,
     N_SQL
 };
 
@@ -207,13 +216,30 @@ static const char *const sql[N_SQL] = {
                    "AND current",
     [RETIRE_SPLITS] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND split = ?2",
     [PUT_SPLIT] =
-        "INSERT INTO dataset_split (dataset, split, sha256, format, bytes, samples, "
-        "width, classes, created_at, current) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, "
-        "1) ON CONFLICT (dataset, split, sha256) DO UPDATE SET current = 1",
+        "INSERT INTO dataset_split (" SPLIT_COLUMNS ", current) VALUES (?1, ?2, ?3, ?4, ?5, ?6, "
+        "?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 1) ON CONFLICT (dataset, split, sha256) DO "
+        "UPDATE SET current = 1",
     [GET_SPLIT] = "SELECT " SPLIT_COLUMNS " FROM dataset_split WHERE dataset = ?1 AND split = ?2 "
                   "AND CASE ?3 WHEN '' THEN current ELSE sha256 = ?3 END",
     [LIST_SPLITS] = "SELECT " SPLIT_COLUMNS " FROM dataset_split WHERE current AND (?1 IS NULL OR "
                     "dataset = ?1) ORDER BY dataset, split DESC",
+    [USER_OF_DATASET] =
+        "SELECT id FROM experiment WHERE state NOT IN ('succeeded', 'failed', 'cancelled') AND "
+        "json_extract(spec, '$.dataset.name') = ?1 LIMIT 1",
+    [RETIRE_DATASET] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND current",
+    [FORGET_VERSIONS] =
+        "DELETE FROM dataset_split WHERE dataset = ?1 AND sha256 NOT IN (SELECT "
+        "coalesce(json_extract(spec, '$.dataset.version.' || split), '') FROM experiment WHERE "
+        "json_extract(spec, '$.dataset.name') = ?1)",
+    [PUT_PART] =
+        "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (dataset, split, part) DO UPDATE SET "
+        "sha256 = ?4, format = ?5, samples = ?6, created_at = ?7",
+    [GET_PART] = "SELECT sha256, format, samples, created_at FROM dataset_part WHERE dataset = ?1 "
+                 "AND split = ?2 AND part = ?3",
+    [FORGET_PARTS] = "DELETE FROM dataset_part WHERE dataset = ?1 AND (?2 IS NULL OR split = ?2)",
+    [IS_STORED] = "SELECT 1 FROM dataset_split WHERE sha256 = ?1 UNION ALL SELECT 1 FROM "
+                  "dataset_part WHERE sha256 = ?1",
 };
 
 struct connection {
@@ -1451,6 +1477,11 @@ static void read_split(sqlite3_stmt *row, struct dataset_split *s) {
     s->width = sqlite3_column_int64(row, 6);
     s->classes = sqlite3_column_int64(row, 7);
     s->created_at = sqlite3_column_int64(row, 8);
+    copy_column(row, 9, s->source_sha256, sizeof s->source_sha256);
+    s->image = (struct image_shape){
+        (size_t)sqlite3_column_int64(row, 10), (size_t)sqlite3_column_int64(row, 11),
+        (size_t)sqlite3_column_int64(row, 12), sqlite3_column_int(row, 13)};
+    s->named = sqlite3_column_int(row, 14);
 }
 
 int store_put_split(struct store *store, const struct dataset_split *s, int *fresh,
@@ -1469,9 +1500,13 @@ int store_put_split(struct store *store, const struct dataset_split *s, int *fre
         rc = run(c, bind(c, RETIRE_SPLITS, "ss", s->dataset, s->split), err);
     if (!rc && *fresh)
         rc = run(c,
-                 bind(c, PUT_SPLIT, "ssssiiiii", s->dataset, s->split, s->sha256, s->format,
-                      s->bytes, s->samples, s->width, s->classes, s->created_at),
+                 bind(c, PUT_SPLIT, "ssssiiiiisiiiii", s->dataset, s->split, s->sha256, s->format,
+                      s->bytes, s->samples, s->width, s->classes, s->created_at, s->source_sha256,
+                      (int64_t)s->image.channels, (int64_t)s->image.height, (int64_t)s->image.width,
+                      (int64_t)s->image.interleaved, (int64_t)s->named),
                  err);
+    if (!rc)
+        rc = run(c, bind(c, FORGET_PARTS, "ss", s->dataset, s->split), err);
     return end(store, rc, err);
 }
 
@@ -1517,5 +1552,88 @@ int store_list_splits(struct store *store, const char *name, struct dataset_spli
         *list = NULL;
         *n = 0;
     }
+    return rc;
+}
+
+int store_put_part(struct store *store, const struct dataset_part *p, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = run(c,
+             bind(c, PUT_PART, "sssssii", p->dataset, p->split, p->part, p->sha256, p->format,
+                  p->samples, p->created_at),
+             err);
+    return end(store, rc, err);
+}
+
+int store_get_part(struct store *store, const char *dataset, const char *split, const char *part,
+                   struct dataset_part *found, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, GET_PART, "sss", dataset, split, part);
+    int rc = 0, step = sqlite3_step(row);
+    if (step == SQLITE_ROW) {
+        snprintf(found->dataset, sizeof found->dataset, "%s", dataset);
+        snprintf(found->split, sizeof found->split, "%s", split);
+        snprintf(found->part, sizeof found->part, "%s", part);
+        copy_column(row, 0, found->sha256, sizeof found->sha256);
+        copy_column(row, 1, found->format, sizeof found->format);
+        found->samples = sqlite3_column_int64(row, 2);
+        found->created_at = sqlite3_column_int64(row, 3);
+    } else if (step == SQLITE_DONE) {
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "no %s wait for split %s of data set %s", part,
+                      split, dataset);
+    } else {
+        rc = db_fail(c, err);
+    }
+    sqlite3_reset(row);
+    give_back(c);
+    return rc;
+}
+
+/* OVR_CONFLICT when an experiment that has not ended uses the data set. */
+static int must_be_unused(struct connection *c, const char *dataset, struct ovr_err *err) {
+    sqlite3_stmt *row = bind(c, USER_OF_DATASET, "s", dataset);
+    char id[ID_SIZE];
+    int rc = 0, step = sqlite3_step(row);
+    if (step == SQLITE_ROW) {
+        copy_column(row, 0, id, sizeof id);
+        rc = ovr_fail(err, OVR_CONFLICT, NULL,
+                      "experiment %s uses data set %s and has not ended; cancel it or wait", id,
+                      dataset);
+    } else if (step != SQLITE_DONE) {
+        rc = db_fail(c, err);
+    }
+    sqlite3_reset(row);
+    return rc;
+}
+
+int store_remove_dataset(struct store *store, const char *dataset, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = begin(store, err), changed = 0;
+    if (rc)
+        return rc;
+    rc = must_be_unused(c, dataset, err);
+    if (!rc)
+        rc = run(c, bind(c, RETIRE_DATASET, "s", dataset), err);
+    changed = rc ? 0 : sqlite3_changes(c->db);
+    if (!rc)
+        rc = run(c, bind(c, FORGET_PARTS, "ss", dataset, NULL), err);
+    changed += rc ? 0 : sqlite3_changes(c->db);
+    if (!rc && !changed)
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no data set %s", dataset);
+    if (!rc)
+        rc = run(c, bind(c, FORGET_VERSIONS, "s", dataset), err);
+    return end(store, rc, err);
+}
+
+int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, IS_STORED, "s", sha256);
+    int step = sqlite3_step(row);
+    *stored = step == SQLITE_ROW;
+    int rc = step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
     return rc;
 }

@@ -17,6 +17,7 @@
 
 #include "core/err.h"
 #include "core/measure.h"
+#include "core/samples.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -280,11 +281,16 @@ int store_read_tensors(struct store *store, int64_t seq, const char *epoch, stru
 /* Data sets */
 
 struct dataset_split {
-    char dataset[DATASET_NAME_SIZE], split[6], sha256[SHA256_SIZE], format[16];
-    int64_t bytes, samples, width, classes, created_at;
+    char dataset[DATASET_NAME_SIZE], split[6], format[16];
+    char sha256[SHA256_SIZE];        /* of the file that is kept: the version */
+    char source_sha256[SHA256_SIZE]; /* of the bytes as they were sent; "": two files */
+    int64_t bytes, samples, width, classes, created_at; /* bytes of the file that is kept */
+    struct image_shape image;
+    int named; /* the classes have names */
 };
 
-/* Makes this version the current one. *fresh: 0 when it was already. */
+/* Makes this version the current one; no parts wait for it any more. *fresh: 0 when it was
+ * already. */
 int store_put_split(struct store *store, const struct dataset_split *split, int *fresh,
                     struct ovr_err *err);
 
@@ -296,5 +302,23 @@ int store_get_split(struct store *store, const char *dataset, const char *split,
  */
 int store_list_splits(struct store *store, const char *name, struct dataset_split **list, size_t *n,
                       struct ovr_err *err);
+
+/* Features or labels that wait for the other half of their split; at most one of each. */
+struct dataset_part {
+    char dataset[DATASET_NAME_SIZE], split[6], part[9], format[16], sha256[SHA256_SIZE];
+    int64_t samples, created_at;
+};
+
+int store_put_part(struct store *store, const struct dataset_part *part, struct ovr_err *err);
+int store_get_part(struct store *store, const char *dataset, const char *split, const char *part,
+                   struct dataset_part *found, struct ovr_err *err);
+
+/* No split of it is current any more, and no part waits. Versions that a stored experiment names
+ * stay, so that it can be run again. OVR_CONFLICT while an experiment that has not ended uses it.
+ */
+int store_remove_dataset(struct store *store, const char *dataset, struct ovr_err *err);
+
+/* Whether a version or a waiting part is the file of this name. */
+int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err);
 
 #endif

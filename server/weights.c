@@ -152,12 +152,17 @@ static void save_probe(struct saving *s, const struct train_result *r) {
 static void save_preprocess(struct saving *s, const struct preprocess *preprocess) {
     for (size_t i = 0; i < preprocess->n_steps; i++) {
         const struct fitted_step *step = &preprocess->steps[i];
+        int projects = preprocess_projects(step->kind);
         char name[64];
+        if (step->kind == PREPROCESS_CONTRAST) {
+            snprintf(name, sizeof name, "preprocess.%zu.epsilon", i);
+            save(s, "best", name, 1, 1, 1, &step->epsilon);
+            continue;
+        }
         snprintf(name, sizeof name, "preprocess.%zu.mean", i);
         save(s, "best", name, 1, step->n_in, 1, step->mean);
-        snprintf(name, sizeof name, "preprocess.%zu.%s", i,
-                 step->kind == PREPROCESS_PCA ? "components" : "scale");
-        if (step->kind == PREPROCESS_PCA)
+        snprintf(name, sizeof name, "preprocess.%zu.%s", i, projects ? "components" : "scale");
+        if (projects)
             save(s, "best", name, 2, step->n_out, step->n_in, step->components);
         else
             save(s, "best", name, 1, step->n_in, 1, step->scale);

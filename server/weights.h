@@ -11,8 +11,9 @@
  *   decoder.weight D×K (not tied), decoder.bias D                               autoencoder
  *   hidden.<l>.weight K×D, hidden.<l>.bias K, output.weight C×K, output.bias C  mlp
  *   centroids K×D, counts K: of how many samples each is the mean               k-means
- *   preprocess.<i>.mean D, .scale D (standardize: (x − mean)·scale),
- *                           .components k×D (pca: components·(x − mean))
+ *   preprocess.<i>.mean D, .scale D             standardize, scale: (x − mean)·scale
+ *   preprocess.<i>.mean D, .components k×D      pca, zca: components·(x − mean)
+ *   preprocess.<i>.epsilon 1                    contrast
  *   probe.weight C×K, probe.bias C
  */
 #ifndef SERVER_WEIGHTS_H

@@ -19,7 +19,7 @@ struct options {
     const char *host;
     bool json, watch, dry_run, dead, csv, cancel;
     const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
-    const char *epoch, *format, *rows, *output, *sort, *layer;
+    const char *epoch, *format, *rows, *output, *sort, *layer, *label;
 };
 
 struct cli {

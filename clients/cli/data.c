@@ -144,28 +144,44 @@ static void draw_upload(int64_t sent, int64_t size) {
 
 static void print_uploaded(struct cli *cli, const json_t *answer, int64_t size) {
     char bytes[FIGURE_ROOM];
-    const char *sha256 = value_string(answer, "sha256");
-    printf("%s/%s is there", cli->args[0], cli->args[1]);
-    if (size >= 0)
-        printf(": %s", text_bytes(bytes, (double)size));
+    const char *sha256 = value_string(answer, "sha256"), *part = value_string(answer, "part");
+    if (*value_string(answer, "missing")) {
+        printf("%s/%s %s are there, the %s are missing", cli->args[0], cli->args[1], part,
+               value_string(answer, "missing"));
+    } else {
+        printf("%s/%s is there", cli->args[0], cli->args[1]);
+        if (size >= 0)
+            printf(": %s", text_bytes(bytes, (double)size));
+    }
     if (*sha256)
         printf(", sha256 %.12s", sha256);
     putchar('\n');
 }
 
-static int send_file(struct cli *cli, FILE *file) {
+/* One file to send. */
+struct sending {
+    const char *name; /* "-": standard input */
+    const char *part; /* "features", "labels", or NULL for all in one */
+    const char *format;
+};
+
+static int send_opened(struct cli *cli, const struct sending *sending, FILE *file) {
     struct buf path = {0};
     struct stat info;
     json_t *answer;
     if (fstat(fileno(file), &info))
-        return complain(EXIT_USAGE, "cannot read %s: %s", cli->args[2], strerror(errno));
+        return complain(EXIT_USAGE, "cannot read %s: %s", sending->name, strerror(errno));
     if (S_ISDIR(info.st_mode))
-        return complain(EXIT_USAGE, "%s is a directory", cli->args[2]);
+        return complain(EXIT_USAGE, "%s is a directory", sending->name);
     /* A pipe's length is unknown; it is sent in chunks. */
     int64_t size = S_ISREG(info.st_mode) ? (int64_t)info.st_size : -1;
     bool draws = terminal_is(STDERR_FILENO);
-    buf_path(&path, "/v1/datasets/{}/{}", cli->args[0], cli->args[1]);
-    buf_query(&path, "format", cli->options.format ? cli->options.format : "cifar10");
+    if (sending->part)
+        buf_path(&path, "/v1/datasets/{}/{}/{}", cli->args[0], cli->args[1], sending->part);
+    else
+        buf_path(&path, "/v1/datasets/{}/{}", cli->args[0], cli->args[1]);
+    buf_query(&path, "format", sending->format);
+    buf_query(&path, "label", cli->options.label);
     struct http_request request = {.method = "PUT", .upload = file, .upload_size = size};
     request.progress = draws ? draw_upload : NULL;
     int code = api_call(cli, request, &path, &answer);
@@ -177,17 +193,55 @@ static int send_file(struct cli *cli, FILE *file) {
     return code;
 }
 
-int command_upload(struct cli *cli) {
-    const char *split = cli->args[1], *name = cli->args[2];
-    if (strcmp(split, "train") && strcmp(split, "test"))
-        return complain(EXIT_USAGE, "SPLIT is train or test, got %s", split);
-    FILE *file = strcmp(name, "-") ? fopen(name, "re") : stdin;
+static int send_file(struct cli *cli, const struct sending *sending) {
+    FILE *file = strcmp(sending->name, "-") ? fopen(sending->name, "re") : stdin;
     if (!file)
-        return complain(EXIT_USAGE, "cannot open %s: %s", name, strerror(errno));
-    int code = send_file(cli, file);
+        return complain(EXIT_USAGE, "cannot open %s: %s", sending->name, strerror(errno));
+    int code = send_opened(cli, sending, file);
     if (file != stdin)
         fclose(file);
     return code;
+}
+
+/* By the end of the name, before .gz. */
+static const char *guess_format(const char *name) {
+    static const struct {
+        const char *end, *format;
+    } known[] = {{".csv", "csv"},        {".tsv", "csv"},        {".npy", "npy"},
+                 {".idx", "idx"},        {"-idx1-ubyte", "idx"}, {"-idx3-ubyte", "idx"},
+                 {".idx1-ubyte", "idx"}, {".idx3-ubyte", "idx"}, {".ubyte", "idx"}};
+    size_t n = strlen(name) - (ends_with(name, ".gz") ? 3 : 0);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        size_t m = strlen(known[i].end);
+        if (n >= m && !strncmp(name + n - m, known[i].end, m))
+            return known[i].format;
+    }
+    return "cifar10";
+}
+
+int command_upload(struct cli *cli) {
+    const char *split = cli->args[1], *labels = cli->args[3];
+    struct sending sending = {.name = cli->args[2], .format = cli->options.format};
+    if (strcmp(split, "train") && strcmp(split, "test"))
+        return complain(EXIT_USAGE, "SPLIT is train or test, got %s", split);
+    if (!sending.format)
+        sending.format = guess_format(sending.name);
+    bool halves = !strcmp(sending.format, "idx") || !strcmp(sending.format, "npy");
+    if (halves && !labels)
+        return complain(EXIT_USAGE, "%s has the labels in a second file; name it after FILE",
+                        sending.format);
+    if (!halves && labels)
+        return complain(EXIT_USAGE, "%s has the labels in the same file; leave %s away",
+                        sending.format, labels);
+    if (!halves)
+        return send_file(cli, &sending);
+    sending.part = "features";
+    int code = send_file(cli, &sending);
+    sending.name = labels;
+    sending.part = "labels";
+    if (!cli->options.format) /* the two need not agree */
+        sending.format = guess_format(labels);
+    return code ? code : send_file(cli, &sending);
 }
 
 static void dataset_row(struct table *table, const json_t *set) {

@@ -34,6 +34,7 @@ enum option_bit {
     OPTION_SWEEP = 1 << 15,
     OPTION_CSV = 1 << 16,
     OPTION_CANCEL = 1 << 17,
+    OPTION_LABEL = 1 << 20,
     OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
 };
 
@@ -93,7 +94,10 @@ static const struct option_row {
     {OPTION_FORMAT, "--format", NULL, "FORMAT", offsetof(struct options, format), is_not_empty,
      "a format",
      "of a tensor: json or npy (default: npy where FILE ends in .npy, else json);\n"
-     "of an upload: cifar10 (the default); of metrics: csv, with every figure"},
+     "of an upload: cifar10, csv, idx or npy (default: by the name of FILE, else cifar10);\n"
+     "of metrics: csv, with every figure"},
+    {OPTION_LABEL, "--label", NULL, "COLUMN", offsetof(struct options, label), is_not_empty,
+     "a column", "of a csv upload: where the labels are; a name, a number from 0, or last"},
     {OPTION_ROWS, "--rows", NULL, "A:B", offsetof(struct options, rows), is_row_range,
      "two numbers like 0:64", "rows A to B-1 of the tensor only"},
     {OPTION_OUTPUT, "--output", "-o", "FILE", offsetof(struct options, output), is_not_empty,
@@ -133,8 +137,9 @@ static const struct command {
     {"sweeps", "", "sweeps, newest first", 0, 0, OPTION_LIMIT, command_sweeps},
     {"sweep", "ID", "the table of its points", 1, 1, OPTION_CSV | OPTION_WATCH | OPTION_CANCEL,
      command_sweep},
-    {"upload", "NAME SPLIT FILE|-", "send a data set's split, train or test", 3, 3, OPTION_FORMAT,
-     command_upload},
+    {"upload", "NAME SPLIT FILE|- [LABELS]",
+     "send a data set's split, train or test; idx and npy have their labels in a second file", 3, 4,
+     OPTION_FORMAT | OPTION_LABEL, command_upload},
     {"datasets", "", "the data sets on the server", 0, 0, 0, command_datasets},
     {"version", "", "of ovrctl and of the server", 0, 0, 0, command_version},
 };

@@ -79,7 +79,9 @@ static void test_every_documented_route_is_there(void **state) {
         for (size_t i = 0; i < COUNT(methods); i++) {
             if (!find_operation(item, methods[i]))
                 continue;
-            const struct answer *a = send(d, methods[i], instance(template));
+            /* What would remove something is asked in a way that is refused. */
+            const char *refused = strcmp(methods[i], "DELETE") ? "" : "?no_such=1";
+            const struct answer *a = send(d, methods[i], text("%s%s", instance(template), refused));
             assert_int_not_equal(a->status, 404);
             assert_int_not_equal(a->status, 405);
             if (strcmp(methods[i], "GET") == 0)
@@ -565,8 +567,9 @@ static void walk_choice(struct daemon *d, json_t *schema, const char *pointer, i
     else if (fits_type(type, array))
         walk_items(d, schema, pointer);
     else if (json_object_get(schema, "properties") &&
-             json_object_size(json_object_get(schema, "properties")))
+             json_object_size(json_object_get(schema, "properties"))) {
         walk_object(d, schema, pointer);
+    }
     json_decref(empty);
     json_decref(half);
     json_decref(one);

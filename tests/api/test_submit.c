@@ -67,7 +67,8 @@ static void test_the_stored_spec_is_complete(void **state) {
     assert_json(a->json, "/spec",
                 "{'name':'untitled','tags':[],'priority':0,'notes':'','dataset':{'generator':"
                 "'sphere','samples':5000,'test_samples':1000,'latitudes':4,'sectors':5,'classes':"
-                "10,'seed':1},'preprocess':[],'model':{'kind':'mlp','hidden':[8],'activation':"
+                "10,'seed':1,'only_classes':null},'preprocess':[],'model':{'kind':'mlp','hidden':["
+                "8],'activation':"
                 "'relu','dropout':0,'freeze':0,'init':'glorot'},'loss':{'ovr':null,'activity':null,"
                 "'l2':0},'optimizer':{'name':"
                 "'adam','learning_rate':0.001,'beta1':0.9,'beta2':0.999,'epsilon':1e-7},'training':"

@@ -141,7 +141,8 @@ static void damage_is_mended(void **state) {
 static void keys(void **state) {
     struct shop shop;
     open_shop(&shop, state, 64 * BLOCK);
-    const struct prepared *data[8];
+    enum { N = 14 };
+    const struct prepared *data[N];
     struct spec first = shop.spec;
     data[0] = get(&shop);
     shop.spec.train.seed = 2; /* another draw of what is held out */
@@ -166,11 +167,24 @@ static void keys(void **state) {
     other.isa = ISA_AVX2;
     shop.cache.kernels = &other;
     data[7] = get(&shop);
-    assert_int_equal(count_entries(shop.dir, "/cache"), 7);
-    for (int i = 0; i < 8; i++)
+    shop.spec = first;
+    shop.spec.only_classes = (struct class_list){.n = 2, .list = {1, 2}};
+    data[8] = get(&shop);
+    const struct preprocess_step steps[] = {{PREPROCESS_SCALE, .factor = 2},
+                                            {PREPROCESS_SCALE, .max = 2},
+                                            {PREPROCESS_SCALE, .max = 2, .per_feature = 1},
+                                            {PREPROCESS_CONTRAST, .epsilon = 2},
+                                            {PREPROCESS_CONTRAST, .epsilon = 3}};
+    shop.spec = first;
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        shop.spec.train.data.preprocess[0] = steps[i];
+        data[9 + i] = get(&shop);
+    }
+    assert_int_equal(count_entries(shop.dir, "/cache"), N - 1);
+    for (int i = 0; i < N; i++)
         for (int j = 0; j < i; j++)
             assert_true(data[i] != data[j] || (i == 3 && j == 2));
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < N; i++)
         cache_put(&shop.cache, data[i]);
     close_shop(&shop);
 }

@@ -36,7 +36,8 @@ static struct catalog open_catalog(struct place *place) {
 static struct upload *open_upload(struct catalog *catalog, const char *split, const char *sha256) {
     struct upload *upload;
     struct ovr_err err = {0};
-    assert_ok(upload_open(&upload, catalog, "d", split, sha256, &err), &err);
+    struct upload_request request = {.dataset = "d", .split = split, .sha256 = sha256};
+    assert_ok(upload_open(&upload, catalog, &request, &err), &err);
     return upload;
 }
 
@@ -47,7 +48,11 @@ static int send(struct catalog *catalog, const char *split, const char *sha256, 
     struct upload *upload = open_upload(catalog, split, sha256);
     for (size_t at = 0; at < n; at += piece)
         upload_write(upload, bytes + at, min_size(piece, n - at));
-    return upload_finish(upload, stored, fresh, err);
+    struct upload_outcome outcome;
+    int rc = upload_finish(upload, &outcome, err);
+    *stored = outcome.split;
+    *fresh = outcome.fresh;
+    return rc;
 }
 
 static void assert_nothing_stored(struct place *place) {
@@ -208,12 +213,14 @@ static void names_and_splits(void **state) {
     for (size_t i = 0; i < COUNT(bad); i++) {
         struct ovr_err err = {0};
         assert_false(catalog_name_is_valid(bad[i]));
-        assert_failed(upload_open(&upload, &catalog, bad[i], "train", "", &err), OVR_INVALID, &err,
+        struct upload_request request = {.dataset = bad[i], .split = "train", .sha256 = ""};
+        assert_failed(upload_open(&upload, &catalog, &request, &err), OVR_INVALID, &err,
                       "1..64 letters");
         assert_null(upload);
     }
     struct ovr_err err = {0};
-    assert_failed(upload_open(&upload, &catalog, "d", "valid", "", &err), OVR_NOT_FOUND, &err,
+    struct upload_request request = {.dataset = "d", .split = "valid", .sha256 = ""};
+    assert_failed(upload_open(&upload, &catalog, &request, &err), OVR_NOT_FOUND, &err,
                   "there is no split valid");
     assert_nothing_stored(place);
 }
@@ -248,7 +255,7 @@ static void samples_and_limits(void **state) {
     }
     snprintf(spec.train_sha256, sizeof spec.train_sha256, "%s", r[0].sha256);
     snprintf(spec.test_sha256, sizeof spec.test_sha256, "%s", r[1].sha256);
-    assert_ok(catalog_open_samples(&catalog, &spec, &train, &test, &err), &err);
+    assert_ok(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), &err);
     assert_int_equal(train.n, RECORDS);
     assert_int_equal(test.n, 3);
     assert_int_equal(test.d, 3072);
@@ -264,12 +271,12 @@ static void samples_and_limits(void **state) {
     samples_release(&train);
     samples_release(&test);
     spec.test_limit = 1000; /* more than there are: all */
-    assert_ok(catalog_open_samples(&catalog, &spec, &train, &test, &err), &err);
+    assert_ok(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), &err);
     assert_int_equal(test.n, RECORDS);
     samples_release(&train);
     samples_release(&test);
     spec.test_sha256[0] ^= 1;
-    assert_failed(catalog_open_samples(&catalog, &spec, &train, &test, &err), OVR_IO, &err,
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_IO, &err,
                   "cannot be read; upload it again");
     samples_release(&train);
     samples_release(&test);
@@ -294,14 +301,14 @@ static void damaged_files_are_refused(void **state) {
     assert_int_equal(chmod(path, 0644), 0);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     assert_int_equal(pwrite(fd, &(char){r.bytes[1000] ^ 1}, 1, 1000), 1);
-    assert_failed(catalog_open_samples(&catalog, &spec, &train, &test, &err), OVR_IO, &err,
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_IO, &err,
                   "no longer has the SHA-256");
     samples_release(&train);
     samples_release(&test);
     err = (struct ovr_err){0};
     assert_int_equal(ftruncate(fd, 3073), 0); /* whole records, but fewer */
     close(fd);
-    assert_failed(catalog_open_samples(&catalog, &spec, &train, &test, &err), OVR_IO, &err,
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_IO, &err,
                   "upload it again");
     samples_release(&train);
     samples_release(&test);
@@ -313,13 +320,258 @@ static void generated_samples(void **state) {
     struct ovr_err err = {0};
     struct samples train, test;
     struct spec spec = {.generated = 1, .sphere = {20, 5, 2, 3, 4, 7}};
-    assert_ok(catalog_open_samples(&catalog, &spec, &train, &test, &err), &err);
+    assert_ok(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), &err);
     assert_int_equal(train.n, 20);
     assert_int_equal(test.n, 5);
     assert_int_equal(train.d, 3);
     assert_int_equal(train.n_classes, 4);
     samples_release(&train);
     samples_release(&test);
+}
+
+/* ---- Other formats ---- */
+
+static int send_as(struct catalog *catalog, const char *split, enum intake_format format,
+                   enum intake_part part, const void *bytes, size_t n,
+                   struct upload_outcome *outcome, struct ovr_err *err) {
+    struct upload *upload;
+    struct upload_request request = {
+        .dataset = "d", .split = split, .intake = {format, part, "last", -1}, .sha256 = ""};
+    int rc = upload_open(&upload, catalog, &request, err);
+    if (rc)
+        return rc;
+    for (size_t at = 0; at < n; at += 13)
+        upload_write(upload, (const char *)bytes + at, min_size(13, n - at));
+    return upload_finish(upload, outcome, err);
+}
+
+static struct upload_outcome must_send(struct catalog *catalog, const char *split,
+                                       enum intake_format format, enum intake_part part,
+                                       const void *bytes, size_t n) {
+    struct upload_outcome outcome;
+    struct ovr_err err = {0};
+    assert_ok(send_as(catalog, split, format, part, bytes, n, &outcome, &err), &err);
+    return outcome;
+}
+
+/* An IDX file of n bytes, or of n samples of 2×2 bytes; the caller frees it. */
+static uint8_t *make_idx(size_t n, int images, uint8_t first, size_t *size) {
+    size_t values = images ? 4 * n : n;
+    uint8_t *bytes = calloc(1, 16 + values);
+    assert_non_null(bytes);
+    memcpy(bytes, images ? "\0\0\x8\3" : "\0\0\x8\1", 4);
+    bytes[7] = (uint8_t)n;
+    bytes[11] = bytes[15] = images ? 2 : 0;
+    *size = (images ? 16 : 8) + values;
+    for (size_t i = 0; i < values; i++)
+        bytes[*size - values + i] = (uint8_t)((first + i) % (images ? 256 : 10));
+    return bytes;
+}
+
+static struct upload_outcome send_half(struct catalog *catalog, int images, size_t n,
+                                       uint8_t first) {
+    size_t size;
+    uint8_t *bytes = make_idx(n, images, first, &size);
+    struct upload_outcome outcome = must_send(
+        catalog, "train", INTAKE_IDX, images ? INTAKE_FEATURES : INTAKE_LABELS, bytes, size);
+    free(bytes);
+    return outcome;
+}
+
+static void assert_half_refused(struct catalog *catalog, int images, size_t n, const char *part) {
+    size_t size;
+    struct upload_outcome outcome;
+    struct ovr_err err = {0};
+    uint8_t *bytes = make_idx(n, images, 0, &size);
+    assert_failed(send_as(catalog, "train", INTAKE_IDX, images ? INTAKE_FEATURES : INTAKE_LABELS,
+                          bytes, size, &outcome, &err),
+                  OVR_INVALID, &err, part);
+    free(bytes);
+}
+
+static void halves_become_a_split(void **state) {
+    struct place *place = *state;
+    struct catalog catalog = open_catalog(place);
+    struct dataset_split split;
+    struct samples samples;
+    struct ovr_err err = {0};
+    struct upload_outcome o = send_half(&catalog, 1, 5, 3);
+    assert_string_equal(o.missing, "labels");
+    assert_int_equal(o.fresh, 1);
+    assert_int_equal(o.part.samples, 5);
+    assert_int_equal(store_get_split(place->store, "d", "train", "", &split, NULL), OVR_NOT_FOUND);
+    assert_int_equal(send_half(&catalog, 1, 5, 3).fresh, 0); /* the same once more */
+    assert_half_refused(&catalog, 0, 6, "these are labels of 6 samples, the features that wait");
+    o = send_half(&catalog, 0, 5, 7);
+    assert_null(o.missing);
+    assert_int_equal(o.fresh, 1);
+    assert_true(o.split.samples == 5 && o.split.width == 4 && o.split.classes == 10);
+    assert_true(o.split.image.channels == 1 && o.split.image.height == 2);
+    assert_string_equal(o.split.format, "idx");
+    assert_string_equal(o.split.source_sha256, "");
+    assert_int_equal(count_entries(place->dir, "/datasets"), 1); /* the half is gone */
+    assert_ok(catalog_open_split(&catalog, &o.split, &samples, &err), &err);
+    assert_int_equal(samples.bytes[6], 9);
+    assert_int_equal(samples.labels[2], 9);
+    samples_release(&samples);
+}
+
+/* One half anew: with the other of the current version, or waiting for one that fits. */
+static void halves_are_replaced(void **state) {
+    struct place *place = *state;
+    struct catalog catalog = open_catalog(place);
+    struct samples samples;
+    struct ovr_err err = {0};
+    send_half(&catalog, 0, 5, 0); /* labels first */
+    assert_half_refused(&catalog, 1, 6, "the labels that wait for them are of 5");
+    struct upload_outcome first = send_half(&catalog, 1, 5, 0);
+    struct upload_outcome o = send_half(&catalog, 0, 5, 1);
+    assert_null(o.missing);
+    assert_string_not_equal(o.split.sha256, first.split.sha256);
+    assert_int_equal(send_half(&catalog, 0, 5, 1).fresh, 0);
+    assert_string_equal(send_half(&catalog, 0, 5, 0).split.sha256, first.split.sha256);
+    assert_half_refused(
+        &catalog, 0, 7,
+        "the features of the current version are of 5; send the new features first");
+    o = send_half(&catalog, 1, 7, 9);
+    assert_string_equal(o.missing, "labels");
+    assert_half_refused(&catalog, 0, 5, "the features that wait for them are of 7");
+    assert_ok(store_get_split(place->store, "d", "train", "", &o.split, &err), &err);
+    assert_string_equal(o.split.sha256, first.split.sha256); /* until then */
+    o = send_half(&catalog, 0, 7, 0);
+    assert_null(o.missing);
+    assert_int_equal(o.split.samples, 7);
+    assert_ok(catalog_open_split(&catalog, &o.split, &samples, &err), &err);
+    assert_int_equal(samples.bytes[0], 9);
+    samples_release(&samples);
+}
+
+static const char train_table[] = "size,kind\n1,b\n2,a\n3,c\n4,b\n";
+static const char test_table[] = "size,kind\n5,c\n6,b\n";
+
+static void pin(struct spec *spec, const struct upload_outcome *train,
+                const struct upload_outcome *test) {
+    *spec = (struct spec){.train_limit = 0};
+    snprintf(spec->train_sha256, sizeof spec->train_sha256, "%s", train->split.sha256);
+    snprintf(spec->test_sha256, sizeof spec->test_sha256, "%s", test->split.sha256);
+}
+
+static void names_of_classes_are_matched(void **state) {
+    struct place *place = *state;
+    struct catalog catalog = open_catalog(place);
+    struct samples train, test;
+    struct ovr_err err = {0};
+    struct spec spec;
+    struct upload_outcome a =
+        must_send(&catalog, "train", INTAKE_CSV, INTAKE_WHOLE, train_table, strlen(train_table));
+    struct upload_outcome b =
+        must_send(&catalog, "test", INTAKE_CSV, INTAKE_WHOLE, test_table, strlen(test_table));
+    assert_true(a.split.named && a.split.classes == 3 && b.split.classes == 2);
+    pin(&spec, &a, &b);
+    assert_ok(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), &err);
+    assert_true(train.labels[0] == 1 && train.labels[1] == 0 && train.labels[2] == 2);
+    assert_true(test.labels[0] == 2 && test.labels[1] == 1);
+    samples_release(&train);
+    samples_release(&test);
+    spec.only_classes = (struct class_list){.n = 1, .list = {1}};
+    spec.train_limit = 1; /* of those that are left */
+    assert_ok(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), &err);
+    assert_true(train.n == 1 && train.labels[0] == 1 && test.n == 1);
+    samples_release(&train);
+    samples_release(&test);
+    spec.only_classes.list[0] = 0; /* not in the test split */
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_INVALID, &err,
+                  "no sample of a split");
+    samples_release(&train);
+    samples_release(&test);
+    pin(&spec, &b, &a); /* the other way round: "a" is not known */
+    err = (struct ovr_err){0};
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_INVALID, &err,
+                  "class \"a\"");
+    samples_release(&train);
+    samples_release(&test);
+    static const char other_column[] = "mass,kind\n5,c\n6,b\n";
+    b = must_send(&catalog, "test", INTAKE_CSV, INTAKE_WHOLE, other_column, strlen(other_column));
+    pin(&spec, &a, &b);
+    err = (struct ovr_err){0};
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_INVALID, &err,
+                  "called \"size\" in the training split and \"mass\" in the test split");
+    samples_release(&train);
+    samples_release(&test);
+    static const char wide[] = "1,2,0\n";
+    b = must_send(&catalog, "test", INTAKE_CSV, INTAKE_WHOLE, wide, strlen(wide));
+    pin(&spec, &a, &b);
+    err = (struct ovr_err){0};
+    assert_failed(catalog_open_samples(&catalog, &spec, 1, &train, &test, &err), OVR_INVALID, &err,
+                  "training samples have 1 values, the test samples 2");
+    samples_release(&train);
+    samples_release(&test);
+}
+
+static void unpacked_bytes_are_limited(void **state) {
+    struct place *place = *state;
+    struct catalog catalog = open_catalog(place);
+    static const char rows[] = "1,0\n1,0\n1,0\n1,0\n1,0\n1,0\n1,0\n1,0\n";
+    struct upload_outcome outcome;
+    struct ovr_err err = {0};
+    catalog.max_bytes = 30;
+    must_send(&catalog, "train", INTAKE_CSV, INTAKE_WHOLE, rows, 28);
+    assert_failed(send_as(&catalog, "train", INTAKE_CSV, INTAKE_WHOLE, rows, 32, &outcome, &err),
+                  OVR_TOO_LARGE, &err, "more than 30 bytes");
+    assert_int_equal(count_entries(place->dir, "/datasets"), 1);
+}
+
+static void removing(void **state) {
+    struct place *place = *state;
+    struct catalog catalog = open_catalog(place);
+    struct dataset_split split;
+    struct ovr_err err = {0};
+    char id[ID_SIZE], spec[400];
+    struct upload_outcome named =
+        must_send(&catalog, "train", INTAKE_CSV, INTAKE_WHOLE, train_table, strlen(train_table));
+    must_send(&catalog, "test", INTAKE_CSV, INTAKE_WHOLE, test_table, strlen(test_table));
+    snprintf(spec, sizeof spec,
+             "{\"dataset\":{\"name\":\"d\",\"version\":{\"train\":\"%s\",\"test\":\"x\"}}}",
+             named.split.sha256);
+    enqueue(place->store, &(struct new_experiment){.spec = spec}, id);
+    assert_failed(catalog_remove(&catalog, "d", &err), OVR_CONFLICT, &err, id);
+    int running;
+    err = (struct ovr_err){0};
+    assert_ok(store_cancel(place->store, id, &running, &err), &err);
+    assert_int_equal(count_entries(place->dir, "/datasets"), 2);
+    assert_int_equal(count_entries(place->dir, "/summaries"), 2);
+    assert_ok(catalog_remove(&catalog, "d", &err), &err);
+    /* What the experiment names is there, but not current; the rest is gone. */
+    assert_int_equal(count_entries(place->dir, "/datasets"), 1);
+    assert_int_equal(count_entries(place->dir, "/summaries"), 1);
+    assert_int_equal(store_get_split(place->store, "d", "train", "", &split, NULL), OVR_NOT_FOUND);
+    assert_ok(store_get_split(place->store, "d", "train", named.split.sha256, &split, &err), &err);
+    assert_failed(catalog_remove(&catalog, "d", &err), OVR_NOT_FOUND, &err, "no data set d");
+    send_half(&catalog, 1, 5, 3); /* half a split can be removed too */
+    err = (struct ovr_err){0};
+    assert_ok(catalog_remove(&catalog, "d", &err), &err);
+    assert_int_equal(count_entries(place->dir, "/datasets"), 1);
+}
+
+static void summaries_are_made_again(void **state) {
+    struct place *place = *state;
+    struct catalog catalog = open_catalog(place);
+    struct upload_outcome o =
+        must_send(&catalog, "train", INTAKE_CSV, INTAKE_WHOLE, train_table, strlen(train_table));
+    struct summary summary;
+    struct ovr_err err = {0};
+    char path[200];
+    snprintf(path, sizeof path, "%s/summaries/%s", place->dir, o.split.sha256);
+    for (int i = 0; i < 3; i++) {
+        if (i == 1)
+            write_whole(path, "damaged", 7);
+        if (i == 2)
+            assert_int_equal(unlink(path), 0);
+        assert_ok(catalog_summary(&catalog, &o.split, &summary, &err), &err);
+        assert_true(summary.class_counts[1] == 2 && summary.features[0].max == 4);
+        summary_release(&summary);
+        assert_int_equal(count_entries(place->dir, "/summaries"), 1);
+    }
 }
 
 int main(void) {
@@ -335,6 +587,12 @@ int main(void) {
         with_store(samples_and_limits),
         with_store(damaged_files_are_refused),
         with_store(generated_samples),
+        with_store(halves_become_a_split),
+        with_store(halves_are_replaced),
+        with_store(names_of_classes_are_matched),
+        with_store(unpacked_bytes_are_limited),
+        with_store(removing),
+        with_store(summaries_are_made_again),
     };
     return cmocka_run_group_tests_name("server/catalog", tests, NULL, NULL);
 }

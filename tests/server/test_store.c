@@ -3,6 +3,8 @@
 #include "server/migrations.h"
 #include "tests/server/check.h"
 
+#include <sqlite3.h>
+
 #include <pthread.h>
 #include <signal.h>
 #include <sqlite3.h>
@@ -980,6 +982,37 @@ static void an_old_database_is_migrated(void **state) {
     store_close(store);
 }
 
+/* A data directory of the first schema: what was uploaded then is described as if it came now. */
+static void an_old_database_is_brought_up(void **state) {
+    struct place *place = *state;
+    struct dataset_split split;
+    struct ovr_err err = {0};
+    char sha256[SHA256_SIZE];
+    sqlite3 *old;
+    memset(sha256, 'a', sizeof sha256 - 1);
+    sha256[sizeof sha256 - 1] = '\0';
+    store_close(place->store);
+    place->store = NULL;
+    assert_int_equal(unlink(place->database), 0);
+    assert_int_equal(sqlite3_open(place->database, &old), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(old, migrations[0], NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(old,
+                     "PRAGMA user_version = 1; INSERT INTO dataset_split (dataset, split, sha256, "
+                     "format, bytes, samples, width, classes, current, created_at) VALUES ('d', "
+                     "'train', replace(hex(zeroblob(32)), '0', 'a'), 'cifar10', 3073, 1, 3072, 10, "
+                     "1, 77)",
+                     NULL, NULL, NULL),
+        SQLITE_OK);
+    assert_int_equal(sqlite3_close(old), SQLITE_OK);
+    reopen_store(place);
+    assert_ok(store_get_split(place->store, "d", "train", "", &split, &err), &err);
+    assert_string_equal(split.sha256, sha256);
+    assert_string_equal(split.source_sha256, sha256);
+    assert_true(split.samples == 1 && split.created_at == 77 && !split.named);
+    assert_true(split.image.channels == 3 && split.image.height == 32 && split.image.width == 32);
+}
+
 static void a_newer_database_is_refused(void **state) {
     char expected[100];
     struct place *place = *state;
@@ -1115,6 +1148,7 @@ int main(void) {
         with_store(versions_of_a_data_set),
         with_store(opening_twice_changes_nothing),
         with_store(an_old_database_is_migrated),
+        with_store(an_old_database_is_brought_up),
         with_store(a_newer_database_is_refused),
         with_place(a_foreign_file_is_left_alone),
         with_place(places_where_no_file_can_be),
