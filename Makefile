@@ -118,7 +118,8 @@ $(B)/api/system.o: api/openapi.json
 $(B)/ovrd: $(B)/server/main.o $(API) $(SERVER) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(API_LIBS)
-$(B)/ovrctl: $(call objects,clients/cli)
+CLIENT := $(call objects,clients/cli) $(call objects,clients/reproduce)
+$(B)/ovrctl: $(CLIENT)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CLIENT_LIBS) -lm
 
@@ -137,6 +138,9 @@ $(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
 	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lcmocka
+$(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(filter-out $(B)/clients/cli/main.o,$(CLIENT))
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(CLIENT_LIBS) -lm -lcmocka
 $(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson

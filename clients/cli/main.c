@@ -28,6 +28,10 @@ enum option_bit {
     OPTION_FORMAT = 1 << 9,
     OPTION_ROWS = 1 << 10,
     OPTION_OUTPUT = 1 << 11,
+    OPTION_QUICK = 1 << 12,
+    OPTION_OUT = 1 << 13,
+    OPTION_EXAMPLES = 1 << 14,
+    OPTION_AGAIN = 1 << 15,
     OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
 };
 
@@ -67,7 +71,7 @@ static const struct option_row {
     {OPTION_WATCH, "--watch", NULL, NULL, offsetof(struct options, watch), NULL, NULL,
      "stay and watch it to its end"},
     {OPTION_DRY_RUN, "--dry-run", NULL, NULL, offsetof(struct options, dry_run), NULL, NULL,
-     "check the spec and estimate its cost; store nothing"},
+     "check and estimate the cost; store nothing"},
     {OPTION_STATE, "--state", NULL, "STATE", offsetof(struct options, state), is_not_empty,
      "a state", "queued, running, paused, succeeded, failed or cancelled"},
     {OPTION_TAG, "--tag", NULL, "TAG", offsetof(struct options, tag), is_not_empty, "a tag",
@@ -86,6 +90,14 @@ static const struct option_row {
      "two numbers like 0:64", "rows A to B-1 of the tensor only"},
     {OPTION_OUTPUT, "--output", "-o", "FILE", offsetof(struct options, output), is_not_empty,
      "a file name", "write the tensor there, whole or not at all"},
+    {OPTION_QUICK, "--quick", NULL, NULL, offsetof(struct options, quick), NULL, NULL,
+     "fewer points, samples, units and epochs: minutes on two cores"},
+    {OPTION_OUT, "--out", NULL, "DIR", offsetof(struct options, out), is_not_empty, "a directory",
+     "where the report goes (default: ovrd-report)"},
+    {OPTION_EXAMPLES, "--examples", NULL, "DIR", offsetof(struct options, examples), is_not_empty,
+     "a directory", "where the examples are (default: those ovrctl came with)"},
+    {OPTION_AGAIN, "--again", NULL, NULL, offsetof(struct options, again), NULL, NULL,
+     "run anew what the daemon has run already"},
 };
 
 static const struct command {
@@ -107,6 +119,11 @@ static const struct command {
     {"cancel", "ID", "stop it at its next step", 1, 1, 0, command_cancel},
     {"upload", "NAME SPLIT FILE|-", "send a data set's split, train or test", 3, 3, OPTION_FORMAT,
      command_upload},
+    {"reproduce", "[ID...]",
+     "run the paper's experiments, or those named, and write a report: what the paper claims,\n"
+     "      what was measured, whether it holds",
+     0, 64, OPTION_QUICK | OPTION_OUT | OPTION_EXAMPLES | OPTION_AGAIN | OPTION_DRY_RUN,
+     command_reproduce},
     {"datasets", "", "the data sets on the server", 0, 0, 0, command_datasets},
     {"version", "", "of ovrctl and of the server", 0, 0, 0, command_version},
 };
@@ -168,7 +185,8 @@ static void print_help(const struct command *only) {
             print_option(&option_rows[i]);
     printf("\nexit codes:\n"
            "  0  done\n"
-           "  1  the experiment failed or was cancelled (watch, submit --watch)\n"
+           "  1  the experiment failed or was cancelled (watch, submit --watch), or not all\n"
+           "     could be run (reproduce)\n"
            "  2  bad usage, or a local file could not be read or written\n"
            "  3  the server refused, or its answer made no sense\n"
            "  4  the server could not be reached\n");
