@@ -129,8 +129,8 @@ static void look_for_data(struct reproduction *r, struct study *study, struct bu
         buf_addf(versions, "%s ", there ? json_string_value(there) : "");
         if (!there && !study->trouble.data)
             buf_addf(&study->trouble,
-                     "the data set %s is not on the daemon; send it first: ovrctl upload %s train "
-                     "FILE, then ovrctl upload %s test FILE (README, Your own images)",
+                     "needs the data set %s, which is not on the daemon; ovrctl upload %s train "
+                     "FILE and ovrctl upload %s test FILE send it",
                      name, name, name);
     }
     json_decref(needed);
@@ -417,17 +417,6 @@ static int collect_experiment(struct reproduction *r, struct study *study, const
     return code;
 }
 
-/* A point of a chain that never started has no experiment, only a reason. */
-static void add_missing_point(struct study *study, const json_t *point, size_t number) {
-    const char *why = value_string(point, "error");
-    if (!*why)
-        why = value_string(point, "error.detail");
-    json_array_append_new(study->experiments,
-                          json_pack("{s:s, s:i, s:i, s:s, s:{s:s}}", "name", "a point not started",
-                                    "point", (int)number, "repeat", 0, "state", "failed", "error",
-                                    "detail", why));
-}
-
 static int collect_sweep(struct reproduction *r, struct study *study) {
     struct buf path = {0};
     json_t *sweep;
@@ -437,8 +426,6 @@ static int collect_sweep(struct reproduction *r, struct study *study) {
     int code = get_patiently(r->cli, &path, &sweep);
     json_array_foreach(value_at(sweep, "points"), i, point) {
         const json_t *experiments = value_at(point, "experiments");
-        if (!json_array_size(experiments))
-            add_missing_point(study, point, i);
         json_array_foreach(experiments, k, experiment) {
             if (!code)
                 code = collect_experiment(r, study, value_string(experiment, "id"), i, k);

@@ -71,6 +71,31 @@ static void fit_log(struct scale *scale, double least, double most) {
         }
 }
 
+/* Ticks at the points themselves, where they are few and stand apart. Else leaves them alone. */
+static void tick_at_points(struct scale *scale, const struct figure *figure) {
+    enum { FEW = 10, APART = 34 };
+    double xs[FEW + 1];
+    size_t n = 0;
+    for (size_t i = 0; i < figure->n; i++)
+        for (size_t k = 0; k < figure->series[i].n; k++) {
+            double x = figure->series[i].points[k].x;
+            size_t at = 0;
+            while (at < n && fabs(place(scale, xs[at]) - place(scale, x)) > 0.01)
+                at++;
+            for (size_t other = 0; other < n; other++)
+                if (other != at && fabs(place(scale, xs[other]) - place(scale, x)) < APART)
+                    return;
+            if (at == FEW)
+                return;
+            xs[at] = x;
+            n += at == n;
+        }
+    scale->n_ticks = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!scale->log || xs[i] > 0)
+            add_tick(scale, xs[i]);
+}
+
 struct extent {
     double least, most, least_positive;
     bool zero;
@@ -110,6 +135,8 @@ static struct scale scale_of(const struct figure *figure, bool of_x, double from
         scale.from = from + (to > from ? 44 : -36);
     }
     fit_log(&scale, extent.least_positive, extent.most);
+    if (of_x)
+        tick_at_points(&scale, figure);
     return scale;
 }
 

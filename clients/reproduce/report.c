@@ -24,7 +24,8 @@ static const char style[] =
     "h3{margin:32px 0 8px}p{margin:8px 0}a{color:var(--s0)}\n"
     ".soft,.facts{color:var(--soft)}.facts,small,details{font-size:14px}\n"
     "blockquote{margin:8px 0;padding:2px 14px;border-left:3px solid var(--s0)}\n"
-    ".judged{padding:8px 14px;background:var(--panel);border-radius:6px}\n"
+    ".judged ul{margin:4px 0;padding-left:22px;font-size:15px}.judged{padding:8px "
+    "14px;background:var(--panel);border-radius:6px}\n"
     ".verdict{font-weight:600}.holds{color:var(--good)}.fails{color:var(--bad)}"
     ".open{color:var(--open)}\n"
     "table{border-collapse:collapse;font-size:14px}th,td{padding:4px 10px 4px 0;text-align:left;"
@@ -188,6 +189,28 @@ static void add_numbers(struct buf *html, const struct figure *figure) {
     buf_add(html, "</table></div></details>\n");
 }
 
+/* A finding on several series has a part for each, between semicolons. */
+static void add_finding(struct buf *html, const char *finding) {
+    const char *end;
+    buf_add(html, "<ul>");
+    for (; (end = strstr(finding, "; ")); finding = end + 2) {
+        char *part = strndup(finding, (size_t)(end - finding));
+        html_add(html, "<li>{}</li>", part ? part : "");
+        free(part);
+    }
+    html_add(html, "<li>{}</li></ul>", finding);
+}
+
+static void add_judgement(struct buf *html, const struct judgement *judgement) {
+    buf_add(html, "<div class=\"judged\"><p>The claim ");
+    buf_add(html, judgement->verdict == NOT_DECIDED ? "is " : "");
+    add_verdict(html, judgement->verdict);
+    buf_add(html, ".</p>");
+    add_finding(html, judgement->finding.data ? judgement->finding.data : "");
+    html_add(html, "<p class=\"soft\"><small>Rule, fixed beforehand: {}</small></p></div>\n",
+             judgement->rule.data ? judgement->rule.data : "");
+}
+
 static void add_figure(struct buf *html, const struct report_study *study, size_t i) {
     const json_t *description = json_array_get(figures_of(study), i);
     const struct judgement *judgement = &study->judgements[i];
@@ -197,20 +220,13 @@ static void add_figure(struct buf *html, const struct report_study *study, size_
     html_add(html, "<h3>{}</h3>\n", value_string(description, "title"));
     if (*claim)
         html_add(html, "<blockquote><p>{}</p></blockquote>\n", claim);
+    if (*remark)
+        html_add(html, "<p>{}</p>\n", remark);
     if (figure_build(&figure, description, report_rows(study, description), NULL))
         html->failed = true;
     plot_svg(html, &figure, value_string(description, "title"));
-    if (judgement->verdict != REPORTED) {
-        buf_add(html, "<div class=\"judged\"><p>The claim ");
-        buf_add(html, judgement->verdict == NOT_DECIDED ? "is " : "");
-        add_verdict(html, judgement->verdict);
-        html_add(html, ". {}.</p><p class=\"soft\"><small>Rule, fixed beforehand: {}</small></p>",
-                 judgement->finding.data ? judgement->finding.data : "",
-                 judgement->rule.data ? judgement->rule.data : "");
-        buf_add(html, "</div>\n");
-    }
-    if (*remark)
-        html_add(html, "<p class=\"soft\">{}</p>\n", remark);
+    if (judgement->verdict != REPORTED)
+        add_judgement(html, judgement);
     if (figure.n)
         add_numbers(html, &figure);
     figure_release(&figure);
