@@ -21,6 +21,33 @@ struct update {
     int nesterov;         /* SGD */
 };
 
+/* What a unit makes of its pre-activation a = w·x + b:
+ *
+ *   relu max(0, a) · leaky_relu a or slope·a below 0 · sigmoid 1/(1 + e^−a) · tanh · linear a
+ *   thresholded  a where a > threshold, else 0 (Konda, Memisevic & Krueger 2014)
+ *   top_k        a of the k units whose a is largest, else 0 (Makhzani & Frey 2013)
+ *   triangle     max(0, mean_j z_j − z), z = √(‖x‖² − 2a) (Coates, Lee & Ng 2011)
+ *   hard         1 for the unit whose a is largest, else 0
+ *
+ * The last three are settled among all units of a layer (core/layer.h): the kernels only see what
+ * is left of them, and to them they are linear. */
+enum activation {
+    ACT_RELU,
+    ACT_LEAKY_RELU,
+    ACT_SIGMOID,
+    ACT_TANH,
+    ACT_LINEAR,
+    ACT_THRESHOLDED,
+    ACT_TOP_K,
+    ACT_TRIANGLE,
+    ACT_HARD,
+};
+
+struct nonlinearity {
+    enum activation kind;
+    real slope, threshold;
+};
+
 /* The most columns of a block: a shard of units. */
 enum { SHARD_UNITS = 128 };
 
@@ -50,9 +77,9 @@ struct kernels {
     /* h (rows×cols) = x·wᵀ, w cols×d, x in strips. Each element is summed up column by column. */
     void (*product)(const real *strips, const real *w, size_t rows, size_t cols, size_t d, real *h);
 
-    /* h = relu(h + bias) in place; row_squares = Σ_k h², *sum = Σ h over the block. */
-    void (*relu)(real *h, const real *col_bias, size_t rows, size_t cols, double *row_squares,
-                 double *sum);
+    /* h = f(h + bias) in place; row_squares = Σ_k h², *sum = Σ h over the block. */
+    void (*activate)(const struct nonlinearity *f, real *h, const real *col_bias, size_t rows,
+                     size_t cols, double *row_squares, double *sum);
 
     /* col_sums = Σ_i row_weight_i · h_i */
     void (*weighted_sum)(const real *h, const real *row_weight, size_t rows, size_t cols,
@@ -61,12 +88,12 @@ struct kernels {
     /* row_dots = h_i · col_v */
     void (*dot_rows)(const real *h, const real *col_v, size_t rows, size_t cols, double *row_dots);
 
-    /* Gradient at the pre-activations, through the relu:
-     *   g = [h > 0] (g + row_pull_i·col_s − row_back_i·h + constant),  col_sums = Σ_i g_i
+    /* Gradient at the pre-activations, from that at the activations:
+     *   g = f'(a) (g + row_pull_i·col_s − row_back_i·h + col_constant),  col_sums = Σ_i g_i
      * g comes in as the gradient from the layers above, or with `fresh` counts as zero. */
-    void (*relu_backward)(const real *h, real *g, int fresh, const real *row_pull,
-                          const real *row_back, const real *col_s, real constant, size_t rows,
-                          size_t cols, real *col_sums);
+    void (*activate_backward)(const struct nonlinearity *f, const real *h, real *g, int fresh,
+                              const real *row_pull, const real *row_back, const real *col_s,
+                              const real *col_constant, size_t rows, size_t cols, real *col_sums);
 
     /* The non-zero elements of g, column by column: values, and the rows where they stand, of
      * column k from index k·(rows + LIST_ROOM) on. At most ACTIVE_ROWS rows. Returns how many there

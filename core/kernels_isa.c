@@ -12,8 +12,12 @@
 
 #ifdef OVR_FLOAT64
 #define SQRT sqrt
+#define EXP exp
+#define TANH tanh
 #else
 #define SQRT sqrtf
+#define EXP expf
+#define TANH tanhf
 #endif
 
 /* The vector type is the machine's own: the compiler takes wider ones apart through memory. */
@@ -138,16 +142,52 @@ static void product(const real *strips, const real *w, size_t rows, size_t cols,
     }
 }
 
-static void relu(real *restrict h, const real *restrict bias, size_t rows, size_t cols,
-                 double *restrict row_squares, double *sum) {
+INLINE real activation_of(enum activation kind, const struct nonlinearity *f, real a) {
+    switch (kind) { /* not a > 0 ? a : 0, which would turn a NaN into a harmless zero */
+    case ACT_RELU:
+        return a <= 0 ? 0 : a;
+    case ACT_LEAKY_RELU:
+        return a <= 0 ? f->slope * a : a;
+    case ACT_SIGMOID:
+        return 1 / (1 + EXP(-a));
+    case ACT_TANH:
+        return TANH(a);
+    case ACT_THRESHOLDED:
+        return a <= f->threshold ? 0 : a;
+    default:
+        return a;
+    }
+}
+
+/* f'(a), from h = f(a). */
+INLINE real slope_of(enum activation kind, const struct nonlinearity *f, real h) {
+    switch (kind) {
+    case ACT_RELU:
+        return h > 0;
+    case ACT_LEAKY_RELU:
+        return h > 0 ? 1 : f->slope;
+    case ACT_SIGMOID:
+        return h * (1 - h);
+    case ACT_TANH:
+        return 1 - h * h;
+    case ACT_THRESHOLDED:
+    case ACT_TOP_K:
+        return h != 0;
+    default:
+        return 1;
+    }
+}
+
+/* One loop for each activation: `kind` is a literal. */
+INLINE void activate_all(enum activation kind, const struct nonlinearity *f, real *restrict h,
+                         const real *restrict bias, size_t rows, size_t cols,
+                         double *restrict row_squares, double *sum) {
     double total = 0;
     for (size_t i = 0; i < rows; i++, h += cols) {
         real squares = 0, row = 0;
 #pragma omp simd reduction(+ : squares, row)
         for (size_t k = 0; k < cols; k++) {
-            real a = h[k] + bias[k];
-            /* Not a > 0 ? a : 0, which would turn a NaN into a harmless zero. */
-            real value = a <= 0 ? 0 : a;
+            real value = activation_of(kind, f, h[k] + bias[k]);
             h[k] = value;
             squares += value * value;
             row += value;
@@ -156,6 +196,61 @@ static void relu(real *restrict h, const real *restrict bias, size_t rows, size_
         total += row;
     }
     *sum = total;
+}
+
+INLINE void backward_all(enum activation kind, int fresh, const struct nonlinearity *f,
+                         const real *restrict h, real *restrict g, const real *restrict pull,
+                         const real *restrict back, const real *restrict s,
+                         const real *restrict constant, size_t rows, size_t cols,
+                         real *restrict sums) {
+    for (size_t k = 0; k < cols; k++)
+        sums[k] = 0;
+    for (size_t i = 0; i < rows; i++, h += cols, g += cols) {
+        real p = pull[i], b = back[i];
+#pragma omp simd
+        for (size_t k = 0; k < cols; k++) {
+            real d = p * s[k] - b * h[k] + constant[k], slope = slope_of(kind, f, h[k]);
+            if (!fresh)
+                d += g[k];
+            g[k] = kind == ACT_RELU ? h[k] > 0 ? d : 0 : slope * d;
+            sums[k] += g[k];
+        }
+    }
+}
+
+#define FOR_KIND(kind, ...)                                                                        \
+    switch (kind) {                                                                                \
+        __VA_ARGS__(ACT_RELU)                                                                      \
+        __VA_ARGS__(ACT_LEAKY_RELU)                                                                \
+        __VA_ARGS__(ACT_SIGMOID)                                                                   \
+        __VA_ARGS__(ACT_TANH)                                                                      \
+        __VA_ARGS__(ACT_THRESHOLDED)                                                               \
+        __VA_ARGS__(ACT_TOP_K)                                                                     \
+        __VA_ARGS__(ACT_LINEAR)                                                                    \
+    default:                                                                                       \
+        break;                                                                                     \
+    }
+
+static void activate(const struct nonlinearity *f, real *h, const real *bias, size_t rows,
+                     size_t cols, double *row_squares, double *sum) {
+#define ACTIVATE(KIND)                                                                             \
+    case KIND:                                                                                     \
+        activate_all(KIND, f, h, bias, rows, cols, row_squares, sum);                              \
+        break;
+    FOR_KIND(f->kind, ACTIVATE)
+}
+
+static void activate_backward(const struct nonlinearity *f, const real *h, real *g, int fresh,
+                              const real *pull, const real *back, const real *s,
+                              const real *constant, size_t rows, size_t cols, real *sums) {
+#define BACKWARD(KIND)                                                                             \
+    case KIND:                                                                                     \
+        if (fresh)                                                                                 \
+            backward_all(KIND, 1, f, h, g, pull, back, s, constant, rows, cols, sums);             \
+        else                                                                                       \
+            backward_all(KIND, 0, f, h, g, pull, back, s, constant, rows, cols, sums);             \
+        break;
+    FOR_KIND(f->kind, BACKWARD)
 }
 
 static void weighted_sum(const real *restrict h, const real *restrict weight, size_t rows,
@@ -178,32 +273,6 @@ static void dot_rows(const real *restrict h, const real *restrict v, size_t rows
         for (size_t k = 0; k < cols; k++)
             dot += h[k] * v[k];
         dots[i] = dot;
-    }
-}
-
-static void relu_backward(const real *restrict h, real *restrict g, int fresh,
-                          const real *restrict pull, const real *restrict back,
-                          const real *restrict s, real constant, size_t rows, size_t cols,
-                          real *restrict sums) {
-    for (size_t k = 0; k < cols; k++)
-        sums[k] = 0;
-    for (size_t i = 0; i < rows; i++, h += cols, g += cols) {
-        real p = pull[i], b = back[i];
-        if (fresh) {
-#pragma omp simd
-            for (size_t k = 0; k < cols; k++) {
-                real d = p * s[k] - b * h[k] + constant;
-                g[k] = h[k] > 0 ? d : 0;
-                sums[k] += g[k];
-            }
-        } else {
-#pragma omp simd
-            for (size_t k = 0; k < cols; k++) {
-                real d = g[k] + p * s[k] - b * h[k] + constant;
-                g[k] = h[k] > 0 ? d : 0;
-                sums[k] += g[k];
-            }
-        }
     }
 }
 
@@ -507,10 +576,10 @@ const struct kernels PASTE(kernels_, ISA) = {
     .strip = STRIP,
     .pack_strips = pack_strips,
     .product = product,
-    .relu = relu,
+    .activate = activate,
     .weighted_sum = weighted_sum,
     .dot_rows = dot_rows,
-    .relu_backward = relu_backward,
+    .activate_backward = activate_backward,
     .list_active = list_active,
     .active_product = active_product,
     .unit_sums = unit_sums,

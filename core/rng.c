@@ -31,6 +31,12 @@ void rng_init(struct rng *rng, uint64_t seed, enum rng_purpose purpose, uint32_t
     };
 }
 
+void rng_skip(struct rng *rng, uint64_t n) {
+    rng->counter[0] += (uint32_t)(n / 4);
+    for (uint64_t i = 0; i < n % 4; i++)
+        rng_u32(rng);
+}
+
 uint32_t rng_u32(struct rng *rng) {
     if (rng->used == 4)
         philox(rng);

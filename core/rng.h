@@ -20,6 +20,10 @@ enum rng_purpose { /* stored results depend on these numbers: append, never renu
                    RNG_SPHERE_TEST = 6,
                    RNG_HEAD_INIT = 7, /* initial weights of a read-out; index = unit */
                    RNG_PROBE_SHUFFLE = 8,
+                   RNG_CORRUPTION = 9,   /* by epoch; index = place of the sample in it */
+                   RNG_CLASS_ORDER = 10, /* single-class batches: their order; by epoch */
+                   RNG_DROPOUT = 64,     /* + layer; by epoch; index = place of the sample in it */
+                   RNG_LAYER_INIT = 96,  /* + layer, above the first; index = unit */
 };
 
 struct rng {
@@ -31,6 +35,7 @@ struct rng {
 
 void rng_init(struct rng *rng, uint64_t seed, enum rng_purpose purpose, uint32_t epoch,
               uint32_t index);
+void rng_skip(struct rng *rng, uint64_t n); /* of a fresh stream: the first n of rng_u32() */
 uint32_t rng_u32(struct rng *rng);
 double rng_uniform(struct rng *rng);             /* open interval (0, 1), 53 bits */
 double rng_normal(struct rng *rng);              /* mean 0, variance 1 (Box-Muller) */

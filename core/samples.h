@@ -9,6 +9,14 @@
 #include "core/err.h"
 #include "core/real.h"
 
+enum { CLASSES_MAX = 1000 };
+
+/* Some classes. */
+struct class_list {
+    size_t n;
+    uint16_t list[CLASSES_MAX];
+};
+
 struct samples {
     size_t n, d;          /* rows, values a row */
     size_t n_classes;     /* labels are 0..n_classes-1 */

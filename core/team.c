@@ -89,22 +89,35 @@ int team_agree(struct member *member, const _Atomic int *flag) {
     return agreed;
 }
 
-static void fold(double *parts, size_t n_parts, size_t length, size_t first, size_t end) {
-    for (size_t stride = 1; stride < n_parts; stride *= 2)
-        for (size_t j = 0; j + stride < n_parts; j += 2 * stride) {
-            double *to = parts + j * length;
-            const double *from = parts + (j + stride) * length;
-            for (size_t i = first; i < end; i++)
-                to[i] += from[i];
-        }
+/* Elements first .. end - 1 of all parts, in a binary tree over the part index. */
+#define FOLD(parts, n_parts, length, first, end)                                                   \
+    for (size_t stride = 1; stride < n_parts; stride *= 2)                                         \
+        for (size_t j = 0; j + stride < n_parts; j += 2 * stride)                                  \
+            for (size_t i = first; i < end; i++)                                                   \
+    (parts)[j * length + i] += (parts)[(j + stride) * length + i]
+
+/* Between the barriers each member folds some whole cache lines of the vectors. */
+static void share_lines(struct member *member, size_t length, size_t size, size_t *first,
+                        size_t *end) {
+    const size_t line = OVR_ALIGN / size;
+    team_share(member, (length + line - 1) / line, first, end);
+    *first *= line;
+    *end = min_size(*end * line, length);
 }
 
 void team_sum(struct member *member, double *parts, size_t n_parts, size_t length) {
-    const size_t line = OVR_ALIGN / sizeof(double);
     size_t first, end;
     team_barrier(member);
-    team_share(member, (length + line - 1) / line, &first, &end);
-    fold(parts, n_parts, length, first * line, min_size(end * line, length));
+    share_lines(member, length, sizeof *parts, &first, &end);
+    FOLD(parts, n_parts, length, first, end);
+    team_barrier(member);
+}
+
+void team_sum_reals(struct member *member, real *parts, size_t n_parts, size_t length) {
+    size_t first, end;
+    team_barrier(member);
+    share_lines(member, length, sizeof *parts, &first, &end);
+    FOLD(parts, n_parts, length, first, end);
     team_barrier(member);
 }
 

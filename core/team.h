@@ -15,6 +15,8 @@
 
 #include "core/err.h"
 
+#include "core/real.h"
+
 #include <stddef.h>
 
 #define TEAM_MAX 256
@@ -50,5 +52,8 @@ int team_agree(struct member *member, const _Atomic int *flag);
  * on return the sum is complete for all. The caller must not refill `parts` before the next
  * barrier. */
 void team_sum(struct member *member, double *parts, size_t n_parts, size_t length);
+
+/* The same for vectors of `real`, where they are long. */
+void team_sum_reals(struct member *member, real *parts, size_t n_parts, size_t length);
 
 #endif

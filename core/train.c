@@ -18,9 +18,15 @@ struct run {
     struct net net;
     struct measure *measure;
     size_t group, block; /* evaluation: rows of a mini-batch, and rows at once */
-    uint32_t *order;     /* of the training samples in this epoch */
-    real *batch_x[2];    /* steps take turns, so a step's batch is gathered while the last one is in
-                            use */
+    uint32_t *order;     /* the training samples that are used, in this epoch's order */
+    uint32_t *sorting;   /* room to sort them */
+    size_t n_used;
+    uint32_t *batch_first; /* of each batch, its place in `order`; one more at the end */
+    uint32_t *batch_order; /* in which the batches come */
+    size_t n_batches;
+    real *batch_x[2]; /* steps take turns, so a step's batch is gathered while the last one is in
+                         use */
+    real *batch_clean[2]; /* before corruption; NULL without */
     uint16_t *batch_labels[2];
     struct schedule_state schedule;
     uint64_t steps; /* optimiser steps so far */
@@ -29,6 +35,7 @@ struct run {
     struct code *code;             /* filled by encode_work() */
     const struct split *encoded;
     struct terms sums; /* of the last pass, written by member 0 */
+    struct gradients gradients;
     struct measures measures;
     uint64_t failed_step; /* where the loss was not finite, else 0 */
     _Atomic int stopped, out_of_memory;
@@ -50,17 +57,61 @@ static void enter_phase(const struct run *run, enum train_phase phase, int epoch
 
 static struct net_config net_shape(const struct train_config *config, size_t n_inputs,
                                    size_t n_classes) {
-    return (struct net_config){
+    struct net_config shape = {
         .n_inputs = n_inputs,
-        .n_units = config->hidden,
+        .n_layers = config->n_hidden,
+        .frozen = config->freeze,
+        .f = config->f,
+        .top_k = config->top_k,
         .n_classes = config->kind == MODEL_MLP ? n_classes : 0,
+        .decoder = config->kind == MODEL_AUTOENCODER,
+        .tied = config->tied,
         .init = config->init,
         .init_scale = config->init_scale,
         .seed = config->seed,
         .ovr = config->ovr,
+        .ovr_layers = config->ovr_layers,
         .activity = config->activity,
         .activity_target = config->activity_target,
+        .l1 = config->l1,
+        .l2 = config->l2,
+        .contractive = config->contractive,
+        .kl = config->kl,
+        .kl_target = config->kl_target,
     };
+    memcpy(shape.units, config->hidden, sizeof shape.units);
+    memcpy(shape.dropout, config->dropout, sizeof shape.dropout);
+    if (config->kind == MODEL_IDENTITY) {
+        shape.copies = 1;
+        shape.n_layers = 1;
+        shape.units[0] = n_inputs;
+    }
+    return shape;
+}
+
+size_t train_code_units(const struct train_config *config, size_t n_inputs) {
+    return config->kind == MODEL_IDENTITY ? n_inputs : config->hidden[config->n_hidden - 1];
+}
+
+unsigned train_terms(const struct train_config *config) {
+    const struct net_config shape = net_shape(config, 1, 1);
+    switch (config->kind) {
+    case MODEL_KMEANS:
+    case MODEL_ONLINE_KMEANS:
+        return 1u << TERM_DISTORTION;
+    case MODEL_PCA:
+    case MODEL_RANDOM_PROJECTION:
+    case MODEL_IDENTITY:
+        return 0;
+    default:
+        return net_terms(&shape) | 1u << TERM_OVR | 1u << TERM_ACTIVITY;
+    }
+}
+
+/* Whether the weights come from epochs of training at all. */
+static int has_epochs(const struct train_config *config) {
+    return config->kind != MODEL_PCA && config->kind != MODEL_RANDOM_PROJECTION &&
+           config->kind != MODEL_IDENTITY;
 }
 
 /* Share of the activations that will be active in the codes of a probe. Half of them are at first;
@@ -69,6 +120,20 @@ static struct net_config net_shape(const struct train_config *config, size_t n_i
  * activity term that asks for more than that makes more than half of them active. */
 static double expected_active(const struct train_config *config, size_t n_train) {
     const double n = (double)config->batch_size, steps = config->epochs * ceil((double)n_train / n);
+    size_t k = config->hidden[config->n_hidden ? config->n_hidden - 1 : 0];
+    switch (config->f.kind) {
+    case ACT_RELU:
+        break;
+    case ACT_TRIANGLE:
+    case ACT_THRESHOLDED:
+        return 0.5;
+    case ACT_HARD:
+        return 1. / (double)k;
+    case ACT_TOP_K:
+        return (double)min_size(config->top_k, k) / (double)k;
+    default:
+        return 1;
+    }
     if (config->activity && config->activity_target > 1)
         return 1;
     if (config->ovr.form != OVR_COSINE || config->optimizer.name != OPT_ADAM)
@@ -104,9 +169,15 @@ static void place(struct run *run, const struct plan *plan, struct arena *arena)
               most_rows(batch), plan->members, arena);
     const struct activations activations = net_activations(&run->net);
     run->measure = measure_place(&activations, plan->members, arena);
+    size_t most_batches = plan->n_train / batch + plan->n_classes + 1;
     run->order = arena_take(arena, plan->n_train, sizeof *run->order);
+    run->sorting = arena_take(arena, plan->n_train, sizeof *run->sorting);
+    run->batch_first = arena_take(arena, most_batches + 1, sizeof *run->batch_first);
+    run->batch_order = arena_take(arena, most_batches, sizeof *run->batch_order);
     for (int i = 0; i < 2; i++) {
         run->batch_x[i] = arena_take(arena, batch * d, sizeof(real));
+        if (config->corruption)
+            run->batch_clean[i] = arena_take(arena, batch * d, sizeof(real));
         run->batch_labels[i] = arena_take(arena, batch, sizeof(uint16_t));
     }
     run->result->best = arena_take(arena, run->net.n_params, sizeof(real));
@@ -119,8 +190,8 @@ static struct arena count_arena(const struct plan *plan, const struct kernels *k
     struct run run = {.kernels = kernels, .result = &result};
     place(&run, plan, &counting);
     if (plan->config->probe)
-        probe_plan(&plan->config->probe_config, plan->config->hidden, plan->n_classes,
-                   plan->n_train, plan->members, &counting);
+        probe_plan(&plan->config->probe_config, train_code_units(plan->config, plan->n_inputs),
+                   plan->n_classes, plan->n_train, plan->members, &counting);
     return counting;
 }
 
@@ -135,47 +206,155 @@ static int build(struct run *run, struct ovr_err *err) {
     place(run, &plan, &result->arena);
     run->group = config->batch_size;
     run->block = evaluation_block(config->batch_size);
-    result->n_inputs = plan.n_inputs;
-    result->n_units = config->hidden;
-    result->n_classes = run->net.config.n_classes;
     result->data_classes = plan.n_classes;
-    result->width = run->net.width;
     return 0;
+}
+
+static int is_used(const struct train_config *config, uint16_t label) {
+    for (size_t i = 0; i < config->only.n; i++)
+        if (config->only.list[i] == label)
+            return 1;
+    return config->only.n == 0;
+}
+
+static int count_used(struct run *run, struct ovr_err *err) {
+    const struct split *train = &run->data->train;
+    for (size_t i = 0; i < train->n; i++)
+        run->n_used += (size_t)is_used(run->config, train->labels[i]);
+    return run->n_used ? 0
+                       : ovr_fail(err, OVR_INVALID, "/training/only_classes",
+                                  "no training sample is of these classes");
+}
+
+size_t train_parts(const struct train_config *config, size_t n_inputs, size_t n_classes,
+                   struct net_part parts[PARTS_MAX]) {
+    const struct net_config shape = net_shape(config, n_inputs, n_classes);
+    struct arena counting = {0};
+    struct net net;
+    net_place(&net, &shape, kernels_get(ISA_BASELINE), 0, 1, 1, &counting);
+    return net_parts(&net, parts);
+}
+
+int initial_fits(const struct net_part *from, const struct net_part *to) {
+    return to->part == from->part && to->layer == from->layer && to->rows == from->rows &&
+           to->cols == from->cols;
+}
+
+/* Weights of an earlier net, where they fit. */
+static int load_initial(struct run *run, struct ovr_err *err) {
+    const struct initial *initial = run->config->initial;
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(&run->net, parts), loaded = 0;
+    if (!initial)
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < initial->n; j++) {
+            const struct net_part *to = &parts[i];
+            if (!initial_fits(&initial->parts[j], to))
+                continue;
+            for (size_t row = 0; row < to->rows; row++)
+                memcpy(run->net.params + to->at + row * to->stride,
+                       initial->weights[j] + row * to->cols, to->cols * sizeof(real));
+            loaded++;
+        }
+    return loaded ? 0
+                  : ovr_fail(err, OVR_INVALID, "/model/init/experiment",
+                             "has no weights of the shapes that this model needs");
 }
 
 static void init_work(struct member *member, void *arg) {
     net_init_weights(member, &((struct run *)arg)->net);
 }
 
-/* This member's part of batch number `index` of the epoch. */
-static struct batch gather(struct member *member, struct run *run, size_t index) {
-    size_t d = run->net.config.n_inputs, first = index * run->group, from, end;
-    size_t n = min_size(run->group, run->data->train.n - first);
-    real *x = run->batch_x[index % 2];
-    uint16_t *labels = run->batch_labels[index % 2];
+/* One sample's inputs as a denoising net sees them. */
+static void corrupt(const struct run *run, real *x, size_t place) {
+    const struct train_config *config = run->config;
+    uint32_t limit = (uint32_t)(config->corruption_amount * 0x1p32);
+    struct rng rng;
+    rng_init(&rng, config->seed, RNG_CORRUPTION, (uint32_t)run->epoch, (uint32_t)place);
+    for (size_t j = 0; j < run->net.config.n_inputs; j++)
+        if (config->corruption == CORRUPTION_GAUSSIAN)
+            x[j] += (real)(config->corruption_amount * rng_normal(&rng));
+        else
+            x[j] = rng_u32(&rng) < limit ? 0 : x[j];
+}
+
+/* This member's part of step number `step` of the epoch. */
+static struct batch gather(struct member *member, struct run *run, size_t step) {
+    const uint32_t *bounds = run->batch_first + run->batch_order[step];
+    size_t d = run->net.config.n_inputs, first = bounds[0], n = bounds[1] - first, from, end;
+    real *x = run->batch_x[step % 2], *clean = run->batch_clean[step % 2];
+    uint16_t *labels = run->batch_labels[step % 2];
     team_share(member, n, &from, &end);
     for (size_t i = from; i < end; i++) {
         size_t sample = run->order[first + i];
         memcpy(x + i * d, run->data->train.x + sample * d, d * sizeof *x);
         labels[i] = run->data->train.labels[sample];
+        if (!clean)
+            continue;
+        memcpy(clean + i * d, x + i * d, d * sizeof *x);
+        corrupt(run, x + i * d, first + i);
     }
-    return (struct batch){.x = x, .labels = labels, .n = n, .group = n};
+    return (struct batch){.x = x,
+                          .target = clean,
+                          .labels = labels,
+                          .n = n,
+                          .group = n,
+                          .training = 1,
+                          .epoch = (uint32_t)run->epoch,
+                          .first = (uint32_t)first};
 }
 
+/* Cuts places first .. end - 1 of the order into batches. */
+static void cut_batches(struct run *run, size_t first, size_t end) {
+    for (size_t at = first; at < end; at += run->group)
+        run->batch_first[run->n_batches++] = (uint32_t)at;
+    run->batch_first[run->n_batches] = (uint32_t)end;
+}
+
+/* The shuffled samples sorted by class, and each class cut into batches of its own. */
+static void sort_by_class(struct run *run) {
+    const uint16_t *labels = run->data->train.labels;
+    size_t at = 0;
+    memcpy(run->sorting, run->order, run->n_used * sizeof *run->order);
+    for (size_t class = 0; class < run->data->n_classes; class ++) {
+        size_t first = at;
+        for (size_t i = 0; i < run->n_used; i++)
+            if (labels[run->sorting[i]] == class)
+                run->order[at++] = run->sorting[i];
+        cut_batches(run, first, at);
+    }
+}
+
+/* This epoch's order of samples and batches. */
 static void shuffle(struct run *run) {
+    const struct split *train = &run->data->train;
     struct rng rng;
+    size_t used = 0;
     rng_init(&rng, run->config->seed, RNG_SHUFFLE, (uint32_t)run->epoch, 0);
-    rng_permutation(&rng, run->order, (uint32_t)run->data->train.n);
+    rng_permutation(&rng, run->order, (uint32_t)train->n);
+    for (size_t i = 0; i < train->n; i++)
+        if (is_used(run->config, train->labels[run->order[i]]))
+            run->order[used++] = run->order[i];
+    run->n_batches = 0;
+    if (run->config->batching == BATCHING_RANDOM) {
+        cut_batches(run, 0, used);
+        for (size_t i = 0; i < run->n_batches; i++)
+            run->batch_order[i] = (uint32_t)i;
+        return;
+    }
+    sort_by_class(run);
+    rng_init(&rng, run->config->seed, RNG_CLASS_ORDER, (uint32_t)run->epoch, 0);
+    rng_permutation(&rng, run->batch_order, (uint32_t)run->n_batches);
 }
 
 /* One epoch of training. Every member sees the same terms, so all leave at the same step. */
 static void epoch_work(struct member *member, void *arg) {
     struct run *run = arg;
     struct train_progress *progress = run->hooks->progress;
-    size_t n_batches = (run->data->train.n + run->group - 1) / run->group;
     uint64_t t = run->steps;
     struct terms sums = {0};
-    for (size_t i = 0; i < n_batches; i++) {
+    for (size_t i = 0; i < run->n_batches; i++) {
         if (team_agree(member, run->hooks->stop)) {
             run->stopped = 1;
             return;
@@ -189,6 +368,12 @@ static void epoch_work(struct member *member, void *arg) {
             if (member->rank == 0)
                 run->failed_step = t;
             return;
+        }
+        if (i == 0) {
+            struct gradients gradients;
+            net_gradients(member, &run->net, &batch, &gradients);
+            if (member->rank == 0)
+                run->gradients = gradients;
         }
         net_backward(member, &run->net, &batch, &update);
         if (member->rank == 0) {
@@ -211,7 +396,10 @@ static void evaluate_work(struct member *member, void *arg) {
     measure_reset(member, run->measure);
     for (size_t first = 0; first < split->n; first += run->block) {
         size_t n = min_size(run->block, split->n - first);
-        struct batch batch = {split->x + first * d, split->labels + first, n, run->group};
+        struct batch batch = {.x = split->x + first * d,
+                              .labels = split->labels + first,
+                              .n = n,
+                              .group = run->group};
         if (team_agree(member, run->hooks->stop)) {
             run->stopped = 1;
             return;
@@ -234,7 +422,8 @@ static void encode_work(struct member *member, void *arg) {
     size_t d = run->net.config.n_inputs;
     for (size_t first = 0; first < split->n; first += CODE_BLOCK) {
         size_t n = min_size(CODE_BLOCK, split->n - first);
-        struct batch batch = {split->x + first * d, split->labels + first, n, n};
+        struct batch batch = {
+            .x = split->x + first * d, .labels = split->labels + first, .n = n, .group = n};
         if (team_agree(member, run->hooks->stop)) {
             run->stopped = 1;
             return;
@@ -251,9 +440,8 @@ static void encode_work(struct member *member, void *arg) {
 static struct terms mean_terms(const struct terms *sums) {
     struct terms mean = *sums;
     mean.loss /= sums->samples;
-    mean.ovr /= sums->samples;
-    mean.activity /= sums->samples;
-    mean.cross_entropy /= sums->samples;
+    for (int t = 0; t < N_TERMS; t++)
+        mean.value[t] /= sums->samples;
     return mean;
 }
 
@@ -291,6 +479,7 @@ static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_
     if (rc)
         return rc;
     report->train = mean_terms(&run->sums);
+    report->gradients = run->gradients;
     rc = evaluate(run, &run->data->watched, &report->watched, err);
     report->measures = run->measures;
     report->seconds = now_seconds() - started;
@@ -304,6 +493,16 @@ static void keep_best(struct run *run, const struct epoch_report *report) {
     result->best_epoch = report->epoch;
     result->terms = report->watched;
     result->measures = report->measures;
+}
+
+/* What is not trained is only looked at. */
+static int keep_untrained(struct run *run, struct ovr_err *err) {
+    struct epoch_report report = {.epoch = 0};
+    int rc = evaluate(run, &run->data->watched, &report.watched, err);
+    report.measures = run->measures;
+    keep_best(run, &report);
+    memcpy(run->result->last, run->net.params, run->net.n_params * sizeof(real));
+    return rc;
 }
 
 static int train_epochs(struct run *run, struct ovr_err *err) {
@@ -363,7 +562,8 @@ static int report_test(struct run *run, struct ovr_err *err) {
 
 static int encode(struct run *run, const struct split *split, struct code **code,
                   struct ovr_err *err) {
-    int rc = code_new(code, split->n, run->net.config.n_units, split->labels, err);
+    size_t n_units = train_code_units(run->config, run->net.config.n_inputs);
+    int rc = code_new(code, split->n, n_units, split->labels, err);
     if (rc)
         return rc;
     run->code = *code;
@@ -376,7 +576,8 @@ static int encode(struct run *run, const struct split *split, struct code **code
 static uint64_t probing_memory(const struct run *run) {
     const struct prepared *data = run->data;
     return data->bytes + run->result->arena.size +
-           code_bytes(data->train.n + data->watched.n + data->test.n, run->config->hidden,
+           code_bytes(data->train.n + data->watched.n + data->test.n,
+                      train_code_units(run->config, data->n_inputs),
                       1 - run->result->measures.zero);
 }
 
@@ -403,7 +604,7 @@ static int probe(struct run *run, struct ovr_err *err) {
                        &progress, &result->arena, &result->probe, err);
     if (!rc) {
         result->probed = 1;
-        if (run->config->kind == MODEL_OVR_ENCODER) {
+        if (run->config->kind != MODEL_MLP) {
             result->accuracy = clean ? result->probe.accuracy_test : result->probe.accuracy_best;
             result->accuracy_last = clean ? NAN : result->probe.accuracy_last;
         }
@@ -428,14 +629,21 @@ int train_run(const struct train_config *config, const struct prepared *data, st
     int rc = build(&run, err);
     if (rc)
         return rc;
-    hooks->progress->steps =
-        (uint64_t)config->epochs * ((data->train.n + config->batch_size - 1) / config->batch_size);
+    rc = count_used(&run, err);
+    if (rc)
+        return rc;
+    shuffle(&run); /* for the number of batches */
+    hooks->progress->steps = has_epochs(config) ? (uint64_t)config->epochs * run.n_batches : 0;
     team_run(team, init_work, &run);
-    rc = train_epochs(&run, err);
+    rc = load_initial(&run, err);
+    if (rc)
+        return rc;
+    rc = has_epochs(config) ? train_epochs(&run, err) : keep_untrained(&run, err);
     if (!rc)
         rc = report_test(&run, err);
     if (!rc && config->probe)
         rc = probe(&run, err);
+    result->net = run.net;
     return rc;
 }
 
@@ -447,7 +655,7 @@ void train_result_release(struct train_result *result) {
 /* Resident bytes while data are prepared and while the network is trained and probed. */
 static uint64_t peak_memory(const struct train_config *config, const struct train_data *data,
                             size_t n_inputs, int members) {
-    size_t k = config->hidden, n_train = data->n_train, n = n_train + data->n_test;
+    size_t n_train = data->n_train, n = n_train + data->n_test;
     const struct prepare_config *prepare = &config->data;
     const struct plan plan = {config, n_train - prepared_held_out(prepare, n_train), n_inputs,
                               data->n_classes, members};
@@ -456,16 +664,43 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
         data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);
     uint64_t training = count_arena(&plan, kernels_get(ISA_AUTO)).used;
     if (config->probe)
-        training += code_bytes(n, k, expected_active(config, plan.n_train));
+        training += code_bytes(n, train_code_units(config, n_inputs),
+                               expected_active(config, plan.n_train));
     uint64_t fitting = data->bytes + preparing.fit;
     uint64_t applying = data->bytes + preparing.apply + block;
     uint64_t peak = fitting > applying ? fitting : applying;
     return block + training > peak ? block + training : peak;
 }
 
+static size_t count_parameters(const struct net_config *shape) {
+    size_t n = 0, d = shape->n_inputs;
+    size_t columns = shape->decoder ? shape->n_inputs : shape->n_classes;
+    for (size_t l = 0; l < shape->n_layers && !shape->copies; l++) {
+        n += shape->units[l] * (d + 1);
+        d = shape->units[l];
+    }
+    return n + columns + (shape->tied ? 0 : d * columns);
+}
+
+/* Operations of the matrix products for one sample. The steps need each layer's products once more,
+ * and so does the gradient that goes down. */
+static void count_flops(const struct net_config *shape, double *forward, double *backward) {
+    double d = (double)shape->n_inputs;
+    double columns = (double)(shape->decoder ? shape->n_inputs : shape->n_classes);
+    for (size_t l = 0; l < shape->n_layers && !shape->copies; l++) {
+        double product = 2 * d * (double)shape->units[l];
+        *forward += product;
+        if (l >= shape->frozen)
+            *backward += l > shape->frozen && columns > 0 ? 2 * product : product;
+        d = (double)shape->units[l];
+    }
+    *forward += 2 * d * columns;
+    *backward += 4 * d * columns;
+}
+
 struct train_estimate train_estimate(const struct train_config *config,
                                      const struct train_data *data, int members) {
-    size_t d = data->n_values, k = config->hidden, n_train = data->n_train;
+    size_t d = data->n_values, n_train = data->n_train;
     double n = (double)n_train + (double)data->n_test, flops = 0;
     for (size_t i = 0; i < config->data.n_preprocess; i++) {
         const struct preprocess_step *step = &config->data.preprocess[i];
@@ -480,14 +715,16 @@ struct train_estimate train_estimate(const struct train_config *config,
     struct net_config shape = net_shape(config, d, data->n_classes);
     size_t held_out = prepared_held_out(&config->data, n_train);
     size_t watched = config->data.protocol == PROTOCOL_CLEAN ? held_out : data->n_test;
-    double forward = 2.0 * (double)d * (double)k + 2.0 * (double)k * (double)shape.n_classes;
-    struct train_estimate e = {
-        .parameters = k * (d + 1) + (k + 1) * shape.n_classes,
-        .flops_per_epoch = forward * (2.0 * (double)(n_train - held_out) + (double)watched),
-        .memory_bytes = peak_memory(config, data, d, members),
-    };
+    double forward = 0, backward = 0;
+    struct train_estimate e = {.parameters = count_parameters(&shape),
+                               .memory_bytes = peak_memory(config, data, d, members)};
+    count_flops(&shape, &forward, &backward);
+    e.flops_per_epoch =
+        forward * (double)watched +
+        (has_epochs(config) ? (forward + backward) * (double)(n_train - held_out) : 0);
     if (config->probe)
-        flops += config->probe_config.epochs * n * (double)k * (double)data->n_classes * 2.0;
-    e.flops_total = flops + e.flops_per_epoch * config->epochs;
+        flops += config->probe_config.epochs * n * (double)train_code_units(config, d) *
+                 (double)data->n_classes * 2.0;
+    e.flops_total = flops + e.flops_per_epoch * (has_epochs(config) ? config->epochs : 1);
     return e;
 }

@@ -16,20 +16,54 @@
 #include "core/prepared.h"
 #include "core/probe.h"
 
-enum model_kind { MODEL_OVR_ENCODER, MODEL_MLP };
+enum model_kind {
+    MODEL_OVR_ENCODER,
+    MODEL_MLP,
+    MODEL_AUTOENCODER,
+    MODEL_KMEANS,
+    MODEL_ONLINE_KMEANS,
+    MODEL_PCA,
+    MODEL_RANDOM_PROJECTION,
+    MODEL_IDENTITY,
+    N_MODELS
+};
+
+enum corruption { CORRUPTION_NONE, CORRUPTION_MASKING, CORRUPTION_GAUSSIAN };
+
+enum batching { BATCHING_RANDOM, BATCHING_SINGLE_CLASS };
+
+/* Weights to start from: those of an earlier net's parts, as net_parts() lists them. What is not
+ * there, or has another shape, starts as the configuration says. */
+struct initial {
+    size_t n;
+    struct net_part parts[PARTS_MAX]; /* `at` is not used */
+    const real *weights[PARTS_MAX];   /* rows×cols without gaps; V as it lies in the net */
+};
 
 struct train_config {
     enum model_kind kind;
-    size_t hidden;
+    size_t hidden[LAYERS_MAX], n_hidden;
+    struct nonlinearity f;
+    size_t top_k;
+    double dropout[LAYERS_MAX];
+    size_t freeze; /* so many layers keep their weights */
+    int tied;
+    enum corruption corruption; /* of the inputs of each training step; the target stays clean */
+    double corruption_amount;   /* masking: share set to 0; gaussian: standard deviation */
     enum init init;
     double init_scale;
+    const struct initial *initial; /* borrowed; NULL: none */
     struct ovr_config ovr;
+    unsigned ovr_layers; /* see struct net_config */
     int activity;
     double activity_target;
+    double l1, l2, contractive, kl, kl_target;
     struct optimizer_config optimizer;
     struct schedule_config schedule;
     int epochs;
     size_t batch_size;
+    enum batching batching; /* single_class: all samples of a batch are of one class */
+    struct class_list only; /* train on samples of these classes alone; n = 0: of all */
     uint64_t seed;
     struct prepare_config data;
     int patience; /* early stopping after so many epochs without a better watched loss; 0: never */
@@ -52,6 +86,7 @@ struct train_progress {
 struct epoch_report {
     int epoch;
     struct terms train, watched; /* means over samples; `correct` and `zero_codes` are counts */
+    struct gradients gradients;  /* at the epoch's first step */
     struct measures measures;    /* of the watched split */
     double learning_rate;        /* in this epoch */
     double seconds;              /* with its evaluation */
@@ -69,8 +104,7 @@ struct train_hooks {
 
 struct train_result {
     int best_epoch, epochs;
-    size_t n_inputs, n_units, n_classes,
-        width; /* shape of the net; n_classes 0 without a classifier */
+    struct net net; /* its shape; the weights are those of the best epoch */
     size_t data_classes;
     real *best, *last;                   /* flat buffers as in core/net.h */
     const struct preprocess *preprocess; /* of the prepared data; borrowed */
@@ -103,6 +137,21 @@ struct train_data {
     size_t n_train, n_test, n_values, n_classes;
     uint64_t bytes; /* both splits as they are stored */
 };
+
+/* The terms of J that are worth a report, a bit for each: OVR and L for whatever could have them.
+ */
+unsigned train_terms(const struct train_config *config);
+
+/* The parts of the net that a run would train (core/net.h), for inputs of so many values. Returns
+ * how many. */
+size_t train_parts(const struct train_config *config, size_t n_inputs, size_t n_classes,
+                   struct net_part parts[PARTS_MAX]);
+
+/* Whether weights could be loaded into a part. */
+int initial_fits(const struct net_part *from, const struct net_part *to);
+
+/* Units of the code: of the last layer, or as many as there are inputs. */
+size_t train_code_units(const struct train_config *config, size_t n_inputs);
 
 struct train_estimate train_estimate(const struct train_config *config,
                                      const struct train_data *data, int members);

@@ -1,6 +1,9 @@
 #include "server/admission.h"
 
+#include "server/weights.h"
+
 #include <stdio.h>
+#include <stdlib.h>
 
 static int find_split(const struct admission *a, const struct spec *spec, const char *split,
                       char sha256[65], struct dataset_split *found, json_t *faults,
@@ -58,7 +61,9 @@ static int find_data(const struct admission *a, struct spec *spec, json_t *docum
     return spec_pin_version(document, spec, err);
 }
 
-static void check_data(const struct spec *spec, const struct train_data *data, json_t *faults) {
+/* Returns the values of a prepared row; 0 where only the data will tell. */
+static size_t check_data(const struct spec *spec, const struct train_data *data, json_t *faults) {
+    int known = 1;
     const struct train_config *train = &spec->train;
     size_t held_out = prepared_held_out(&train->data, data->n_train), width = data->n_values;
     size_t n = data->n_train - held_out;
@@ -66,7 +71,7 @@ static void check_data(const struct spec *spec, const struct train_data *data, j
         spec_fault(faults, "/training/validation",
                    "holds out %zu of %zu training samples, so none is left to train on", held_out,
                    data->n_train);
-        return;
+        return 0;
     }
     for (size_t i = 0; i < train->data.n_preprocess; i++) {
         const struct preprocess_step *step = &train->data.preprocess[i];
@@ -79,14 +84,59 @@ static void check_data(const struct spec *spec, const struct train_data *data, j
             spec_fault(faults, pointer,
                        "must be 1..%zu (%zu values a sample, %zu samples to fit on), got %zu", most,
                        width, n, step->components);
+        known &= step->components > 0;
         width = step->components ? step->components : width;
     }
+    if (train->kind == MODEL_PCA && known && train->hidden[0] > min_size(width, n))
+        spec_fault(faults, "/model/hidden/0",
+                   "must be 1..%zu (%zu values a prepared sample, %zu samples to fit on), got %zu",
+                   min_size(width, n), width, n, train->hidden[0]);
+    return known ? width : 0;
+}
+
+/* Where the weights are to come from: an experiment that is done, and has some that fit. `width`:
+ * of the prepared rows, 0 where that is not known yet. */
+static int check_initial(const struct admission *a, const struct spec *spec, size_t width,
+                         size_t n_classes, json_t *faults, struct ovr_err *err) {
+    static const char POINTER[] = "/model/init/experiment";
+    struct experiment from = {0};
+    struct tensor *tensors = NULL;
+    size_t n_tensors = 0, fitting = 0;
+    struct ovr_err why = {0};
+    if (!*spec->init_experiment)
+        return 0;
+    int rc = store_get_experiment(a->store, spec->init_experiment, &from, &why);
+    if (rc == OVR_NOT_FOUND) {
+        spec_fault(faults, POINTER, "%s", why.text);
+        return 0;
+    }
+    const char *epoch = spec->init_last ? "last" : "best";
+    if (!rc && from.state != STATE_SUCCEEDED)
+        spec_fault(faults, POINTER, "experiment %s is %s; its weights are there once it succeeded",
+                   from.id, state_names[from.state]);
+    else if (!rc)
+        rc = store_read_tensors(a->store, from.seq, epoch, &tensors, &n_tensors, &why);
+    if (!rc && n_tensors && width) {
+        struct net_part have[PARTS_MAX], want[PARTS_MAX];
+        const struct tensor *found[PARTS_MAX];
+        size_t n_have = weights_list_parts(tensors, n_tensors, epoch, have, found);
+        size_t n_want = train_parts(&spec->train, width, n_classes, want);
+        for (size_t i = 0; i < n_have; i++)
+            for (size_t j = 0; j < n_want; j++)
+                fitting += (size_t)initial_fits(&have[i], &want[j]);
+        if (!fitting)
+            spec_fault(faults, POINTER,
+                       "experiment %s has no weights of the shapes that this model needs", from.id);
+    }
+    free(tensors);
+    experiment_release(&from);
+    return rc ? ovr_fail(err, rc, NULL, "%s", why.text) : 0;
 }
 
 /* science: L's slope is bounded, so above this λ the raw form pulls every activation to zero. */
 static void warn_collapse(const struct spec *spec, json_t *warnings) {
     const struct train_config *train = &spec->train;
-    double n = (double)train->batch_size, k = (double)train->hidden, a = train->activity_target;
+    double n = (double)train->batch_size, k = (double)train->hidden[0], a = train->activity_target;
     double lambda = ovr_lambda(&train->ovr, train->batch_size);
     double bound = 1 / (2 * a * n * (n - 1) * k);
     if (train->kind == MODEL_OVR_ENCODER && train->activity && train->ovr.form == OVR_RAW &&
@@ -103,8 +153,10 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
     int rc = find_data(a, spec, document, &data, faults, err);
     if (rc)
         return rc;
-    if (data.n_train)
-        check_data(spec, &data, faults);
+    size_t width = data.n_train ? check_data(spec, &data, faults) : 0;
+    rc = check_initial(a, spec, width, data.n_classes, faults, err);
+    if (rc)
+        return rc;
     if (spec_has_faults(faults))
         return ovr_fail(err, OVR_INVALID, "", "the spec does not fit the data");
     int members = spec->threads ? spec->threads : a->cores;

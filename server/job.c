@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_FIGURES = 48 };
+enum { MAX_FIGURES = 96 };
 
 /* Figures on their way to the store. Names and texts are literals or outlive the list. */
 struct figures {
@@ -43,24 +43,46 @@ static void add_text(struct figures *figures, const char *name, const char *text
 
 /* Names of the terms of J under one heading. */
 struct term_names {
-    const char *loss, *ovr, *activity, *cross_entropy, *accuracy;
+    const char *loss, *accuracy, *term[N_TERMS];
 };
 
+#define TERMS(heading)                                                                             \
+    {                                                                                              \
+        [TERM_OVR] = heading ".ovr", [TERM_ACTIVITY] = heading ".activity",                        \
+        [TERM_CROSS_ENTROPY] = heading ".cross_entropy",                                           \
+        [TERM_RECONSTRUCTION] = heading ".reconstruction", [TERM_L1] = heading ".l1",              \
+        [TERM_KL] = heading ".kl", [TERM_CONTRACTIVE] = heading ".contractive",                    \
+        [TERM_L2] = heading ".l2", [TERM_DISTORTION] = heading ".distortion"                       \
+    }
 #define TERM_NAMES(split)                                                                          \
-    { split ".loss", split ".ovr", split ".activity", split ".cross_entropy", split ".accuracy" }
+    { split ".loss", split ".accuracy", TERMS(split) }
 static const struct term_names train_names = TERM_NAMES("train");
 static const struct term_names validation_names = TERM_NAMES("validation");
 static const struct term_names test_names = TERM_NAMES("test");
+static const char *const gradient_names[N_TERMS] = TERMS("gradient");
 
 static void add_terms(struct figures *figures, const struct term_names *names,
                       const struct terms *terms, const struct train_config *config) {
-    add_real(figures, names->loss, terms->loss);
-    add_real(figures, names->ovr, terms->ovr);
-    add_real(figures, names->activity, terms->activity);
-    if (config->kind != MODEL_MLP)
-        return;
-    add_real(figures, names->cross_entropy, terms->cross_entropy);
-    add_real(figures, names->accuracy, (double)terms->correct / terms->samples);
+    unsigned reported = train_terms(config);
+    if (reported)
+        add_real(figures, names->loss, terms->loss);
+    for (int t = 0; t < N_TERMS; t++)
+        if (reported >> t & 1)
+            add_real(figures, names->term[t], terms->value[t]);
+    if (config->kind == MODEL_MLP)
+        add_real(figures, names->accuracy, (double)terms->correct / terms->samples);
+}
+
+/* Each term's share of the gradient, by norms, and where OVR's points. */
+static void add_gradients(struct figures *figures, const struct gradients *gradients) {
+    double sum = 0;
+    for (int t = 0; t < N_TERMS; t++)
+        sum += gradients->norm[t];
+    for (int t = 0; t < N_TERMS && sum > 0; t++)
+        if (gradients->norm[t] != 0)
+            add_real(figures, gradient_names[t], gradients->norm[t] / sum);
+    if (!isnan(gradients->direction))
+        add_real(figures, "direction.cosine", gradients->direction);
 }
 
 static void add_measures(struct figures *figures, const struct measures *m) {
@@ -87,6 +109,7 @@ static int save_epoch(void *context, const struct epoch_report *report, struct o
     add_terms(&figures, &train_names, &report->train, config);
     add_terms(&figures, clean ? &validation_names : &test_names, &report->watched, config);
     add_measures(&figures, &report->measures);
+    add_gradients(&figures, &report->gradients);
     add_real(&figures, "learning_rate", report->learning_rate);
     add_real(&figures, "seconds", report->seconds);
     add_text(&figures, "digest", digest);
@@ -116,8 +139,9 @@ static void add_result(struct figures *figures, const struct running *running,
                  config->data.protocol == PROTOCOL_CLEAN ? r->probe.accuracy_test
                                                          : r->probe.accuracy_best);
     }
-    add_real(figures, "lambda_per_pair",
-             config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
+    if (train_terms(config) >> TERM_OVR & 1)
+        add_real(figures, "lambda_per_pair",
+                 config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
     add_real(figures, "seconds", (double)(now_ms() - running->job->started_ms) / 1000);
 }
 
@@ -129,7 +153,7 @@ struct provenance {
 static void add_provenance(struct figures *figures, struct provenance *texts,
                            const struct running *running, const struct train_result *r) {
     const struct job *job = running->job;
-    size_t n_params = r->n_units * (r->n_inputs + 1 + r->width) + r->width;
+    size_t n_params = r->net.n_params;
     digest_of(job->experiment.spec, strlen(job->experiment.spec), texts->spec);
     digest_of(r->best, n_params * sizeof(real), texts->best);
     digest_of(r->last, n_params * sizeof(real), texts->last);
@@ -176,21 +200,45 @@ static int save_result(const struct running *running, const struct train_result 
     return rc;
 }
 
+/* The weights that the spec wants to start from. */
+static int load_initial(const struct workplace *workplace, const struct spec *spec,
+                        struct weights *weights, struct ovr_err *err) {
+    const char *epoch = spec->init_last ? "last" : "best";
+    struct experiment from = {0};
+    struct tensor *tensors = NULL;
+    size_t n = 0;
+    int rc = store_get_experiment(workplace->store, spec->init_experiment, &from, err);
+    if (!rc)
+        rc = store_read_tensors(workplace->store, from.seq, epoch, &tensors, &n, err);
+    if (!rc)
+        rc = weights_load(workplace->data_dir, from.id, tensors, n, epoch, weights, err);
+    free(tensors);
+    experiment_release(&from);
+    return rc;
+}
+
 /* The team's size is settled only here, so that a job that was refused memory for threads fails as
  * itself. */
 static int train(struct running *running, struct ovr_err *err) {
     struct job *job = running->job;
     const struct workplace *workplace = running->workplace;
     struct team *team = NULL;
+    struct weights weights = {0};
     struct train_hooks hooks = {
         .context = running, .stop = &job->stop, .progress = &job->progress, .epoch = save_epoch};
     job->progress.epochs = job->spec.train.epochs;
     int rc = team_new(&team, job->threads, err);
     if (!rc)
         rc = cache_get(workplace->cache, &job->spec, team, &job->stop, &job->data, err);
+    if (!rc && *job->spec.init_experiment) {
+        rc = load_initial(workplace, &job->spec, &weights, err);
+        job->spec.train.initial = &weights.initial;
+    }
     if (!rc)
         rc = train_run(&job->spec.train, job->data, team, workplace->kernels, &hooks, &job->result,
                        err);
+    job->spec.train.initial = NULL;
+    weights_release(&weights);
     team_free(team);
     return rc;
 }
@@ -304,7 +352,9 @@ double job_flops_per_step(const struct workplace *workplace, const struct spec *
         .n_train = n, .n_values = (size_t)train.width, .n_classes = (size_t)train.classes};
     struct train_estimate estimate = train_estimate(&spec->train, &data, 1);
     double products = estimate.flops_per_epoch / (double)n;
-    double passes = FLOPS_PER_ACTIVATION * (double)spec->train.hidden;
+    double passes = 0;
+    for (size_t l = 0; l < spec->train.n_hidden; l++)
+        passes += FLOPS_PER_ACTIVATION * (double)spec->train.hidden[l];
     return (products + passes) * (double)min_size(spec->train.batch_size, n);
 }
 

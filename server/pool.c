@@ -87,6 +87,14 @@ int team_size_for(int idle_cores, int waiting, size_t n_shards, double flops_per
     return size > 1 ? size : 1;
 }
 
+/* What the members of a team can share: the shards of the widest layer. */
+static size_t most_shards(const struct spec *spec) {
+    size_t widest = 0;
+    for (size_t l = 0; l < spec->train.n_hidden; l++)
+        widest = spec->train.hidden[l] > widest ? spec->train.hidden[l] : widest;
+    return widest ? count_shards(widest) : TEAM_MAX;
+}
+
 static int choose_threads(const struct pool *pool, const struct job *job, int waiting) {
     const struct spec *spec = &job->spec;
     if (spec->threads)
@@ -94,8 +102,7 @@ static int choose_threads(const struct pool *pool, const struct job *job, int wa
     struct load load = find_load(pool);
     int others = pool->config.workers - load.jobs - 1; /* that could start beside it */
     return team_size_for(pool->config.cores - load.threads, waiting < others ? waiting : others,
-                         count_shards(spec->train.hidden),
-                         job_flops_per_step(&pool->config.workplace, spec));
+                         most_shards(spec), job_flops_per_step(&pool->config.workplace, spec));
 }
 
 static struct slot *find_slot(struct pool *pool, const char *id) {

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum type {
@@ -18,10 +19,25 @@ enum type {
     T_REAL,    /* number. double */
     T_AUTO,    /* "auto" (0) or an integer. int */
     T_TAGS,    /* array of strings. char[], each between newlines */
-    T_HIDDEN,  /* array of one integer. size_t */
+    T_ID,      /* of an experiment. char[13] */
+    T_HIDDEN,  /* array of the hidden layers' sizes. train.hidden */
+    T_DROPOUT, /* array of a share for each hidden layer, or one for all. train.dropout */
+    T_LAYERS,  /* array of hidden layers' numbers. unsigned, a bit for each */
+    T_CLASSES, /* array of classes. struct class_list */
 };
 
-enum { ENCODER = 1 << MODEL_OVR_ENCODER, MLP = 1 << MODEL_MLP };
+/* Model kinds. */
+enum {
+    ENCODER = 1 << MODEL_OVR_ENCODER,
+    MLP = 1 << MODEL_MLP,
+    AUTOENCODER = 1 << MODEL_AUTOENCODER,
+    KMEANS = 1 << MODEL_KMEANS | 1 << MODEL_ONLINE_KMEANS,
+    PROJECTION = 1 << MODEL_RANDOM_PROJECTION,
+    PCA = 1 << MODEL_PCA,
+    GRADIENT = ENCODER | MLP | AUTOENCODER, /* trained by an optimiser */
+    EPOCHS = GRADIENT | KMEANS,
+    HIDDEN = EPOCHS | PROJECTION | PCA,
+};
 enum { STORED = 1, GENERATED = 2 };
 enum { ADAM = 1 << OPT_ADAM, SGD = 1 << OPT_SGD };
 
@@ -39,22 +55,49 @@ struct field {
     int flags;
     size_t offset; /* in struct spec; below "/preprocess/" + index in struct preprocess_step */
     double min, max;
-    const char *standard;     /* default as JSON; NULL: none */
-    const char *standard_mlp; /* where it differs for the mlp */
+    const char *standard;       /* default as JSON; NULL: none */
+    const char *standard_other; /* where it is another one for the kinds of `others` */
+    int others;
     const char *const *choices;
-    int kinds, data, optimizers; /* who uses it; 0: everybody */
-    const char *instead_of;      /* a member beside it that must not be there too */
+    int kinds, data, optimizers, activations; /* who uses it; 0: everybody */
+    const char *instead_of;                   /* a member beside it that must not be there too */
+    const char *beside;                       /* the member of a variant that it goes with */
     const char *help;
 };
 
 #define AT(member) offsetof(struct spec, member)
 #define STEP(member) offsetof(struct preprocess_step, member)
 
-static const char *const kinds[] = {[MODEL_OVR_ENCODER] = "ovr_encoder", [MODEL_MLP] = "mlp", NULL};
+static const char *const kinds[] = {[MODEL_OVR_ENCODER] = "ovr_encoder",
+                                    [MODEL_MLP] = "mlp",
+                                    [MODEL_AUTOENCODER] = "autoencoder",
+                                    [MODEL_KMEANS] = "kmeans",
+                                    [MODEL_ONLINE_KMEANS] = "online_kmeans",
+                                    [MODEL_PCA] = "pca",
+                                    [MODEL_RANDOM_PROJECTION] = "random_projection",
+                                    [MODEL_IDENTITY] = "identity",
+                                    NULL};
 static const char *const generators[] = {"sphere", NULL};
-static const char *const activations[] = {"relu", NULL};
-static const char *const inits[] = {
-    [INIT_NORMAL] = "normal", [INIT_GLOROT] = "glorot", [INIT_HE] = "he", NULL};
+static const char *const activations[] = {
+    [ACT_RELU] = "relu",       [ACT_LEAKY_RELU] = "leaky_relu",
+    [ACT_SIGMOID] = "sigmoid", [ACT_TANH] = "tanh",
+    [ACT_LINEAR] = "linear",   [ACT_THRESHOLDED] = "thresholded",
+    [ACT_TOP_K] = "top_k",     NULL};
+static const char *const codes[] = {"triangle", "hard", NULL};
+static const char *const corruptions[] = {[CORRUPTION_NONE] = "none",
+                                          [CORRUPTION_MASKING] = "masking",
+                                          [CORRUPTION_GAUSSIAN] = "gaussian",
+                                          NULL};
+static const char *const batchings[] = {
+    [BATCHING_RANDOM] = "random", [BATCHING_SINGLE_CLASS] = "single_class", NULL};
+enum { FROM_EXPERIMENT = INIT_HE + 1 };
+static const char *const inits[] = {[INIT_NORMAL] = "normal",
+                                    [INIT_GLOROT] = "glorot",
+                                    [INIT_HE] = "he",
+                                    [FROM_EXPERIMENT] = "experiment",
+                                    NULL};
+static const char *const seedings[] = {"samples", "kmeans++", "experiment", NULL};
+static const char *const weight_epochs[] = {"best", "last", NULL};
 static const char *const forms[] = {[OVR_COSINE] = "cosine", [OVR_RAW] = "raw", NULL};
 static const char *const optimizers[] = {[OPT_ADAM] = "adam", [OPT_SGD] = "sgd", NULL};
 static const char *const schedules[] = {
@@ -101,20 +144,40 @@ static const struct field fields[] = {
 
     {"/model", T_SECTION, REQUIRED | NOWHERE},
     {"/model/kind", T_CHOICE, REQUIRED, AT(train.kind), .choices = kinds},
-    {"/model/hidden", T_HIDDEN, REQUIRED, AT(train.hidden), 1, 65536, .help = "units of the hidden layer"},
-    {"/model/activation", T_CHOICE, NOWHERE, .standard = "\"relu\"", .choices = activations},
-    {"/model/init", T_VARIANT, 0, AT(train.init), .standard = "{\"normal\": 0.05}", .standard_mlp = "\"glorot\"", .choices = inits},
+    {"/model/hidden", T_HIDDEN, REQUIRED, AT(train.hidden), 1, 65536, .kinds = HIDDEN, .help = "units of each hidden layer; k of kmeans, pca and random_projection"},
+    {"/model/activation", T_CHOICE, 0, AT(train.f.kind), .standard = "\"relu\"", .choices = activations, .kinds = GRADIENT | PROJECTION},
+    {"/model/slope", T_REAL, 0, AT(slope), 0, 1, "0.01", .kinds = GRADIENT | PROJECTION, .activations = 1 << ACT_LEAKY_RELU, .help = "of leaky_relu below 0"},
+    {"/model/threshold", T_REAL, 0, AT(threshold), 0, MOST, "1", .kinds = GRADIENT | PROJECTION, .activations = 1 << ACT_THRESHOLDED, .help = "of thresholded"},
+    {"/model/top_k", T_COUNT, REQUIRED, AT(train.top_k), 1, 65536, .kinds = GRADIENT | PROJECTION, .activations = 1 << ACT_TOP_K, .help = "units that stay active"},
+    {"/model/code", T_CHOICE, 0, AT(hard_code), .standard = "\"triangle\"", .choices = codes, .kinds = KMEANS, .help = "what the distances to the centroids become"},
+    {"/model/tied", T_FLAG, 0, AT(train.tied), 0, 1, "false", .kinds = AUTOENCODER, .help = "the decoder's weights are the encoder's"},
+    {"/model/corruption", T_VARIANT, NULLABLE, AT(train.corruption), .standard = "null", .choices = corruptions, .kinds = AUTOENCODER, .help = "denoising: what training steps do to their inputs"},
+    {"/model/corruption/masking", T_REAL, ABOVE, AT(train.corruption_amount), 0, 0.999, .help = "share of the inputs set to 0"},
+    {"/model/corruption/gaussian", T_REAL, ABOVE, AT(train.corruption_amount), 0, MOST, .help = "standard deviation"},
+    {"/model/dropout", T_DROPOUT, 0, AT(train.dropout), 0, 0.999, "0", .kinds = MLP, .help = "share of each hidden layer's activations that a training step drops"},
+    {"/model/freeze", T_COUNT, 0, AT(train.freeze), 0, LAYERS_MAX - 1, "0", .kinds = ENCODER | MLP, .help = "so many layers, from the first, keep their weights"},
+    {"/model/init", T_VARIANT, 0, AT(train.init), .standard = "{\"normal\": 0.05}", .standard_other = "\"glorot\"", .others = MLP | AUTOENCODER, .choices = inits, .kinds = GRADIENT | PROJECTION},
+    {"/model/init", T_VARIANT, 0, AT(seeding), .standard = "\"samples\"", .choices = seedings, .kinds = KMEANS, .help = "the first centroids"},
     {"/model/init/normal", T_REAL, ABOVE, AT(train.init_scale), 0, 1e6, .help = "standard deviation"},
+    {"/model/init/experiment", T_ID, 0, AT(init_experiment), .help = "start from its weights, as far as their shapes agree"},
+    {"/model/init/epoch", T_CHOICE, 0, AT(init_last), .standard = "\"best\"", .choices = weight_epochs, .beside = "experiment"},
 
-    {"/loss", T_SECTION, NOWHERE, .standard = "{}"},
-    {"/loss/ovr", T_SECTION, NULLABLE | NOWHERE, .standard = "{}", .standard_mlp = "null"},
+    {"/loss", T_SECTION, NOWHERE, .standard = "{}", .kinds = GRADIENT},
+    {"/loss/ovr", T_SECTION, NULLABLE | NOWHERE, .standard = "{}", .standard_other = "null", .others = MLP | AUTOENCODER},
     {"/loss/ovr/lambda", T_REAL, 0, AT(train.ovr.lambda), 0, MOST, "5e-5", .instead_of = "lambda_per_pair", .help = "weight of OVR for each batch"},
     {"/loss/ovr/lambda_per_pair", T_REAL, 0, AT(train.ovr.lambda), 0, MOST, .instead_of = "lambda", .help = "weight times n(n-1) pairs of a batch"},
     {"/loss/ovr/form", T_CHOICE, 0, AT(train.ovr.form), .standard = "\"cosine\"", .choices = forms},
-    {"/loss/activity", T_SECTION, NULLABLE, AT(train.activity), .standard = "{}", .standard_mlp = "null", .help = "|mean activation - target|"},
+    {"/loss/ovr/layers", T_LAYERS, NULLABLE, AT(train.ovr_layers), 0, LAYERS_MAX - 1, "null", .kinds = ENCODER | MLP, .help = "hidden layers, from 0, that OVR and the activity term are taken of; null: all"},
+    {"/loss/activity", T_SECTION, NULLABLE, AT(train.activity), .standard = "{}", .standard_other = "null", .others = MLP | AUTOENCODER, .help = "|mean activation - target|"},
     {"/loss/activity/target", T_REAL, 0, AT(train.activity_target), 0, MOST, "0.5"},
+    {"/loss/l1", T_REAL, 0, AT(train.l1), 0, MOST, "0", .kinds = AUTOENCODER, .help = "weight of the mean over samples of sum |h|"},
+    {"/loss/l2", T_REAL, 0, AT(train.l2), 0, MOST, "0", .help = "weight of the sum of squared weights"},
+    {"/loss/contractive", T_REAL, 0, AT(train.contractive), 0, MOST, "0", .kinds = AUTOENCODER, .help = "weight of the squared Jacobian of the code"},
+    {"/loss/kl", T_SECTION, NULLABLE | NOWHERE, .standard = "null", .kinds = AUTOENCODER, .help = "KL sparsity of sigmoid units"},
+    {"/loss/kl/target", T_REAL, ABOVE, AT(train.kl_target), 0, 0.999999, "0.05", .help = "mean activation of each unit"},
+    {"/loss/kl/weight", T_REAL, 0, AT(train.kl), 0, MOST, "1"},
 
-    {"/optimizer", T_SECTION, NOWHERE, .standard = "{}"},
+    {"/optimizer", T_SECTION, NOWHERE | LIBERAL, .standard = "{}", .kinds = GRADIENT},
     {"/optimizer/name", T_CHOICE, 0, AT(train.optimizer.name), .standard = "\"adam\"", .choices = optimizers},
     {"/optimizer/learning_rate", T_REAL, ABOVE, AT(train.optimizer.learning_rate), 0, MOST, "0.001"},
     {"/optimizer/beta1", T_REAL, LIBERAL, AT(train.optimizer.beta1), 0, 0.999999, "0.9", .optimizers = ADAM},
@@ -124,16 +187,18 @@ static const struct field fields[] = {
     {"/optimizer/nesterov", T_FLAG, LIBERAL, AT(train.optimizer.nesterov), 0, 1, "false", .optimizers = SGD},
 
     {"/training", T_SECTION, NOWHERE, .standard = "{}"},
-    {"/training/epochs", T_INT, 0, AT(train.epochs), 1, 100000, "35"},
-    {"/training/batch_size", T_COUNT, 0, AT(train.batch_size), 1, 65536, "128"},
+    {"/training/epochs", T_INT, LIBERAL, AT(train.epochs), 1, 100000, "35", .kinds = EPOCHS},
+    {"/training/batch_size", T_COUNT, LIBERAL, AT(train.batch_size), 1, 65536, "128", .kinds = EPOCHS},
+    {"/training/batching", T_CHOICE, LIBERAL, AT(train.batching), .standard = "\"random\"", .choices = batchings, .kinds = EPOCHS, .help = "single_class: all samples of a batch are of one class"},
+    {"/training/only_classes", T_CLASSES, NULLABLE | LIBERAL, AT(train.only), 0, CLASSES_MAX - 1, "null", .kinds = EPOCHS, .help = "train on these classes alone; evaluation and probe see all"},
     {"/training/seed", T_COUNT, 0, AT(train.seed), 0, 9007199254740991, "1"},
-    {"/training/schedule", T_VARIANT, 0, AT(SCHEDULE.name), .standard = "\"plateau\"", .choices = schedules},
+    {"/training/schedule", T_VARIANT, LIBERAL, AT(SCHEDULE.name), .kinds = GRADIENT, .standard = "\"plateau\"", .choices = schedules},
     {"/training/schedule/plateau", T_SECTION, NOWHERE},
     {"/training/schedule/plateau/factor", T_REAL, ABOVE, AT(SCHEDULE.factor), 0, 1, "0.1"},
     {"/training/schedule/plateau/patience", T_INT, 0, AT(SCHEDULE.patience), 1, 100000, "5", .help = "epochs"},
     {"/training/schedule/plateau/min", T_REAL, 0, AT(SCHEDULE.min), 0, MOST, "1e-6", .help = "lowest learning rate"},
     {"/training/schedule/plateau/min_delta", T_REAL, 0, AT(SCHEDULE.min_delta), 0, MOST, "1e-4"},
-    {"/training/early_stopping", T_SECTION, NULLABLE | NOWHERE, .standard = "null"},
+    {"/training/early_stopping", T_SECTION, NULLABLE | NOWHERE | LIBERAL, .standard = "null", .kinds = EPOCHS},
     {"/training/early_stopping/patience", T_INT, 0, AT(train.patience), 1, 100000, "10", .help = "epochs"},
     {"/training/early_stopping/min_delta", T_REAL, 0, AT(train.patience_delta), 0, MOST, "1e-4"},
     {"/training/protocol", T_CHOICE, 0, AT(train.data.protocol), .standard = "\"clean\"", .choices = protocols},
@@ -141,7 +206,7 @@ static const struct field fields[] = {
     {"/training/threads", T_AUTO, 0, AT(threads), 1, TEAM_MAX, "\"auto\"", .help = "changes speed, never results"},
     {"/training/time_limit_seconds", T_REAL, NULLABLE | ABOVE, AT(time_limit_seconds), 0, 1e9, "null"},
 
-    {"/probe", T_SECTION, NULLABLE, AT(train.probe), .standard = "{}", .standard_mlp = "null", .help = "what the frozen code is worth"},
+    {"/probe", T_SECTION, NULLABLE, AT(train.probe), .standard = "{}", .standard_other = "null", .others = MLP, .help = "what the frozen code is worth"},
     {"/probe/kind", T_CHOICE, NOWHERE, .standard = "\"logistic_regression\"", .choices = probes},
     {"/probe/epochs", T_INT, 0, AT(train.probe_config.epochs), 1, 10000, "100"},
     {"/probe/batch_size", T_COUNT, 0, AT(train.probe_config.batch_size), 1, 65536, "32"},
@@ -154,7 +219,7 @@ enum { N_FIELDS = sizeof fields / sizeof *fields };
 /* What the document says about who uses which field; all bits where it says nothing sensible. */
 struct reading {
     json_t *faults;
-    int kind, data, optimizer; /* bits */
+    int kind, data, optimizer, activation; /* bits */
     int out_of_memory;
 };
 
@@ -229,6 +294,20 @@ static const struct field *find_field(const char *parent, const char *name) {
             strcmp(fields[i].path + n + 1, name) == 0)
             return &fields[i];
     return NULL;
+}
+
+static int is_used(const struct reading *r, const struct field *f);
+
+/* The row of a path that is used here: some have one for each kind of model. Else any. */
+static const struct field *find_used(const struct reading *r, const char *parent,
+                                     const char *name) {
+    const struct field *first = find_field(parent, name);
+    if (!first || is_used(r, first))
+        return first;
+    for (int i = 0; i < N_FIELDS; i++)
+        if (strcmp(fields[i].path, first->path) == 0 && is_used(r, &fields[i]))
+            return &fields[i];
+    return first;
 }
 
 static int is_child(const struct field *field, const char *parent) {
@@ -361,17 +440,58 @@ static json_t *read_chosen(struct reading *r, const struct field *f, int chosen,
     return read ? made(r, json_pack("{s:o}", name, read)) : NULL;
 }
 
+/* The first choice that is one number. */
+static const char *number_choice(const struct field *f) {
+    for (int i = 0; f->choices[i]; i++) {
+        const struct field *below = find_field(f->path, f->choices[i]);
+        if (below && below->type == T_REAL)
+            return f->choices[i];
+    }
+    return NULL;
+}
+
+/* Whether a member stands in a variant's object beside the one that is chosen. */
+static int is_beside(const struct field *f, const char *name, const char *chosen) {
+    const struct field *member = strchr(name, '/') ? NULL : find_field(f->path, name);
+    return member && member->beside && (!chosen || strcmp(member->beside, chosen) == 0);
+}
+
+/* The chosen member of a variant's object, or NULL: all others stand beside it. */
+static const char *chosen_member(const struct field *f, json_t *object) {
+    const char *name, *chosen = NULL;
+    json_t *value;
+    json_object_foreach(object, name, value) if (!is_beside(f, name, NULL)) chosen =
+        chosen ? "" : name;
+    json_object_foreach(object, name, value) if (chosen && name != chosen &&
+                                                 !is_beside(f, name, chosen)) return NULL;
+    return chosen;
+}
+
+static void read_member(struct reading *r, const struct field *f, json_t *object, json_t *done,
+                        const struct place *at);
+
+/* What stands beside the chosen member, with its defaults, into `read`. */
+static void read_beside(struct reading *r, const struct field *f, const char *chosen, json_t *value,
+                        json_t *read, const struct place *at) {
+    for (int i = 0; i < N_FIELDS; i++)
+        if (is_child(&fields[i], f->path) && fields[i].beside &&
+            strcmp(fields[i].beside, chosen) == 0)
+            read_member(r, &fields[i], value, read, at);
+}
+
 static json_t *read_variant(struct reading *r, const struct field *f, json_t *value,
                             const struct place *at) {
-    const char *name = json_string_value(value);
-    json_t *inner = NULL;
-    if (json_is_object(value) && json_object_size(value) == 1) {
-        name = json_object_iter_key(json_object_iter(value));
+    const char *name = json_is_number(value) ? number_choice(f) : json_string_value(value);
+    json_t *inner = json_is_number(value) ? value : NULL;
+    if (json_is_object(value) && (name = chosen_member(f, value)))
         inner = json_object_get(value, name);
-    }
     int chosen = name ? find_choice(f->choices, name) : -1;
-    if (chosen >= 0)
-        return read_chosen(r, f, chosen, inner, at);
+    if (chosen >= 0) {
+        json_t *read = read_chosen(r, f, chosen, inner, at);
+        if (json_is_object(read))
+            read_beside(r, f, name, value, read, at);
+        return read;
+    }
     char known[160];
     list_choices(f->choices, known);
     spec_fault(r->faults, at->pointer,
@@ -414,6 +534,11 @@ static json_t *read_text(struct reading *r, const struct field *f, json_t *value
             spec_fault(r->faults, at->pointer, "must be a SHA-256 in 64 lower-case hex digits");
             return NULL;
         }
+    } else if (f->type == T_ID) {
+        if (!text || n != 12 || strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789") != 12) {
+            spec_fault(r->faults, at->pointer, "must be the id of an experiment");
+            return NULL;
+        }
     } else if (!text || (double)n > f->max || (double)n < f->min || strlen(text) != n) {
         char got[32];
         if (text)
@@ -449,20 +574,93 @@ static json_t *read_tags(struct reading *r, const struct field *f, json_t *value
     return NULL;
 }
 
-static json_t *read_hidden(struct reading *r, const struct field *f, json_t *value,
-                           const struct place *at) {
-    if (!json_is_array(value) || json_array_size(value) != 1) {
-        spec_fault(r->faults, at->pointer,
-                   "must be an array with the size of the one hidden layer, such as [1000]");
+/* The items of an array of `least` to `most` numbers, each read as `type` into items[i]. Returns
+ * the list as it is to be stored. */
+static json_t *read_list(struct reading *r, const struct field *f, json_t *value,
+                         const struct place *at, enum type type, size_t least, size_t most,
+                         const char *example, double items[]) {
+    if (!json_is_array(value) || json_array_size(value) < least || json_array_size(value) > most) {
+        spec_fault(r->faults, at->pointer, "must be an array of %zu..%zu numbers, such as %s",
+                   least, most, example);
         return NULL;
     }
-    struct field one = *f;
-    char pointer[POINTER_SIZE];
-    one.type = T_COUNT;
-    extend_pointer(pointer, at->pointer, "0");
-    struct place deeper = {f->path, pointer, at->base};
-    json_t *size = read_number(r, &one, json_array_get(value, 0), &deeper);
-    return size ? made(r, json_pack("[o]", size)) : NULL;
+    json_t *list = made(r, json_array());
+    for (size_t i = 0; list && i < json_array_size(value); i++) {
+        union {
+            double real;
+            int64_t whole;
+        } item = {0};
+        const struct field one = {.type = type, .min = f->min, .max = f->max};
+        char pointer[POINTER_SIZE], index[24];
+        snprintf(index, sizeof index, "%zu", i);
+        extend_pointer(pointer, at->pointer, index);
+        struct place deeper = {f->path, pointer, (char *)&item};
+        json_t *read = read_number(r, &one, json_array_get(value, i), &deeper);
+        items[i] = type == T_REAL ? item.real : (double)item.whole;
+        if (read && json_array_append_new(list, read))
+            r->out_of_memory = 1;
+    }
+    return list;
+}
+
+static json_t *read_hidden(struct reading *r, const struct field *f, json_t *value,
+                           const struct place *at) {
+    struct train_config *train = &((struct spec *)(void *)at->base)->train;
+    double sizes[LAYERS_MAX];
+    size_t most = r->kind & (ENCODER | MLP) ? LAYERS_MAX : 1;
+    json_t *list =
+        read_list(r, f, value, at, T_COUNT, 1, most, most > 1 ? "[1000, 500]" : "[1000]", sizes);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        train->hidden[i] = (size_t)sizes[i];
+    train->n_hidden = json_array_size(list);
+    return list;
+}
+
+/* One share for all layers, or one for each. */
+static json_t *read_dropout(struct reading *r, const struct field *f, json_t *value,
+                            const struct place *at) {
+    struct train_config *train = &((struct spec *)(void *)at->base)->train;
+    if (json_is_number(value)) {
+        struct field one = *f;
+        double share = 0;
+        struct place here = {f->path, at->pointer, (char *)&share};
+        one.type = T_REAL;
+        one.offset = 0;
+        json_t *read = read_number(r, &one, value, &here);
+        for (size_t i = 0; read && i < train->n_hidden; i++)
+            train->dropout[i] = share;
+        return read;
+    }
+    return read_list(r, f, value, at, T_REAL, train->n_hidden, train->n_hidden, "[0.5]",
+                     train->dropout);
+}
+
+static json_t *read_layers(struct reading *r, const struct field *f, json_t *value,
+                           const struct place *at) {
+    struct train_config *train = &((struct spec *)(void *)at->base)->train;
+    double layers[LAYERS_MAX];
+    json_t *list = read_list(r, f, value, at, T_COUNT, 1, LAYERS_MAX, "[0]", layers);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (layers[i] >= (double)train->n_hidden)
+            spec_fault(r->faults, at->pointer, "there is no hidden layer %g; the last one is %zu",
+                       layers[i], train->n_hidden - 1);
+        train->ovr_layers |= 1u << (unsigned)layers[i];
+    }
+    return list;
+}
+
+static json_t *read_classes(struct reading *r, const struct field *f, json_t *value,
+                            const struct place *at) {
+    struct class_list *classes = (struct class_list *)(void *)(at->base + f->offset);
+    double *items = calloc(CLASSES_MAX, sizeof *items);
+    r->out_of_memory |= !items;
+    json_t *list =
+        items ? read_list(r, f, value, at, T_COUNT, 1, CLASSES_MAX, "[0, 1]", items) : NULL;
+    for (size_t i = 0; i < json_array_size(list); i++)
+        classes->list[i] = (uint16_t)items[i];
+    classes->n = json_array_size(list);
+    free(items);
+    return list;
 }
 
 static json_t *read_flag(struct reading *r, const struct field *f, json_t *value,
@@ -512,6 +710,7 @@ static json_t *read_value(struct reading *r, const struct field *f, json_t *valu
     case T_STEPS:
         return read_steps(r, f, value, at);
     case T_TEXT:
+    case T_ID:
     case T_SHA256:
         return read_text(r, f, value, at);
     case T_CHOICE:
@@ -524,6 +723,12 @@ static json_t *read_value(struct reading *r, const struct field *f, json_t *valu
         return read_tags(r, f, value, at);
     case T_HIDDEN:
         return read_hidden(r, f, value, at);
+    case T_DROPOUT:
+        return read_dropout(r, f, value, at);
+    case T_LAYERS:
+        return read_layers(r, f, value, at);
+    case T_CLASSES:
+        return read_classes(r, f, value, at);
     default:
         return read_number(r, f, value, at);
     }
@@ -531,7 +736,8 @@ static json_t *read_value(struct reading *r, const struct field *f, json_t *valu
 
 static int is_used(const struct reading *r, const struct field *f) {
     return (!f->kinds || f->kinds & r->kind) && (!f->data || f->data & r->data) &&
-           (!f->optimizers || f->optimizers & r->optimizer);
+           (!f->optimizers || f->optimizers & r->optimizer) &&
+           (!f->activations || f->activations & r->activation);
 }
 
 static void fault_unknown(struct reading *r, const char *path, const char *pointer) {
@@ -552,22 +758,24 @@ static void check_members(struct reading *r, json_t *object, const struct place 
     json_object_foreach(object, name, value) {
         char pointer[POINTER_SIZE];
         const struct field *f =
-            strchr(name, '/') || *name == '*' ? NULL : find_field(at->path, name);
+            strchr(name, '/') || *name == '*' ? NULL : find_used(r, at->path, name);
         extend_pointer(pointer, at->pointer, name);
         if (!f)
             fault_unknown(r, at->path, pointer);
         else if (!is_used(r, f) && !(f->flags & LIBERAL))
             spec_fault(r->faults, pointer, "%s; remove it",
-                       f->data ? (f->data == STORED
-                                      ? "goes with a stored data set, not a generated one"
-                                      : "goes with a generated data set, not a stored one")
-                               : "this kind of model does not use it");
+                       f->activations && !(f->activations & r->activation)
+                           ? "belongs to another activation"
+                       : f->data ? (f->data == STORED
+                                        ? "goes with a stored data set, not a generated one"
+                                        : "goes with a generated data set, not a stored one")
+                                 : "this kind of model does not use it");
     }
 }
 
 /* The default of a field, a new reference, or NULL. */
 static json_t *default_of(struct reading *r, const struct field *f, const json_t *object) {
-    const char *text = r->kind == MLP && f->standard_mlp ? f->standard_mlp : f->standard;
+    const char *text = f->others & r->kind && r->kind != ~0 ? f->standard_other : f->standard;
     if (!text || (f->instead_of && json_object_get(object, f->instead_of)))
         return NULL;
     if (*text == '"') /* jansson's parser may cut a long string short when memory fails */
@@ -607,6 +815,17 @@ static json_t *read_section(struct reading *r, json_t *object, const struct plac
     return done;
 }
 
+/* A member that only one activation has implies that one. */
+static void imply_activation(struct reading *r, json_t *model) {
+    const char *implied = json_object_get(model, "top_k")       ? "top_k"
+                          : json_object_get(model, "threshold") ? "thresholded"
+                          : json_object_get(model, "slope")     ? "leaky_relu"
+                                                                : NULL;
+    if (implied && json_is_object(model) && !json_object_get(model, "activation") &&
+        json_object_set_new(model, "activation", json_string(implied)))
+        r->out_of_memory = 1;
+}
+
 /* Bit of the choice that stands at object/name; `otherwise` where nothing stands there, all bits
  * for nonsense. */
 static int peek(const json_t *object, const char *name, const char *const *choices, int otherwise) {
@@ -617,9 +836,36 @@ static int peek(const json_t *object, const char *name, const char *const *choic
     return found < 0 ? ~0 : 1 << found;
 }
 
+/* What the table can't say of a model. */
+static void settle_model(struct reading *r, struct spec *spec) {
+    struct train_config *train = &spec->train;
+    train->f.slope = (real)spec->slope;
+    train->f.threshold = (real)spec->threshold;
+    if (train->kind == MODEL_KMEANS || train->kind == MODEL_ONLINE_KMEANS) {
+        train->f.kind = spec->hard_code ? ACT_HARD : ACT_TRIANGLE;
+        train->init = spec->seeding == 1 ? INIT_KMEANS_PLUS_PLUS : INIT_SAMPLES;
+    }
+    if (r->kind == PCA || train->kind == MODEL_IDENTITY)
+        train->f.kind = ACT_LINEAR;
+    if ((int)train->init == FROM_EXPERIMENT) { /* what does not fit starts as it would without */
+        train->init = r->kind & (MLP | AUTOENCODER) ? INIT_GLOROT : INIT_NORMAL;
+        train->init_scale = 0.05;
+    }
+    if (train->freeze >= train->n_hidden && train->freeze && r->kind == ENCODER)
+        spec_fault(r->faults, "/model/freeze",
+                   "leaves no layer to train; the last one is layer %zu", train->n_hidden - 1);
+    if (train->kl != 0 && train->f.kind != ACT_SIGMOID)
+        spec_fault(r->faults, "/loss/kl",
+                   "takes activations between 0 and 1: set "
+                   "/model/activation to \"sigmoid\"");
+    if (!train->batch_size)
+        train->batch_size = 128; /* of the mini-batches that OVR would be evaluated on */
+}
+
 /* What the table can't say, and what follows from other fields. */
 static void settle(struct reading *r, struct spec *spec, json_t *document) {
     struct train_config *train = &spec->train;
+    settle_model(r, spec);
     json_t *ovr = json_object_get(json_object_get(document, "loss"), "ovr");
     train->ovr.per_pair = json_object_get(ovr, "lambda_per_pair") != NULL;
     train->probe_config.optimizer.name = OPT_ADAM;
@@ -649,6 +895,9 @@ int spec_read(json_t *document, struct spec *spec, json_t *faults, struct ovr_er
         .optimizer = peek(json_object_get(document, "optimizer"), "name", optimizers, ADAM),
         .data = json_object_get(dataset, "generator") ? GENERATED : STORED,
     };
+    imply_activation(&reading, json_object_get(document, "model"));
+    reading.activation =
+        peek(json_object_get(document, "model"), "activation", activations, 1 << ACT_RELU);
     struct place root = {"", "", (char *)spec};
     json_t *done = read_section(&reading, document, &root);
     if (done) {

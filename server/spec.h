@@ -21,6 +21,10 @@ struct spec {
     struct sphere_config sphere;
     char dataset[65], train_sha256[65], test_sha256[65];
     int64_t train_limit, test_limit; /* 0: all */
+    char init_experiment[13];        /* whose weights to start from; "" for none */
+    int init_last;                   /* its last epoch's instead of the best one's */
+    double slope, threshold;         /* read into train.f */
+    int hard_code, seeding;
     struct train_config train;
     int threads;               /* 0: auto */
     double time_limit_seconds; /* 0: none */

@@ -76,35 +76,64 @@ static void save(struct saving *s, const char *epoch, const char *name, int dime
     s->n++;
 }
 
-/* A read-out is kept unit by unit (K×width); the file has one row for each class. */
-static void save_readout(struct saving *s, const char *epoch, const char *prefix, size_t units,
-                         size_t classes, size_t width, const real *numbers) {
-    char name[64];
-    real *rows = s->rc ? NULL : ovr_malloc(classes * units, sizeof *rows);
+/* What stands before ".weight" and ".bias": the file's name of a part of the net. */
+static void name_part(enum model_kind kind, size_t n_layers, const struct net_part *part,
+                      char name[64]) {
+    int head = part->part == PART_HEAD_WEIGHT || part->part == PART_HEAD_BIAS;
+    const char *what =
+        part->part == PART_WEIGHT || part->part == PART_HEAD_WEIGHT ? "weight" : "bias";
+    if (head)
+        snprintf(name, 64, "%s.%s", kind == MODEL_MLP ? "output" : "decoder", what);
+    else if (kind == MODEL_MLP)
+        snprintf(name, 64, "hidden.%zu.%s", part->layer, what);
+    else if (n_layers > 1)
+        snprintf(name, 64, "encoder.%zu.%s", part->layer, what);
+    else
+        snprintf(name, 64, "encoder.%s", what);
+}
+
+/* The rows of a matrix, `stride` elements apart, as the columns of another one without gaps. */
+static void transpose(const real *from, size_t rows, size_t columns, size_t stride, real *to) {
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++)
+            to[j * rows + i] = from[i * stride + j];
+}
+
+/* A read-out is kept unit by unit; the file has one row for each output. */
+static void save_transposed(struct saving *s, const char *epoch, const char *name, size_t units,
+                            size_t outputs, size_t stride, const real *numbers) {
+    real *rows = s->rc ? NULL : ovr_malloc(outputs * units, sizeof *rows);
     if (s->rc)
         return;
     if (!rows) {
         s->rc = ovr_nomem(s->err, "a copy of the read-out");
         return;
     }
-    for (size_t k = 0; k < units; k++)
-        for (size_t c = 0; c < classes; c++)
-            rows[c * units + k] = numbers[k * width + c];
-    snprintf(name, sizeof name, "%s.weight", prefix);
-    save(s, epoch, name, 2, classes, units, rows);
-    snprintf(name, sizeof name, "%s.bias", prefix);
-    save(s, epoch, name, 1, classes, 1, numbers + units * width);
+    transpose(numbers, units, outputs, stride, rows);
+    save(s, epoch, name, 2, outputs, units, rows);
     free(rows);
 }
 
 static void save_net(struct saving *s, const char *epoch, enum model_kind kind,
-                     const struct train_result *r, const real *params) {
-    size_t k = r->n_units, d = r->n_inputs;
-    int mlp = kind == MODEL_MLP;
-    save(s, epoch, mlp ? "hidden.0.weight" : "encoder.weight", 2, k, d, params);
-    save(s, epoch, mlp ? "hidden.0.bias" : "encoder.bias", 1, k, 1, params + k * d);
-    if (mlp)
-        save_readout(s, epoch, "output", k, r->n_classes, r->width, params + k * (d + 1));
+                     const struct net *net, const real *params) {
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(net, parts);
+    for (size_t i = 0; i < n; i++) {
+        const struct net_part *p = &parts[i];
+        char name[64];
+        name_part(kind, net->config.n_layers, p, name);
+        if (p->part == PART_HEAD_WEIGHT)
+            save_transposed(s, epoch, name, p->rows, p->cols, p->stride, params + p->at);
+        else
+            save(s, epoch, name, p->part == PART_WEIGHT ? 2 : 1, p->rows, p->cols, params + p->at);
+    }
+}
+
+static void save_probe(struct saving *s, const struct train_result *r) {
+    size_t k = r->net.config.units[r->net.config.n_layers - 1];
+    save_transposed(s, "best", "probe.weight", k, r->data_classes, r->probe.width,
+                    r->probe.weights);
+    save(s, "best", "probe.bias", 1, r->data_classes, 1, r->probe.weights + k * r->probe.width);
 }
 
 static void save_preprocess(struct saving *s, const struct preprocess *preprocess) {
@@ -156,12 +185,11 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
     struct saving s = {.tensors = tensors, .err = err};
     snprintf(s.directory, sizeof s.directory, "%s/experiments/%s.tmp", data_dir, id);
     s.rc = make_directories(&s);
-    save_net(&s, "best", kind, result, result->best);
+    save_net(&s, "best", kind, &result->net, result->best);
     save_preprocess(&s, result->preprocess);
     if (result->probed)
-        save_readout(&s, "best", "probe", result->n_units, result->data_classes,
-                     result->probe.width, result->probe.weights);
-    save_net(&s, "last", kind, result, result->last);
+        save_probe(&s, result);
+    save_net(&s, "last", kind, &result->net, result->last);
     if (!s.rc)
         s.rc = publish(&s, data_dir, id);
     if (s.rc)
@@ -174,4 +202,101 @@ void weights_remove(const char *data_dir, const char *id) {
     char path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/experiments/%s", data_dir, id);
     remove_tree(path, NULL);
+}
+
+/* The part of a net that a tensor's name stands for; in the file a head's rows are its outputs. */
+static int find_part(const struct tensor *tensor, struct net_part *part) {
+    static const char *const layers[] = {"hidden.", "encoder."};
+    const char *what = NULL;
+    *part = (struct net_part){.rows = tensor->rows, .cols = tensor->columns};
+    for (int i = 0; i < 2 && !what; i++) {
+        size_t n = strlen(layers[i]);
+        if (strncmp(tensor->name, layers[i], n))
+            continue;
+        what = tensor->name + n;
+        if (*what >= '0' && *what < '0' + LAYERS_MAX && what[1] == '.') {
+            part->layer = (size_t)(*what - '0');
+            what += 2;
+        }
+        part->part = strcmp(what, "weight") == 0 ? PART_WEIGHT : PART_BIAS;
+    }
+    if (!what &&
+        (strncmp(tensor->name, "output.", 7) == 0 || strncmp(tensor->name, "decoder.", 8) == 0)) {
+        what = strchr(tensor->name, '.') + 1;
+        part->part = strcmp(what, "weight") == 0 ? PART_HEAD_WEIGHT : PART_HEAD_BIAS;
+    }
+    if (part->part == PART_HEAD_WEIGHT) {
+        part->rows = tensor->columns;
+        part->cols = tensor->rows;
+    }
+    return what && (strcmp(what, "weight") == 0 || strcmp(what, "bias") == 0);
+}
+
+size_t weights_list_parts(const struct tensor *tensors, size_t n_tensors, const char *epoch,
+                          struct net_part parts[PARTS_MAX], const struct tensor *found[PARTS_MAX]) {
+    size_t n = 0;
+    for (size_t i = 0; i < n_tensors && n < PARTS_MAX; i++)
+        if (strcmp(tensors[i].epoch, epoch) == 0 && find_part(&tensors[i], &parts[n]))
+            found[n++] = &tensors[i];
+    return n;
+}
+
+int weights_read(const char *data_dir, const char *id, const struct tensor *tensor, float *numbers,
+                 struct ovr_err *err) {
+    char path[PATH_SIZE + 128];
+    size_t left = tensor->rows * tensor->columns * sizeof *numbers;
+    off_t at = NPY_HEADER;
+    weights_path(data_dir, id, tensor, path, sizeof path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    for (char *to = (char *)numbers; fd >= 0 && left;) {
+        ssize_t n = pread(fd, to, left, at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        to += n;
+        at += n;
+        left -= (size_t)n;
+    }
+    if (fd >= 0)
+        close(fd);
+    return left ? ovr_fail(err, OVR_IO, NULL, "tensor %s of experiment %s cannot be read",
+                           tensor->name, id)
+                : 0;
+}
+
+int weights_load(const char *data_dir, const char *id, const struct tensor *tensors,
+                 size_t n_tensors, const char *epoch, struct weights *weights,
+                 struct ovr_err *err) {
+    const struct tensor *found[PARTS_MAX];
+    size_t total = 0, largest = 0, at = 0;
+    *weights = (struct weights){0};
+    struct initial *initial = &weights->initial;
+    initial->n = weights_list_parts(tensors, n_tensors, epoch, initial->parts, found);
+    for (size_t i = 0; i < initial->n; i++) {
+        size_t n = found[i]->rows * found[i]->columns;
+        total += n;
+        largest = n > largest ? n : largest;
+    }
+    weights->numbers = ovr_malloc(total, sizeof *weights->numbers);
+    float *rows = ovr_malloc(largest, sizeof *rows);
+    int rc = weights->numbers && rows ? 0 : ovr_nomem(err, "the weights to start from");
+    for (size_t i = 0; !rc && i < initial->n; i++) {
+        float *to = weights->numbers + at;
+        int head = initial->parts[i].part == PART_HEAD_WEIGHT;
+        rc = weights_read(data_dir, id, found[i], head ? rows : to, err);
+        if (!rc && head)
+            transpose(rows, found[i]->rows, found[i]->columns, found[i]->columns, to);
+        initial->weights[i] = to;
+        at += found[i]->rows * found[i]->columns;
+    }
+    free(rows);
+    if (rc)
+        weights_release(weights);
+    return rc;
+}
+
+void weights_release(struct weights *weights) {
+    free(weights->numbers);
+    *weights = (struct weights){0};
 }

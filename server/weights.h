@@ -5,8 +5,10 @@
  *
  * The directory appears whole, by a rename, before the store says that the experiment succeeded.
  *
- *   encoder.weight K×D, encoder.bias K                         ovr_encoder
- *   hidden.0.weight K×D, hidden.0.bias K, output.weight C×K, output.bias C    mlp
+ *   encoder.weight K×D, encoder.bias K         of one hidden layer
+ *   encoder.<l>.weight, encoder.<l>.bias       of several
+ *   decoder.weight D×K (not tied), decoder.bias D                               autoencoder
+ *   hidden.<l>.weight K×D, hidden.<l>.bias K, output.weight C×K, output.bias C  mlp
  *   preprocess.<i>.mean D, .scale D (standardize: (x − mean)·scale), .components k×D (pca:
  * components·(x − mean)) probe.weight C×K, probe.bias C
  */
@@ -16,7 +18,7 @@
 #include "core/train.h"
 #include "server/store.h"
 
-enum { MAX_TENSORS = 2 * 4 + 2 + 2 * PREPROCESS_MAX };
+enum { MAX_TENSORS = 2 * PARTS_MAX + 2 + 2 * PREPROCESS_MAX };
 
 /* Writes all tensors of a result and lists them. */
 int weights_save(const char *data_dir, const char *id, enum model_kind kind,
@@ -25,6 +27,25 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
 
 /* Removes what weights_save() wrote: for a result that came too late. */
 void weights_remove(const char *data_dir, const char *id);
+
+/* Weights of an earlier experiment, for a net to start from. */
+struct weights {
+    struct initial initial;
+    float *numbers; /* owned */
+};
+
+/* Which of the tensors of an epoch are parts of a net; found[i] is parts[i]'s. Returns how many. */
+size_t weights_list_parts(const struct tensor *tensors, size_t n_tensors, const char *epoch,
+                          struct net_part parts[PARTS_MAX], const struct tensor *found[PARTS_MAX]);
+
+/* Reads all of them. The caller releases *weights, which is empty after a failure. */
+int weights_load(const char *data_dir, const char *id, const struct tensor *tensors,
+                 size_t n_tensors, const char *epoch, struct weights *weights, struct ovr_err *err);
+void weights_release(struct weights *weights);
+
+/* One tensor, rows×columns. */
+int weights_read(const char *data_dir, const char *id, const struct tensor *tensor, float *numbers,
+                 struct ovr_err *err);
 
 /* Where a tensor that the store lists lies. */
 void weights_path(const char *data_dir, const char *id, const struct tensor *tensor, char *path,

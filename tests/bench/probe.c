@@ -49,7 +49,7 @@ static void encode_work(struct member *member, void *arg) {
         size_t n = min_size(CODE_BLOCK, e->code->n - first);
         for (size_t s = from; s < end; s++) {
             struct shard shard = activations_shard(&code, s);
-            real *h = e->net->h + e->net->max_rows * shard.first;
+            real *h = e->net->layers[0].h + e->net->max_rows * shard.first;
             for (size_t i = 0; i < n * shard.units; i++)
                 h[i] = activation(e->first + first + i / shard.units, shard.first + i % shard.units,
                                   k, threshold);
@@ -63,7 +63,7 @@ static void encode_work(struct member *member, void *arg) {
 
 static struct code *new_code(struct team *team, const struct options *options, size_t first,
                              size_t n) {
-    struct net_config config = {.n_inputs = 1, .n_units = options->k};
+    struct net_config config = {.n_inputs = 1, .n_layers = 1, .units = {options->k}};
     struct encoding e = {.options = options, .first = first};
     struct ovr_err err = {0};
     uint16_t *labels = new_array(n, sizeof *labels);

@@ -207,7 +207,7 @@ def section_share(bench):
     say(f"  Both ways to dW take equal time at a share of {crossing:.2f}" if crossing else
         "  The two ways to dW do not cross between these shares")
     if used:
-        say(f"  core/net.c changes over at {used} (MOST_ACTIVE)")
+        say(f"  core/packed.c changes over at {used} (MOST_ACTIVE)")
     return {"shares": figures, "crossing": crossing, "most_active": used}
 
 
@@ -221,7 +221,7 @@ def find_crossing(points):
 
 
 def most_active():
-    with open(os.path.join(ROOT, "core", "net.c"), encoding="utf-8") as source:
+    with open(os.path.join(ROOT, "core", "packed.c"), encoding="utf-8") as source:
         found = re.search(r"MOST_ACTIVE = ([0-9.]+)", source.read())
     return float(found[1]) if found else None
 

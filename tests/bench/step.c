@@ -17,7 +17,7 @@
 
 enum { ROWS = 4096 }; /* prepared samples; a power of two, see gather() */
 
-struct layer {
+struct problem {
     const struct options *options;
     struct team *team;
     struct net *net;
@@ -29,7 +29,7 @@ struct layer {
 };
 
 static void init_work(struct member *member, void *arg) {
-    net_init_weights(member, ((struct layer *)arg)->net);
+    net_init_weights(member, ((struct problem *)arg)->net);
 }
 
 /* Where a normal variable is exceeded with probability `share`. */
@@ -45,15 +45,15 @@ static double normal_quantile(double share) {
     return low;
 }
 
-static void set_share(struct layer *layer, double share) {
+static void set_share(struct problem *layer, double share) {
     size_t d = layer->net->config.n_inputs;
     double z = normal_quantile(share);
-    for (size_t k = 0; k < layer->net->config.n_units; k++) {
-        const real *w = net_weight(layer->net) + k * d;
+    for (size_t k = 0; k < layer->net->config.units[0]; k++) {
+        const real *w = net_weight(layer->net, 0) + k * d;
         double squares = 0;
         for (size_t j = 0; j < d; j++)
             squares += (double)w[j] * w[j];
-        net_bias(layer->net)[k] = (real)(-z * sqrt(squares));
+        net_bias(layer->net, 0)[k] = (real)(-z * sqrt(squares));
     }
 }
 
@@ -66,15 +66,16 @@ static const real *new_samples(size_t n) {
     return x;
 }
 
-static void layer_start(struct layer *layer, const struct options *options, const real *samples) {
+static void layer_start(struct problem *layer, const struct options *options, const real *samples) {
     struct net_config config = {.n_inputs = options->d,
-                                .n_units = options->k,
+                                .n_layers = 1,
+                                .units = {options->k},
                                 .init_scale = 0.05,
                                 .seed = 1,
                                 .ovr = {.lambda = 5e-5},
                                 .activity = 1,
                                 .activity_target = 0.5};
-    *layer = (struct layer){.options = options, .samples = samples};
+    *layer = (struct problem){.options = options, .samples = samples};
     layer->team = new_team(options->threads);
     layer->net = new_net(options, &config, 2, options->n);
     for (int i = 0; i < 2; i++)
@@ -85,7 +86,7 @@ static void layer_start(struct layer *layer, const struct options *options, cons
 }
 
 /* This member's rows of batch t. An odd stride meets each of ROWS rows before it repeats one. */
-static struct batch gather(struct member *member, struct layer *layer, uint64_t t) {
+static struct batch gather(struct member *member, struct problem *layer, uint64_t t) {
     size_t d = layer->options->d, n = layer->options->n, from, end;
     real *x = layer->batch_x[t % 2];
     team_share(member, n, &from, &end);
@@ -95,7 +96,7 @@ static struct batch gather(struct member *member, struct layer *layer, uint64_t 
 }
 
 static void step_work(struct member *member, void *arg) {
-    struct layer *layer = arg;
+    struct problem *layer = arg;
     const struct optimizer_config adam = {OPT_ADAM, layer->options->rate, 0.9, 0.999, 1e-7, 0, 0};
     uint64_t t = layer->t;
     for (size_t i = 0; i < layer->options->steps; i++, t++) {
@@ -112,43 +113,43 @@ static void step_work(struct member *member, void *arg) {
 }
 
 static void product_work(struct member *member, void *arg) {
-    const struct layer *layer = arg;
+    const struct problem *layer = arg;
     size_t d = layer->options->d, n = layer->options->n, first, end;
     team_share(member, layer->options->k, &first, &end);
     size_t units = end - first;
-    real *h = layer->net->h + first * n;
+    real *h = layer->net->layers[0].h + first * n;
     for (size_t i = 0; i < layer->options->steps; i++) {
         team_barrier(member);
-        linalg_gemm_nt(n, units, d, layer->batch_x[0], d, net_weight(layer->net) + first * d, d, 0,
-                       h, units);
+        linalg_gemm_nt(n, units, d, layer->batch_x[0], d, net_weight(layer->net, 0) + first * d, d,
+                       0, h, units);
         team_barrier(member);
         linalg_gemm_tn(units, d, n, h, units, layer->batch_x[0], d, 0, layer->dw + first * d, d);
     }
 }
 
-static double time_of(struct layer *layer, void (*work)(struct member *, void *)) {
+static double time_of(struct problem *layer, void (*work)(struct member *, void *)) {
     double started = now();
     team_run(layer->team, work, layer);
     return 1e3 * (now() - started) / (double)layer->options->steps;
 }
 
 /* Share of the last batch's activations that are not zero. */
-static double active_share(const struct layer *layer) {
+static double active_share(const struct problem *layer) {
     size_t active = 0, n = layer->options->n, k = layer->options->k;
     for (size_t i = 0; i < n * k; i++)
-        active += layer->net->h[i] > 0;
+        active += layer->net->layers[0].h[i] > 0;
     return (double)active / (double)(n * k);
 }
 
-static void hand_over_start(const struct layer *layer) {
+static void hand_over_start(const struct problem *layer) {
     const struct options *o = layer->options;
     hand_over(o, "samples.f32", layer->samples, ROWS * o->d * sizeof(real));
-    hand_over(o, "weight.f32", net_weight(layer->net), o->k * o->d * sizeof(real));
-    hand_over(o, "bias.f32", net_bias(layer->net), o->k * sizeof(real));
+    hand_over(o, "weight.f32", net_weight(layer->net, 0), o->k * o->d * sizeof(real));
+    hand_over(o, "bias.f32", net_bias(layer->net, 0), o->k * sizeof(real));
 }
 
 json_t *bench_step(const struct options *options) {
-    struct layer layer;
+    struct problem layer;
     layer_start(&layer, options, new_samples(ROWS * options->d));
     hand_over_start(&layer);
     double step[options->rounds], products[options->rounds], ratio[options->rounds];
@@ -170,13 +171,13 @@ json_t *bench_step(const struct options *options) {
 
 /* The outer team's members are the jobs; each steps a layer with a team of its own. */
 static void job_work(struct member *member, void *arg) {
-    struct layer *layer = (struct layer *)arg + member->rank;
+    struct problem *layer = (struct problem *)arg + member->rank;
     for (size_t i = 0; i < layer->options->rounds; i++)
         team_run(layer->team, step_work, layer);
 }
 
 json_t *bench_jobs(const struct options *options) {
-    struct layer *layers = new_array(options->jobs, sizeof *layers);
+    struct problem *layers = new_array(options->jobs, sizeof *layers);
     const real *samples = new_samples(ROWS * options->d);
     struct team *jobs = new_team(options->jobs);
     for (size_t i = 0; i < options->jobs; i++)

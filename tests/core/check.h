@@ -162,10 +162,10 @@ static inline void free_net(struct net *net) {
 
 /* A net whose activations are what it is given, if that is not negative: W is the identity. */
 static inline struct net *new_mirror(size_t n_units, size_t max_rows, int members) {
-    struct net_config config = {.n_inputs = n_units, .n_units = n_units};
+    struct net_config config = {.n_inputs = n_units, .n_layers = 1, .units = {n_units}};
     struct net *net = new_net(&config, 0, max_rows, members);
     for (size_t k = 0; k < n_units; k++)
-        net_weight(net)[k * n_units + k] = 1;
+        net_weight(net, 0)[k * n_units + k] = 1;
     return net;
 }
 

@@ -93,7 +93,8 @@ static struct train_config small_config(enum model_kind kind, enum protocol prot
     const struct optimizer_config adam = {OPT_ADAM, 1e-3, 0.9, 0.999, 1e-7, 0, 0};
     return (struct train_config){
         .kind = kind,
-        .hidden = 140,
+        .hidden = {140},
+        .n_hidden = 1,
         .init_scale = 0.05,
         .ovr = {.lambda = 1e-3},
         .optimizer = adam,

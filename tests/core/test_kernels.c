@@ -7,6 +7,7 @@ static const struct {
 } SIZES[] = {{1, 1}, {3, 7}, {5, 16}, {2, 17}, {17, 44}, {33, 128}, {1, 127}};
 
 static const double TOLERANCE = 2e-5;
+static const struct nonlinearity relu_f = {.kind = ACT_RELU};
 
 /* The kernels under test; skips where this processor cannot run them. */
 static const struct kernels *kernels_under_test(void **state) {
@@ -24,7 +25,7 @@ static void check_relu(const struct kernels *kernels, size_t rows, size_t cols) 
     real *a = new_normal(rows * cols, 1), *h = new_reals(rows * cols), *bias = new_normal(cols, 2);
     double *squares = calloc(rows, sizeof *squares), sum, expected_sum = 0;
     memcpy(h, a, rows * cols * sizeof *h);
-    kernels->relu(h, bias, rows, cols, squares, &sum);
+    kernels->activate(&relu_f, h, bias, rows, cols, squares, &sum);
     for (size_t i = 0; i < rows; i++) {
         double expected_squares = 0;
         for (size_t k = 0; k < cols; k++) {
@@ -56,11 +57,11 @@ static void relu_keeps_nan(void **state) {
         real h[COLS] = {0}, bias[COLS] = {0};
         double squares, sum;
         h[at] = (real)NAN;
-        kernels->relu(h, bias, 1, COLS, &squares, &sum);
+        kernels->activate(&relu_f, h, bias, 1, COLS, &squares, &sum);
         assert_true(isnan(h[at]) && isnan(squares) && isnan(sum));
         memset(h, 0, sizeof h);
         bias[at] = -(real)NAN;
-        kernels->relu(h, bias, 1, COLS, &squares, &sum);
+        kernels->activate(&relu_f, h, bias, 1, COLS, &squares, &sum);
         assert_true(isnan(h[at]) && isnan(squares) && isnan(sum));
     }
 }
@@ -99,22 +100,24 @@ static void weighted_sum_and_dot_rows(void **state) {
 static void check_backward(const struct kernels *kernels, int fresh, size_t rows, size_t cols) {
     real *h = new_activations(rows * cols, 7), *above = new_normal(rows * cols, 8);
     real *g = new_reals(rows * cols), *s = new_normal(cols, 9), *sums = new_normal(cols, 10);
-    real *pull = new_normal(rows, 11), *back = new_normal(rows, 12);
+    real *pull = new_normal(rows, 11), *back = new_normal(rows, 12), *constant = new_reals(cols);
     double *expected_sums = calloc(cols, sizeof *expected_sums);
+    for (size_t k = 0; k < cols; k++)
+        constant[k] = (real)0.25 + (real)k;
     for (size_t i = 0; i < rows * cols; i++)
         g[i] = fresh ? (real)NAN : above[i]; /* with `fresh` what was there counts for nothing */
-    kernels->relu_backward(h, g, fresh, pull, back, s, (real)0.25, rows, cols, sums);
+    kernels->activate_backward(&relu_f, h, g, fresh, pull, back, s, constant, rows, cols, sums);
     for (size_t i = 0; i < rows; i++)
         for (size_t k = 0; k < cols; k++) {
             double value = h[i * cols + k], expected = 0;
             if (value > 0)
                 expected = (fresh ? 0 : (double)above[i * cols + k]) + (double)pull[i] * s[k] -
-                           back[i] * value + 0.25;
-            assert_near(g[i * cols + k], expected, TOLERANCE);
+                           back[i] * value + 0.25 + (double)k;
+            assert_near(g[i * cols + k], expected, TOLERANCE * (1 + fabs(expected)));
             expected_sums[k] += expected;
         }
     for (size_t k = 0; k < cols; k++)
-        assert_near(sums[k], expected_sums[k], TOLERANCE * (1 + (double)rows));
+        assert_near(sums[k], expected_sums[k], TOLERANCE * (1 + (double)rows * (1 + (double)k)));
     free(h);
     free(above);
     free(g);
@@ -122,6 +125,7 @@ static void check_backward(const struct kernels *kernels, int fresh, size_t rows
     free(sums);
     free(pull);
     free(back);
+    free(constant);
     free(expected_sums);
 }
 

@@ -231,7 +231,7 @@ static void infinities_and_nans_stay_in_bounds(void **state) {
         struct pass pass = {.net = new_mirror(UNITS, BLOCK, 1), .h = h, .n = 1};
         pass.measure = new_measure(pass.net, 1, &arena);
         for (size_t k = 0; k < UNITS; k++)
-            net_bias(pass.net)[k] = broken[i];
+            net_bias(pass.net, 0)[k] = broken[i];
         team_run(team, measure_split, &pass);
         assert_int_equal(pass.out.histogram.zero_count, 0);
         assert_int_equal(pass.out.histogram.counts[HISTOGRAM_BINS - 1], UNITS);

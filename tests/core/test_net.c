@@ -23,7 +23,8 @@ static void init_work(struct member *member, void *arg) {
 }
 
 static const struct net_config mlp = {.n_inputs = INPUTS,
-                                      .n_units = UNITS,
+                                      .n_layers = 1,
+                                      .units = {UNITS},
                                       .n_classes = CLASSES,
                                       .init = INIT_GLOROT,
                                       .ovr = {.lambda = 1e-3},
@@ -33,17 +34,20 @@ static const struct net_config mlp = {.n_inputs = INPUTS,
 
 static struct terms forward(struct team *team, struct net *net, const struct samples *samples,
                             size_t first, size_t n, size_t group) {
-    struct pass pass = {
-        net, {samples->values + first * INPUTS, samples->labels + first, n, group}, {0}};
+    struct pass pass = {.net = net,
+                        .batch = {.x = samples->values + first * INPUTS,
+                                  .labels = samples->labels + first,
+                                  .n = n,
+                                  .group = group}};
     team_run(team, forward_work, &pass);
     return pass.terms;
 }
 
 /* Activation of one unit for one sample, from the definition. */
 static double naive_activation(const struct net *net, const real *x, size_t unit) {
-    double a = net_bias(net)[unit];
+    double a = net_bias(net, 0)[unit];
     for (size_t j = 0; j < INPUTS; j++)
-        a += (double)net_weight(net)[unit * INPUTS + j] * x[j];
+        a += (double)net_weight(net, 0)[unit * INPUTS + j] * x[j];
     return a > 0 ? a : 0;
 }
 
@@ -81,10 +85,13 @@ static void activations_norms_and_j(void **state) {
     }
     struct ovr_err err = {0};
     assert_ok(ovr_loss(net->kernels, OVR_COSINE, ROWS, UNITS, h, &loss, NULL, NULL, &err), &err);
-    assert_relative(terms.ovr / ROWS, 1e-3 * loss, 1e-5);
-    assert_near(terms.activity / ROWS, activity_value(0.5, sum, ROWS, UNITS, &slope), 1e-5);
-    assert_relative(terms.cross_entropy, cross_entropy, 1e-5);
-    assert_near(terms.loss, terms.ovr + terms.activity + terms.cross_entropy, 1e-9);
+    assert_relative(terms.value[TERM_OVR] / ROWS, 1e-3 * loss, 1e-5);
+    assert_near(terms.value[TERM_ACTIVITY] / ROWS, activity_value(0.5, sum, ROWS, UNITS, &slope),
+                1e-5);
+    assert_relative(terms.value[TERM_CROSS_ENTROPY], cross_entropy, 1e-5);
+    assert_near(
+        terms.loss,
+        terms.value[TERM_OVR] + terms.value[TERM_ACTIVITY] + terms.value[TERM_CROSS_ENTROPY], 1e-9);
     assert_true(terms.samples == ROWS);
     free(h);
     free_net(net);
@@ -112,9 +119,9 @@ static void check_groups(const struct net_config *config) {
     assert_int_equal(at_once.zero_codes, 1);
     assert_int_equal(at_once.zero_codes, sums.zero_codes);
     assert_int_equal(at_once.correct, sums.correct);
-    assert_relative(at_once.ovr, sums.ovr, 1e-5);
-    assert_relative(at_once.activity, sums.activity, 1e-5);
-    assert_relative(at_once.cross_entropy, sums.cross_entropy, 1e-5);
+    assert_relative(at_once.value[TERM_OVR], sums.value[TERM_OVR], 1e-5);
+    assert_relative(at_once.value[TERM_ACTIVITY], sums.value[TERM_ACTIVITY], 1e-5);
+    assert_relative(at_once.value[TERM_CROSS_ENTROPY], sums.value[TERM_CROSS_ENTROPY], 1e-5);
     assert_relative(at_once.loss, sums.loss, 1e-5);
     free_net(net);
     samples_release(&samples);
@@ -136,7 +143,8 @@ static void groups_count_one_by_one(void **state) {
 static void check_init(enum init init, double scale, double deviation, double head_deviation) {
     struct team *team = new_team(2);
     struct net_config config = {.n_inputs = 40,
-                                .n_units = 500,
+                                .n_layers = 1,
+                                .units = {500},
                                 .n_classes = 10,
                                 .init = init,
                                 .init_scale = scale,
@@ -145,13 +153,13 @@ static void check_init(enum init init, double scale, double deviation, double he
     team_run(team, init_work, net);
     double squares = 0, head_squares = 0, mean = 0;
     for (size_t i = 0; i < 40 * 500; i++) {
-        mean += net_weight(net)[i] / 20000;
-        squares += net_weight(net)[i] * net_weight(net)[i] / 20000;
+        mean += net_weight(net, 0)[i] / 20000;
+        squares += net_weight(net, 0)[i] * net_weight(net, 0)[i] / 20000;
         if (init == INIT_GLOROT)
-            assert_true(fabs((double)net_weight(net)[i]) <= sqrt(6. / 540));
+            assert_true(fabs((double)net_weight(net, 0)[i]) <= sqrt(6. / 540));
     }
     for (size_t k = 0; k < 500; k++) {
-        assert_true(net_bias(net)[k] == 0);
+        assert_true(net_bias(net, 0)[k] == 0);
         for (size_t c = 0; c < 16; c++) {
             double v = net_head_weight(net)[k * 16 + c];
             assert_true((c < 10) == (v != 0));
@@ -177,8 +185,8 @@ static void flat_buffer(void **state) {
     struct net *net = new_net(&mlp, 2, 4, 1);
     assert_int_equal(net->width, 16);
     assert_int_equal(net->n_params, UNITS * (INPUTS + 1 + 16) + 16);
-    assert_ptr_equal(net_weight(net), net->params);
-    assert_ptr_equal(net_bias(net), net->params + UNITS * INPUTS);
+    assert_ptr_equal(net_weight(net, 0), net->params);
+    assert_ptr_equal(net_bias(net, 0), net->params + UNITS * INPUTS);
     assert_ptr_equal(net_head_weight(net), net->params + UNITS * (INPUTS + 1));
     assert_ptr_equal(net_head_bias(net), net->params + UNITS * (INPUTS + 17));
     assert_non_null(net->moment[0]);

@@ -84,7 +84,8 @@ static void sphere_release(struct sphere *sphere) {
 static struct train_config encoder_config(void) {
     return (struct train_config){
         .kind = MODEL_OVR_ENCODER,
-        .hidden = 300,
+        .hidden = {300},
+        .n_hidden = 1,
         .init = INIT_NORMAL,
         .init_scale = 0.05,
         .ovr = {.lambda = 1e-3, .form = OVR_COSINE},
@@ -117,7 +118,7 @@ static void add_probe(struct train_config *config) {
 
 static void assert_same_bits(const struct record *a, const struct record *b) {
     const struct train_result *x = &a->result, *y = &b->result;
-    size_t n_params = x->n_units * (x->n_inputs + 1 + x->width) + x->width;
+    size_t n_params = x->net.n_params;
     assert_int_equal(a->n_reports, b->n_reports);
     for (int i = 0; i < a->n_reports; i++)
         assert_memory_equal(&a->reports[i], &b->reports[i], sizeof a->reports[i]);
@@ -130,7 +131,7 @@ static void assert_same_bits(const struct record *a, const struct record *b) {
     assert_int_equal(x->probed, y->probed);
     if (!x->probed)
         return;
-    size_t n_probe = (x->n_units + 1) * x->probe.width;
+    size_t n_probe = (x->net.config.units[0] + 1) * x->probe.width;
     assert_memory_equal(x->probe.weights, y->probe.weights, n_probe * sizeof(real));
     assert_memory_equal(&x->probe.loss_best, &y->probe.loss_best, sizeof(double));
     assert_memory_equal(&x->probe.accuracy_best, &y->probe.accuracy_best, sizeof(double));
@@ -333,7 +334,7 @@ static void check_against_naive(struct train_config config) {
     struct samples train = new_samples(NAIVE_N, NAIVE_D, NAIVE_C, 30);
     struct samples test = new_samples(20, NAIVE_D, NAIVE_C, 40);
     struct naive *naive = calloc(1, sizeof *naive);
-    config.hidden = NAIVE_K;
+    config.hidden[0] = NAIVE_K;
     config.batch_size = NAIVE_BATCH;
     config.epochs = 2;
     naive->config = &config;
@@ -343,7 +344,7 @@ static void check_against_naive(struct train_config config) {
     size_t n_shared = NAIVE_V; /* W and b lie alike in both */
     assert_true(distance(n_shared, ours, naive->p, naive->start) < 1e-3);
     real head[NAIVE_PARAMS - NAIVE_V];
-    size_t width = record->result.width;
+    size_t width = record->result.net.width;
     for (size_t k = 0; width && k <= NAIVE_K; k++) /* row K is the bias */
         for (size_t c = 0; c < NAIVE_C; c++)
             head[k * NAIVE_C + c] = ours[NAIVE_V + k * width + c];
@@ -375,7 +376,7 @@ static void mlp_learns_the_sphere(void **state) {
     (void)state;
     struct sphere sphere = new_sphere(2000, 500);
     struct train_config config = mlp_config();
-    config.hidden = 200;
+    config.hidden[0] = 200;
     config.ovr.lambda = 0;
     config.optimizer = (struct optimizer_config){OPT_ADAM, 1e-2, 0.9, 0.999, 1e-7, 0, 0};
     config.epochs = 20;
@@ -397,9 +398,12 @@ static void reports_add_up(void **state) {
         const struct epoch_report *report = &record->reports[i];
         const struct terms *terms = &report->watched;
         assert_int_equal(report->epoch, i + 1);
-        assert_near(terms->loss, terms->ovr + terms->activity + terms->cross_entropy, 1e-12);
+        assert_near(terms->loss,
+                    terms->value[TERM_OVR] + terms->value[TERM_ACTIVITY] +
+                        terms->value[TERM_CROSS_ENTROPY],
+                    1e-12);
         assert_true(terms->samples == 150 && report->train.samples == 205);
-        assert_true(report->measures.histogram.total == 150 * config.hidden);
+        assert_true(report->measures.histogram.total == 150 * config.hidden[0]);
         assert_true(report->learning_rate == config.optimizer.learning_rate);
         best = terms->loss < record->reports[best].watched.loss ? i : best;
     }
@@ -660,8 +664,9 @@ static void check_estimate(const struct train_config *config, size_t d) {
                     (double)estimate.memory_bytes / 1e6);
         fail();
     }
-    assert_int_equal(estimate.parameters,
-                     config->hidden * (result.n_inputs + 1 + result.n_classes) + result.n_classes);
+    assert_int_equal(estimate.parameters, config->hidden[0] * (result.net.config.n_inputs + 1 +
+                                                               result.net.config.n_classes) +
+                                              result.net.config.n_classes);
     train_result_release(&result);
     team_free(team);
     samples_release(&train);
@@ -672,7 +677,7 @@ static void memory_estimate_is_near_the_truth(void **state) {
     (void)state;
     struct train_config config = encoder_config();
     config.epochs = 1;
-    config.hidden = 2000;
+    config.hidden[0] = 2000;
     check_estimate(&config, 400);
     config.data.preprocess[0] = (struct preprocess_step){PREPROCESS_PCA, .components = 100};
     config.data.n_preprocess = 1;
@@ -681,7 +686,7 @@ static void memory_estimate_is_near_the_truth(void **state) {
     config.epochs = 1;
     config.batch_size = 100;
     check_estimate(&config, 1500);
-    config.hidden = 10000;
+    config.hidden[0] = 10000;
     check_estimate(&config, 300);
 }
 #endif
@@ -689,7 +694,7 @@ static void memory_estimate_is_near_the_truth(void **state) {
 static void estimate_counts_products(void **state) {
     (void)state;
     struct train_config config = encoder_config();
-    config.hidden = 8192;
+    config.hidden[0] = 8192;
     config.epochs = 10;
     const struct train_data data = {50000, 10000, 781, 10, 0};
     struct train_estimate e = train_estimate(&config, &data, 1);

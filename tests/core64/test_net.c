@@ -40,9 +40,9 @@ static double loss_of(struct team *team, struct pass *pass) {
 
 static double pre_activation(const struct net *net, const real *x, size_t unit) {
     size_t d = net->config.n_inputs;
-    double a = net_bias(net)[unit];
+    double a = net_bias(net, 0)[unit];
     for (size_t j = 0; j < d; j++)
-        a += net_weight(net)[unit * d + j] * x[j];
+        a += net_weight(net, 0)[unit * d + j] * x[j];
     return a;
 }
 
@@ -52,7 +52,7 @@ static void leave_kinks(struct net *net, const struct batch *batch) {
     for (size_t unit = 0; unit < UNITS; unit++)
         for (size_t i = 0; i < batch->n; i++)
             if (fabs(pre_activation(net, batch->x + i * net->config.n_inputs, unit)) < 1e-3) {
-                net_bias(net)[unit] -= 3e-3;
+                net_bias(net, 0)[unit] -= 3e-3;
                 i = SIZE_MAX; /* all rows again */
             }
 }
@@ -64,7 +64,7 @@ static struct net *new_random_net(const struct problem *problem, const struct ba
     for (size_t i = 0; i < net->n_params; i++)
         net->params[i] = random[i] / 2;
     for (size_t unit = 0; unit < UNITS; unit++)
-        net_bias(net)[unit] = problem->bias - fabs(random[unit]) / 10;
+        net_bias(net, 0)[unit] = problem->bias - fabs(random[unit]) / 10;
     leave_kinks(net, batch);
     free(random);
     return net;
@@ -146,7 +146,7 @@ static void check_gradient(const struct net_config *config, size_t n) {
     check_problem(&(struct problem){.config = *config, .n = n, .bias = -0.05, .step = 1});
 }
 
-#define ENCODER .n_inputs = 5, .n_units = UNITS
+#define ENCODER .n_inputs = 5, .n_layers = 1, .units = {UNITS}
 #define MLP ENCODER, .n_classes = CLASSES
 #define ACTIVITY .activity = 1, .activity_target = 0.5
 #define OVR(kind, weight, pair) .ovr = {.form = kind, .lambda = weight, .per_pair = pair}
@@ -201,10 +201,16 @@ static void mlp_with_activity(void **state) {
  * codes that are sparse and for codes that are dense. */
 static void wide_inputs_and_large_batches(void **state) {
     (void)state;
-    const struct net_config cosine = {
-        .n_inputs = 2 * PANEL + 13, .n_units = UNITS, OVR(OVR_COSINE, 0.3, 0), ACTIVITY};
-    const struct net_config classifier = {
-        .n_inputs = PANEL - 1, .n_units = UNITS, .n_classes = CLASSES, OVR(OVR_COSINE, 0.3, 0)};
+    const struct net_config cosine = {.n_inputs = 2 * PANEL + 13,
+                                      .n_layers = 1,
+                                      .units = {UNITS},
+                                      OVR(OVR_COSINE, 0.3, 0),
+                                      ACTIVITY};
+    const struct net_config classifier = {.n_inputs = PANEL - 1,
+                                          .n_layers = 1,
+                                          .units = {UNITS},
+                                          .n_classes = CLASSES,
+                                          OVR(OVR_COSINE, 0.3, 0)};
     const double biases[] = {-5, 12};
     for (size_t i = 0; i < COUNT(biases); i++) {
         check_problem(&(struct problem){cosine, ACTIVE_ROWS + 9, biases[i], 499});

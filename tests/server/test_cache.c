@@ -149,7 +149,7 @@ static void keys(void **state) {
     shop.spec.train.data.protocol = PROTOCOL_PUBLISHED;
     data[2] = get(&shop);
     shop.spec.train.seed = 3; /* nothing is drawn */
-    shop.spec.train.hidden = 77;
+    shop.spec.train.hidden[0] = 77;
     data[3] = get(&shop);
     assert_ptr_equal(data[2], data[3]);
     shop.spec = first;

@@ -9,7 +9,7 @@ enum {
     UNITS = 5,
     INPUTS = 3,
     CLASSES = 3,
-    WIDTH = 8,
+    WIDTH = 16,
     PARAMS = UNITS * (INPUTS + 1 + WIDTH) + WIDTH
 };
 
@@ -26,14 +26,11 @@ static real *new_numbers(size_t n, int mark) {
 /* With two steps of preprocessing and a probe; of an mlp's shape, which an encoder's starts with.
  */
 static struct train_result new_result(int classifier, struct preprocess *preprocess) {
-    struct train_result r = {.n_inputs = INPUTS,
-                             .n_units = UNITS,
-                             .data_classes = CLASSES,
-                             .best_epoch = 1,
-                             .epochs = 2,
-                             .probed = 1};
-    r.n_classes = classifier ? CLASSES : 0;
-    r.width = classifier ? WIDTH : 0;
+    struct train_result r = {.data_classes = CLASSES, .best_epoch = 1, .epochs = 2, .probed = 1};
+    const struct net_config shape = {
+        .n_inputs = INPUTS, .n_layers = 1, .units = {UNITS}, .n_classes = classifier ? CLASSES : 0};
+    struct arena counting = {0};
+    net_place(&r.net, &shape, kernels_get(ISA_BASELINE), 0, 1, 1, &counting);
     r.best = new_numbers(PARAMS, 1);
     r.last = new_numbers(PARAMS, 2);
     r.probe.width = WIDTH;
