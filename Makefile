@@ -138,9 +138,10 @@ $(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
 	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lcmocka
-$(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(filter-out $(B)/clients/cli/main.o,$(CLIENT))
+$(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduce) \
+                        $(B)/clients/cli/text.o $(B)/clients/cli/value.o
 	$(say) LD $@
-	$(Q)$(LINK) $^ -o $@ $(CLIENT_LIBS) -lm -lcmocka
+	$(Q)$(LINK) $^ -o $@ -ljansson -lm -lcmocka
 $(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson

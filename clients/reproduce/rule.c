@@ -4,6 +4,7 @@
 #include "clients/reproduce/figure.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,7 +42,7 @@ static enum verdict both(enum verdict a, enum verdict b) {
 
 /* ---- Series ---- */
 
-/* The mean rank, from 1, of value i among n; values are `stride` doubles apart. */
+/* The mean rank, from 1, of point i's x or y among those of all. */
 static double rank_of(const struct point *points, size_t n, size_t i, bool of_x) {
     double value = of_x ? points[i].x : points[i].y, below = 0, equal = 0;
     for (size_t k = 0; k < n; k++) {
@@ -337,6 +338,22 @@ void judgement_release(struct judgement *judgement) {
     buf_release(&judgement->finding);
 }
 
+static bool knows_members(const json_t *rule, struct buf *fault) {
+    static const char names[] =
+        " kind correlation change margin bound at where judged of than label best_by best ";
+    const char *name;
+    const json_t *member;
+    json_object_foreach((json_t *)rule, name, member) {
+        char spaced[40];
+        snprintf(spaced, sizeof spaced, " %.36s ", name);
+        if (strstr(names, spaced))
+            continue;
+        buf_addf(fault, "its rule has a member '%s' that no rule knows", name);
+        return false;
+    }
+    return true;
+}
+
 bool rule_is_valid(const json_t *rule, struct buf *fault) {
     enum kind kind = kind_of(rule);
     if (kind == N_KINDS) {
@@ -352,5 +369,6 @@ bool rule_is_valid(const json_t *rule, struct buf *fault) {
         buf_add(fault, "its rule has to say what is compared with what, each with a label");
         return false;
     }
-    return true;
+    return knows_members(rule, fault) && knows_members(json_object_get(rule, "of"), fault) &&
+           knows_members(json_object_get(rule, "than"), fault);
 }
