@@ -3,9 +3,14 @@
 #ifndef TESTS_REPRODUCE_MARKUP_H
 #define TESTS_REPRODUCE_MARKUP_H
 
-#include "tests/reproduce/check.h"
-
 #include <ctype.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
 
 enum { DEPTH = 64, NAME = 32 };
 
