@@ -11,7 +11,11 @@
 #include <string.h>
 
 const char *figure_number(char out[LABEL_ROOM], double value) {
-    snprintf(out, LABEL_ROOM, "%.4g", value);
+    bool whole = fabs(value) < 1e7 && !(fabs(value - nearbyint(value)) > 0);
+    snprintf(out, LABEL_ROOM, whole ? "%.0f" : "%.4g", value + 0.0);
+    char *exponent = strchr(out, 'e'); /* 1e-05 becomes 1e-5 */
+    if (exponent && exponent[2] == '0')
+        memmove(exponent + 2, exponent + 3, strlen(exponent + 3) + 1);
     return out;
 }
 
@@ -225,7 +229,7 @@ bool figure_is_valid(const json_t *description, struct buf *fault) {
     static const char *const names[] = {"title", "claim", "remark", "rows", "where", "plot",
                                         "x",     "y",     "series", "rule", NULL};
     static const char *const sources[] = {"", "experiments", "epochs", "histogram", NULL};
-    static const char *const plots[] = {"", "lines", "bars", NULL};
+    static const char *const plots[] = {"", "lines", "bars", "none", NULL};
     bool bars = !strcmp(value_string(description, "plot"), "bars");
     if (!*value_string(description, "title")) {
         buf_add(fault, "it has no title");
@@ -233,7 +237,7 @@ bool figure_is_valid(const json_t *description, struct buf *fault) {
     }
     if (!is_among(value_string(description, "rows"), sources) ||
         !is_among(value_string(description, "plot"), plots)) {
-        buf_add(fault, "rows are experiments, epochs or histogram, plot is lines or bars");
+        buf_add(fault, "rows are experiments, epochs or histogram, plot is lines, bars or none");
         return false;
     }
     return knows_members(description, "it", names, fault) &&

@@ -4,7 +4,7 @@
  *   {"title": text, "figures": [FIGURE, …]}
  *   FIGURE: {"title", "claim": as the paper has it, "remark": what else to know,
  *            "rows": "experiments" (default) | "epochs" | "histogram", "where": {…} (rows.h),
- *            "plot": "lines" (default) | "bars", one for each series,
+ *            "plot": "lines" (default) | "bars", one for each series | "none", the claim alone,
  *            "x": {"label", "value": path, "product": [{"value": path, "plus": number}, …] instead
  *                  of value, "scale": "linear" (default) | "log"}, not for bars,
  *            "y": {"label", "value": path, "scale"},
@@ -55,7 +55,7 @@ void figure_release(struct figure *figure);
 /* What is wrong with a description, as a sentence in `fault`; true where nothing is. */
 bool figure_is_valid(const json_t *description, struct buf *fault);
 
-/* A number as people write it: 0.0005, 1e-05, 12. */
+/* A number as people write it: 0.0005, 1e-5, 12. */
 enum { LABEL_ROOM = 32 };
 const char *figure_number(char out[LABEL_ROOM], double value);
 

@@ -43,11 +43,13 @@ static double nice_step(double range) {
     return power * (step < 1.5 ? 1 : step < 3.5 ? 2 : step < 7.5 ? 5 : 10);
 }
 
+/* What hardly varies is not blown up: the axis spans at least 2 % of the largest value. */
 static void fit_linear(struct scale *scale, double least, double most) {
-    if (!(most > least)) {
-        double room = fabs(least) > 0 ? fabs(least) / 2 : 0.5;
-        least -= room;
-        most += room;
+    double largest = fmax(fabs(least), fabs(most));
+    double lack = (largest > 0 ? 0.02 * largest : 1) - (most - least);
+    if (lack > 0) {
+        least -= lack / 2;
+        most += lack / 2;
     }
     double step = nice_step(most - least);
     double first = floor(least / step + 1e-9), last = ceil(most / step - 1e-9);
@@ -126,15 +128,14 @@ static struct scale scale_of(const struct figure *figure, bool of_x, double from
     struct extent extent = extent_of(figure, of_x);
     struct scale scale = {.from = from, .to = to, .zero_at = NAN};
     scale.log = (of_x ? figure->x.log : figure->y.log) && isfinite(extent.least_positive);
-    if (!scale.log) {
+    if (!scale.log)
         fit_linear(&scale, extent.least, extent.most);
-        return scale;
-    }
-    if (extent.zero) {
+    if (scale.log && extent.zero) {
         scale.zero_at = from + (to > from ? 12 : -12);
         scale.from = from + (to > from ? 44 : -36);
     }
-    fit_log(&scale, extent.least_positive, extent.most);
+    if (scale.log)
+        fit_log(&scale, extent.least_positive, extent.most);
     if (of_x)
         tick_at_points(&scale, figure);
     return scale;

@@ -189,6 +189,17 @@ static void add_numbers(struct buf *html, const struct figure *figure) {
     buf_add(html, "</table></div></details>\n");
 }
 
+static void add_picture(struct buf *html, const struct report_study *study,
+                        const json_t *description) {
+    struct figure figure;
+    if (figure_build(&figure, description, report_rows(study, description), NULL))
+        html->failed = true;
+    plot_svg(html, &figure, value_string(description, "title"));
+    if (figure.n)
+        add_numbers(html, &figure);
+    figure_release(&figure);
+}
+
 /* A finding on several series has a part for each, between semicolons. */
 static void add_finding(struct buf *html, const char *finding) {
     const char *end;
@@ -216,20 +227,15 @@ static void add_figure(struct buf *html, const struct report_study *study, size_
     const struct judgement *judgement = &study->judgements[i];
     const char *claim = value_string(description, "claim");
     const char *remark = value_string(description, "remark");
-    struct figure figure;
     html_add(html, "<h3>{}</h3>\n", value_string(description, "title"));
     if (*claim)
         html_add(html, "<blockquote><p>{}</p></blockquote>\n", claim);
     if (*remark)
         html_add(html, "<p>{}</p>\n", remark);
-    if (figure_build(&figure, description, report_rows(study, description), NULL))
-        html->failed = true;
-    plot_svg(html, &figure, value_string(description, "title"));
+    if (strcmp(value_string(description, "plot"), "none"))
+        add_picture(html, study, description);
     if (judgement->verdict != REPORTED)
         add_judgement(html, judgement);
-    if (figure.n)
-        add_numbers(html, &figure);
-    figure_release(&figure);
 }
 
 static void add_study(struct buf *html, const struct report *report,

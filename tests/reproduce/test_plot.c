@@ -72,7 +72,7 @@ static void test_zero_on_a_logarithmic_axis(void **state) {
                             &x[2], &y[2]),
                      6);
     assert_true(x[0] < x[1] - 20 && x[1] < x[2]);
-    assert_non_null(strstr(svg.data, ">1e-05</text>"));
+    assert_non_null(strstr(svg.data, ">1e-5</text>"));
     assert_non_null(strstr(svg.data, ">0</text>"));
     buf_release(&svg);
 }
