@@ -74,6 +74,17 @@ static void add_verdict(struct buf *html, enum verdict verdict) {
 
 /* ---- The summary ---- */
 
+/* Of the first experiment that has a result: the points of a study share it. */
+static const char *protocol_of(const struct report_study *study) {
+    size_t i;
+    const json_t *row;
+    json_array_foreach(study->experiments, i, row) {
+        if (*value_string(row, "result.protocol"))
+            return value_string(row, "result.protocol");
+    }
+    return "";
+}
+
 static void add_summary_row(struct buf *html, const struct report_study *study, const char *claim,
                             enum verdict verdict, const char *finding) {
     html_add(html, "<tr><td><a href=\"#{}\">{}</a></td><td>{}</td><td>", study->id, study->id,
@@ -82,13 +93,13 @@ static void add_summary_row(struct buf *html, const struct report_study *study, 
         buf_add(html, "<span class=\"verdict open\">did not run</span>");
     else
         add_verdict(html, verdict);
-    html_add(html, "</td><td>{}</td></tr>\n", finding);
+    html_add(html, "</td><td>{}</td><td>{}</td></tr>\n", protocol_of(study), finding);
 }
 
 /* One row for each claim that is judged; a study without one has a row all the same. */
 static void add_summary(struct buf *html, const struct report *report) {
     buf_add(html, "<div class=\"wide\"><table><tr><th>experiment</th><th>claim</th><th>verdict</th>"
-                  "<th>measured</th></tr>\n");
+                  "<th>protocol</th><th>measured</th></tr>\n");
     for (size_t s = 0; s < report->n; s++) {
         const struct report_study *study = &report->studies[s];
         size_t i, judged = 0;
