@@ -166,9 +166,13 @@ static void add_x_axis(struct buf *svg, const struct scale *x, const struct box 
     if (!isnan(x->zero_at)) {
         add_line(svg, "grid", x->zero_at, box->top, x->zero_at, box->bottom);
         add_text(svg, x->zero_at, box->bottom + 16, "middle", "0");
-        add_text(svg, (x->zero_at + x->from) / 2, box->bottom + 4, "middle", "⫽");
     }
     add_line(svg, "axis", box->left, box->bottom, box->right, box->bottom);
+    /* The axis is broken between 0 and the smallest value above it. */
+    for (int i = 0; i < 2 && !isnan(x->zero_at); i++) {
+        double at = (x->zero_at + x->from) / 2 + 4 * i;
+        add_line(svg, "axis", at - 4, box->bottom + 5, at, box->bottom - 5);
+    }
     add_text(svg, (box->left + box->right) / 2, box->bottom + 36, "middle", label);
 }
 
