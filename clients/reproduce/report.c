@@ -153,6 +153,7 @@ static void add_protocol(struct buf *html, const struct report_study *study) {
     add_values(html, "Data", rows, "spec.dataset.generator");
     add_values(html, "Training samples at most", rows, "spec.dataset.train_limit");
     add_values(html, "Model", rows, "spec.model.kind");
+    add_values(html, "Hidden units", rows, "spec.model.hidden.0");
     add_values(html, "Epochs", rows, "spec.training.epochs");
     add_values(html, "Seed", rows, "spec.training.seed");
     buf_add(html, "</p>\n");

@@ -193,7 +193,7 @@ struct choice {
 static int choose(struct choice *choice, const json_t *rule, const char *name,
                   const json_t *description, const json_t *rows) {
     const json_t *wanted = json_object_get(rule, name);
-    const char *by = json_string_value(json_object_get(wanted, "best_by"));
+    const char *by = json_string_value(value_at(wanted, "best_by.value"));
     double sign = !strcmp(value_string(wanted, "best"), "min") ? -1 : 1, best = 0;
     json_t *part = narrowed(description, json_object_get(wanted, "where"));
     struct figure figure = {0};
@@ -260,10 +260,10 @@ static int judge_comparison(struct judgement *judgement, const json_t *descripti
 
 static void add_choice(struct buf *words, const json_t *choice) {
     buf_add(words, value_string(choice, "label"));
-    if (*value_string(choice, "best_by"))
+    if (value_at(choice, "best_by"))
         buf_addf(words, " (the one with the %s %s)",
                  strcmp(value_string(choice, "best"), "min") ? "highest" : "lowest",
-                 value_string(choice, "best_by"));
+                 value_string(choice, "best_by.label"));
 }
 
 static void describe_trend(struct buf *words, const json_t *rule, const char *x, const char *y) {

@@ -15,11 +15,10 @@
  *       within: not decided.
  *   {"kind": "at_least", "of": CHOICE, "than": CHOICE, "margin": 0.015}
  *       The one is not more than `margin` below the other: holds, else does not hold.
- *   CHOICE: {"label", "where": {…}, "best_by": path, "best": "max" (default) | "min"}: the best
- *       point of those that match, by y unless another value is named.
- * "judged" says in words what a rule's "where" leaves.
- * A rule on series judges each of them: all hold: holds; one does not: does not hold; else not
- * decided. What a rule needs and nobody measured: not decided.
+ *   CHOICE: {"label", "where": {…}, "best_by": {"label", "value": path}, "best": "max" (default) |
+ * "min"}: the best point of those that match, by y unless another value is named. "judged" says in
+ * words what a rule's "where" leaves. A rule on series judges each of them: all hold: holds; one
+ * does not: does not hold; else not decided. What a rule needs and nobody measured: not decided.
  */
 #ifndef REPRODUCE_RULE_H
 #define REPRODUCE_RULE_H

@@ -109,7 +109,8 @@ static void test_choice_by_another_value(void **state) {
     json_t *rows = parse("[{'x': 1, 'y': 0.9, 's': 'a', 'loss': 2}, {'x': 2, 'y': 0.5, 's': 'a',"
                          "'loss': 1}, {'x': 0, 'y': 0.6, 's': 'b'}]");
     assert_verdict("{'kind': 'greater', 'margin': 0.015, 'of': {'label': 'ours', 'where':"
-                   "{'s': 'a'}, 'best_by': 'loss', 'best': 'min'}, 'than': {'label': 'theirs',"
+                   "{'s': 'a'}, 'best_by': {'label': 'loss', 'value': 'loss'}, 'best': 'min'}, "
+                   "'than': {'label': 'theirs',"
                    "'where': {'s': 'b'}}}",
                    rows, DOES_NOT_HOLD, "ours (x 2): 0.5");
 }
