@@ -10,15 +10,25 @@
 #include "core/cpu.h"
 #include "core/real.h"
 
-/* One step of an optimiser, with what depends on the step number worked out beforehand. */
+/* One step of an optimiser, with what depends on the step number worked out beforehand. Only the
+ * fields that a rule names; g is the gradient, w the weight, m and v its moments:
+ *
+ *   UPDATE_SGD      w -= rate·g
+ *   with momentum   m = momentum·m + g,  w -= rate·m, or with nesterov rate·(g + momentum·m)
+ *   UPDATE_ADAM     m = beta1·m + (1 − beta1)·g,  v = beta2·v + (1 − beta2)·g²
+ *                   w = keep·w − rate·m / (√v·root_correction + epsilon)
+ *   UPDATE_RMSPROP  m = beta2·m + (1 − beta2)·g²,  w -= rate·g / (√m + epsilon)
+ *   with momentum   the same m,  v = momentum·v + g / (√m + epsilon),  w -= rate·v
+ */
 struct update {
-    enum { UPDATE_SGD, UPDATE_ADAM } rule;
-    real rate;            /* Adam: learning_rate / (1 - beta1^t) */
-    real beta1, beta2;    /* Adam */
-    real root_correction; /* Adam: 1 / sqrt(1 - beta2^t) */
-    real epsilon;         /* Adam */
-    real momentum;        /* SGD */
-    int nesterov;         /* SGD */
+    enum { UPDATE_SGD, UPDATE_ADAM, UPDATE_RMSPROP } rule;
+    real rate; /* Adam: learning_rate / (1 − beta1^t) */
+    real keep; /* what decay leaves of a weight; 1 without */
+    real beta1, beta2;
+    real root_correction; /* 1 / √(1 − beta2^t) */
+    real epsilon;
+    real momentum;
+    int nesterov;
 };
 
 /* What a unit makes of its pre-activation a = w·x + b:
@@ -88,6 +98,10 @@ struct kernels {
     /* row_dots = h_i · col_v */
     void (*dot_rows)(const real *h, const real *col_v, size_t rows, size_t cols, double *row_dots);
 
+    /* row_squares = Σ_k (x_ik − col_v_k)² */
+    void (*square_distances)(const real *x, const real *col_v, size_t rows, size_t cols,
+                             double *row_squares);
+
     /* Gradient at the pre-activations, from that at the activations:
      *   g = f'(a) (g + row_pull_i·col_s − row_back_i·h + col_constant),  col_sums = Σ_i g_i
      * g comes in as the gradient from the layers above, or with `fresh` counts as zero. */
@@ -119,7 +133,8 @@ struct kernels {
      * arrays have room for n + LIST_ROOM. */
     size_t (*pack_active)(const real *h, size_t n, size_t first, uint8_t *unit, real *value);
 
-    /* One fused pass over n weights, their gradient and their moments (m, v; SGD: m alone). */
+    /* One fused pass over n weights, their gradient and their moments; a rule that has one moment
+     * finds it in m. */
     void (*update)(const struct update *update, size_t n, real *weight, const real *gradient,
                    real *m, real *v);
 

@@ -276,18 +276,49 @@ static void dot_rows(const real *restrict h, const real *restrict v, size_t rows
     }
 }
 
-/* Adam as in Kingma & Ba (2015), algorithm 1, with the corrections of both moments. */
+static void square_distances(const real *restrict x, const real *restrict v, size_t rows,
+                             size_t cols, double *restrict squares) {
+    for (size_t i = 0; i < rows; i++, x += cols) {
+        real square = 0;
+#pragma omp simd reduction(+ : square)
+        for (size_t k = 0; k < cols; k++)
+            square += (x[k] - v[k]) * (x[k] - v[k]);
+        squares[i] = square;
+    }
+}
+
+/* Adam as in Kingma & Ba (2015), algorithm 1, with the corrections of both moments; AdamW's decay
+ * is `keep`. */
 static void adam(const struct update *u, size_t n, real *restrict w, const real *restrict g,
                  real *restrict m, real *restrict v) {
     const real b1 = u->beta1, b2 = u->beta2, rate = u->rate, root = u->root_correction;
-    const real epsilon = u->epsilon;
+    const real epsilon = u->epsilon, keep = u->keep;
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
         real mi = b1 * m[i] + (1 - b1) * g[i];
         real vi = b2 * v[i] + (1 - b2) * g[i] * g[i];
         m[i] = mi;
         v[i] = vi;
-        w[i] -= rate * mi / (SQRT(vi) * root + epsilon);
+        w[i] = keep * w[i] - rate * mi / (SQRT(vi) * root + epsilon);
+    }
+}
+
+static void rmsprop(const struct update *u, size_t n, real *restrict w, const real *restrict g,
+                    real *restrict squares, real *restrict velocity) {
+    const real rho = u->beta2, rate = u->rate, momentum = u->momentum, epsilon = u->epsilon;
+    if (momentum == 0) {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            squares[i] = rho * squares[i] + (1 - rho) * g[i] * g[i];
+            w[i] -= rate * g[i] / (SQRT(squares[i]) + epsilon);
+        }
+        return;
+    }
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        squares[i] = rho * squares[i] + (1 - rho) * g[i] * g[i];
+        velocity[i] = momentum * velocity[i] + g[i] / (SQRT(squares[i]) + epsilon);
+        w[i] -= rate * velocity[i];
     }
 }
 
@@ -311,6 +342,8 @@ static void sgd(const struct update *u, size_t n, real *restrict w, const real *
 static void update(const struct update *u, size_t n, real *w, const real *g, real *m, real *v) {
     if (u->rule == UPDATE_ADAM)
         adam(u, n, w, g, m, v);
+    else if (u->rule == UPDATE_RMSPROP)
+        rmsprop(u, n, w, g, m, v);
     else
         sgd(u, n, w, g, m);
 }
@@ -579,6 +612,7 @@ const struct kernels PASTE(kernels_, ISA) = {
     .activate = activate,
     .weighted_sum = weighted_sum,
     .dot_rows = dot_rows,
+    .square_distances = square_distances,
     .activate_backward = activate_backward,
     .list_active = list_active,
     .active_product = active_product,

@@ -9,9 +9,13 @@ size_t layer_n_params(const struct layer_config *config) {
     return (config->copies ? 0 : config->n_units * config->n_inputs) + config->n_units;
 }
 
-int layer_competes(const struct layer *layer) {
+int layer_measures_distances(const struct layer *layer) {
     enum activation kind = layer->config.f.kind;
-    return kind == ACT_TOP_K || kind == ACT_TRIANGLE || kind == ACT_HARD;
+    return kind == ACT_TRIANGLE || kind == ACT_HARD;
+}
+
+int layer_competes(const struct layer *layer) {
+    return layer->config.f.kind == ACT_TOP_K || layer_measures_distances(layer);
 }
 
 void layer_place(struct layer *layer, const struct layer_config *config,
@@ -116,18 +120,18 @@ static double square_of(const real *x, size_t d) {
 }
 
 /* The nearest centroid (the largest score, the lowest unit at ties) and the mean distance. H of the
- * row becomes distances. */
-static void settle_distances(struct layer *layer, size_t i, real *row) {
-    size_t k = layer->config.n_units, best = 0;
-    double square = square_of(layer->input.x + i * layer->config.n_inputs, layer->config.n_inputs);
-    double sum = 0;
+ * row becomes distances. What is off by rounding where all samples are far from 0 is not good
+ * enough for the nearest distance, which is the loss of k-means. */
+static void settle_distances(struct layer *layer, const real *params, size_t i, real *row) {
+    size_t k = layer->config.n_units, d = layer->config.n_inputs, best = 0;
+    const real *x = layer->input.x + i * d;
+    double square = square_of(x, d), sum = 0;
     for (size_t j = 0; j < k; j++) {
         best = row[j] > row[best] ? j : best;
         sum += distance_to(square, row[j]);
     }
-    double nearest = square - 2 * (double)row[best];
     layer->row_unit[i] = (uint32_t)best;
-    layer->row_square[i] = nearest <= 0 ? 0 : nearest; /* a NaN stays one */
+    layer->kernels->square_distances(x, params + layer->at + best * d, 1, d, &layer->row_square[i]);
     layer->row_mean[i] = (real)(sum / (double)k);
     for (size_t s = 0; s < layer->n_shards; s++) {
         struct shard shard = layer_shard(layer, s);
@@ -175,7 +179,7 @@ void layer_compete(struct member *member, struct layer *layer, const real *param
         if (layer->config.f.kind == ACT_TOP_K)
             settle_top_k(layer, i, row);
         else
-            settle_distances(layer, i, row);
+            settle_distances(layer, params, i, row);
     }
     team_barrier(member);
     for (size_t s = first; s < end; s++) {

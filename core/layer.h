@@ -42,14 +42,15 @@ struct layer {
     real *scratch;   /* members×K: a row in one piece */
 };
 
-/* Takes its arrays. `inner`: there is a layer above; `propagates`: and its gradient goes further
- * down than this layer. */
+/* Takes its arrays. `has_next`: there is a layer above; `passes_gradient`: and its gradient goes
+ * further down than this layer. */
 void layer_place(struct layer *layer, const struct layer_config *config,
                  const struct kernels *kernels, size_t max_rows, int members, int has_next,
                  int passes_gradient, struct arena *arena);
 
 size_t layer_n_params(const struct layer_config *config);
 int layer_competes(const struct layer *layer);
+int layer_measures_distances(const struct layer *layer); /* triangle and hard */
 
 static inline struct shard layer_shard(const struct layer *layer, size_t index) {
     size_t first = index * SHARD_UNITS;

@@ -366,8 +366,11 @@ static void add_penalties(const struct net *net, const struct layer *layer,
 
 static double squared_weights(const struct net *net, const struct layer *layer,
                               const struct shard *shard) {
-    double squares = sum_of_squares(net->params + layer_weight_at(layer, shard),
-                                    shard->units * layer->config.n_inputs);
+    size_t l = (size_t)(layer - net->layers);
+    double squares = 0;
+    if (l >= net->config.frozen)
+        squares += sum_of_squares(net->params + layer_weight_at(layer, shard),
+                                  shard->units * layer->config.n_inputs);
     if (is_last(net, layer) && !net->config.tied)
         squares += sum_of_squares(net_head_weight(net) + shard->first * net->width,
                                   shard->units * net->width);
@@ -400,7 +403,7 @@ static void finish_shard(struct net *net, struct layer *layer, const struct work
             sums[SUM_OVERLAP] += (double)s[k] * s[k];
     }
     double *squares = part + at_l2(batch->n, n_groups);
-    *squares = config->l2 != 0 && l >= config->frozen ? squared_weights(net, layer, shard) : 0;
+    *squares = config->l2 != 0 ? squared_weights(net, layer, shard) : 0;
     if (batch->training && layer->keep)
         layer_draw_mask(layer, config->seed, l, batch->epoch, batch->first, shard);
     if (classes)
@@ -561,6 +564,9 @@ struct terms net_forward(struct member *member, struct net *net, const struct ba
                                   batch->labels, work->delta, &terms.correct);
     if (config->decoder)
         terms.value[TERM_RECONSTRUCTION] = decode(member, net, batch);
+    if (layer_measures_distances(last_layer(net)))
+        for (size_t i = 0; i < batch->n; i++)
+            terms.value[TERM_DISTORTION] += last_layer(net)->row_square[i];
     for (int t = 0; t < N_TERMS; t++)
         terms.loss += terms.value[t];
     return terms;
@@ -825,6 +831,18 @@ static void step_layer(struct member *member, struct net *net, const struct pass
     }
 }
 
+/* The head's steps alone, where all layers are frozen. */
+static void step_heads(struct member *member, struct net *net, const struct pass *pass,
+                       const struct batch *batch) {
+    const struct layer *layer = last_layer(net);
+    size_t first, end;
+    team_share(member, layer->n_shards, &first, &end);
+    for (size_t i = first; i < end; i++) {
+        struct shard shard = layer_shard(layer, i);
+        head_step(net, pass, &net->work[member->rank], batch, &shard, norms_of(net, layer, i));
+    }
+}
+
 /* Gradients come down layer by layer; then the steps go up, since a layer's weights are still read
  * while the one below takes its gradient. */
 static void backward(struct member *member, struct net *net, const struct batch *batch,
@@ -842,6 +860,8 @@ static void backward(struct member *member, struct net *net, const struct batch 
         if (l == config->frozen && l + 1 < config->n_layers && propagates(config))
             team_barrier(member); /* nobody reads the upper layers' weights any more */
     }
+    if (config->frozen == config->n_layers)
+        step_heads(member, net, pass, batch);
 }
 
 void net_backward(struct member *member, struct net *net, const struct batch *batch,

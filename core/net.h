@@ -1,8 +1,8 @@
 /* A net: hidden layers in shards of units (core/layer.h), and what stands on top of them.
  *
  *   H_0 = f(X W_0ᵀ + b_0),  H_l = f(H'_{l−1} W_lᵀ + b_l)     H' is H, in training after dropout
- *   classifier   logits = H' V + c (V is K×C)                 + CE(logits, labels), mean over
- * samples decoder      X̂ = H V + c (V is K×D; tied: V = W_0)        + mean over N·D of (X̂ − X)²
+ *   classifier   logits = H' V + c (V is K×C)             + CE(logits, labels), mean over samples
+ *   decoder      X̂ = H' V + c (V is K×D; tied: V = W_0)    + mean over N·D of (X̂ − X)²
  *
  *   J = λ·Σ_l OVR(H_l) + Σ_l |mean H_l − a|        of the chosen layers; dropout comes after them
  *     + classifier's or decoder's term
@@ -13,7 +13,7 @@
  *
  * Without anything on top each layer learns for itself: nothing is propagated from one to the next.
  * Otherwise gradients go down to the first layer that is not frozen. A frozen layer has no term in
- * J.
+ * J; what stands on top learns even where all layers are frozen.
  *
  * A step is written so that each member of a team works through its own shards and meets the others
  * only in sums: for each layer ‖h_i‖², ΣH, ‖s‖², penalties and logits together, then s·h_i (cosine

@@ -174,7 +174,7 @@ static void work(struct member *member, void *arg) {
     struct schedule_state schedule;
     double best_loss = INFINITY;
     uint64_t t = 0;
-    schedule_start(&schedule, p->config->optimizer.learning_rate);
+    schedule_start(&p->config->schedule, &schedule, p->config->optimizer.learning_rate);
     for (int epoch = 1; epoch <= p->config->epochs; epoch++) {
         if (train_epoch(member, p, (uint32_t)epoch, schedule.learning_rate, &t)) {
             p->stopped = 1;

@@ -1,6 +1,7 @@
 #include "core/train.h"
 
 #include "core/code.h"
+#include "core/kmeans.h"
 #include "core/rng.h"
 
 #include <math.h>
@@ -16,6 +17,7 @@ struct run {
     struct train_result *result;
     const struct prepared *data;
     struct net net;
+    struct kmeans kmeans; /* of its kinds only */
     struct measure *measure;
     size_t group, block; /* evaluation: rows of a mini-batch, and rows at once */
     uint32_t *order;     /* the training samples that are used, in this epoch's order */
@@ -114,6 +116,14 @@ static int has_epochs(const struct train_config *config) {
            config->kind != MODEL_IDENTITY;
 }
 
+static int is_kmeans(const struct train_config *config) {
+    return config->kind == MODEL_KMEANS || config->kind == MODEL_ONLINE_KMEANS;
+}
+
+static size_t count_moments(const struct train_config *config) {
+    return has_epochs(config) && !is_kmeans(config) ? optimizer_moments(&config->optimizer) : 0;
+}
+
 /* Share of the activations that will be active in the codes of a probe. Half of them are at first;
  * OVR thins them out with every step. Fitted to the OVR-Encoder on CIFAR-10 (K = 1024 and 8192,
  * λ = 1e-5 … 5e-4, 1 to 35 epochs of Adam 5e-4 at batch size 128), within a tenth there. Only an
@@ -160,13 +170,31 @@ struct plan {
     int members;
 };
 
+static void place_kmeans(struct run *run, const struct plan *plan, struct arena *arena) {
+    const struct train_config *config = plan->config;
+    const struct kmeans_config kmeans = {
+        .online = config->kind == MODEL_ONLINE_KMEANS,
+        .init = config->init == INIT_KMEANS_PLUS_PLUS ? KMEANS_PLUS_PLUS : KMEANS_SAMPLES,
+        .seed = config->seed,
+    };
+    size_t k = config->hidden[0];
+    kmeans_place(&run->kmeans, &kmeans, run->kernels, k, plan->n_inputs, plan->n_train, arena);
+    run->result->best_counts = arena_take(arena, k, sizeof(real));
+    run->result->last_counts = arena_take(arena, k, sizeof(real));
+    if (!arena->base)
+        return;
+    run->kmeans.centroids = net_weight(&run->net, 0);
+    run->kmeans.bias = net_bias(&run->net, 0);
+    run->kmeans.used = run->order;
+}
+
 /* The arrays of a run. With a counting arena only the sizes in run->net mean anything. */
 static void place(struct run *run, const struct plan *plan, struct arena *arena) {
     const struct train_config *config = plan->config;
     size_t batch = config->batch_size, d = plan->n_inputs;
     struct net_config shape = net_shape(config, d, plan->n_classes);
-    net_place(&run->net, &shape, run->kernels, optimizer_moments(&config->optimizer),
-              most_rows(batch), plan->members, arena);
+    net_place(&run->net, &shape, run->kernels, count_moments(config), most_rows(batch),
+              plan->members, arena);
     const struct activations activations = net_activations(&run->net);
     run->measure = measure_place(&activations, plan->members, arena);
     size_t most_batches = plan->n_train / batch + plan->n_classes + 1;
@@ -182,6 +210,8 @@ static void place(struct run *run, const struct plan *plan, struct arena *arena)
     }
     run->result->best = arena_take(arena, run->net.n_params, sizeof(real));
     run->result->last = arena_take(arena, run->net.n_params, sizeof(real));
+    if (is_kmeans(config))
+        place_kmeans(run, plan, arena);
 }
 
 static struct arena count_arena(const struct plan *plan, const struct kernels *kernels) {
@@ -263,7 +293,61 @@ static int load_initial(struct run *run, struct ovr_err *err) {
 }
 
 static void init_work(struct member *member, void *arg) {
-    net_init_weights(member, &((struct run *)arg)->net);
+    struct run *run = arg;
+    if (!is_kmeans(run->config))
+        net_init_weights(member, &run->net);
+    else if (kmeans_init(member, &run->kmeans, run->data->train.x, run->hooks->stop))
+        run->stopped = 1;
+}
+
+static void biases_work(struct member *member, void *arg) {
+    kmeans_set_biases(member, &((struct run *)arg)->kmeans);
+}
+
+/* The leading principal axes of the prepared training samples become the weights, and what takes
+ * their mean to 0 the biases. */
+static int fit_pca(struct run *run, struct ovr_err *err) {
+    const struct split *train = &run->data->train;
+    size_t d = run->data->n_inputs, k = run->config->hidden[0];
+    const struct samples samples = {.n = train->n, .d = d, .values = (real *)train->x};
+    const struct preprocess_step step = {PREPROCESS_PCA, .components = k};
+    struct preprocess fitted;
+    if (k > min_size(d, train->n))
+        return ovr_fail(err, OVR_INVALID, "/model/hidden/0",
+                        "must be 1..%zu (%zu values a prepared sample, %zu samples to fit on), "
+                        "got %zu",
+                        min_size(d, train->n), d, train->n, k);
+    int rc = preprocess_fit(&fitted, run->team, run->kernels, &samples, NULL, train->n, &step, 1,
+                            run->hooks->stop, err);
+    if (!rc)
+        memcpy(net_weight(&run->net, 0), fitted.steps[0].components, k * d * sizeof(real));
+    for (size_t unit = 0; !rc && unit < k; unit++) {
+        const real *axis = fitted.steps[0].components + unit * d;
+        double at_mean = 0;
+        for (size_t j = 0; j < d; j++)
+            at_mean += (double)axis[j] * fitted.steps[0].mean[j];
+        net_bias(&run->net, 0)[unit] = (real)-at_mean;
+    }
+    preprocess_release(&fitted);
+    return rc;
+}
+
+/* The weights before the first epoch. */
+static int start_weights(struct run *run, struct ovr_err *err) {
+    const struct train_config *config = run->config;
+    if (is_kmeans(config) && config->hidden[0] > run->n_used)
+        return ovr_fail(err, OVR_INVALID, "/model/hidden/0",
+                        "must be 1..%zu, as many centroids as there are samples to train on, "
+                        "got %zu",
+                        run->n_used, config->hidden[0]);
+    run->kmeans.n_used = run->n_used;
+    team_run(run->team, init_work, run);
+    if (run->stopped)
+        return ovr_fail(err, OVR_STOPPED, NULL, "stopped while the first centroids were chosen");
+    int rc = load_initial(run, err);
+    if (!rc && is_kmeans(config) && config->initial)
+        team_run(run->team, biases_work, run);
+    return !rc && config->kind == MODEL_PCA ? fit_pca(run, err) : rc;
 }
 
 /* One sample's inputs as a denoising net sees them. */
@@ -348,12 +432,34 @@ static void shuffle(struct run *run) {
     rng_permutation(&rng, run->batch_order, (uint32_t)run->n_batches);
 }
 
+/* Number t of all, `index` in its epoch; net_forward() of the batch is done. */
+static void take_step(struct member *member, struct run *run, const struct batch *batch,
+                      size_t index, uint64_t t) {
+    if (is_kmeans(run->config)) {
+        const struct layer *layer = &run->net.layers[0];
+        kmeans_add(member, &run->kmeans, batch->x, run->order + batch->first, layer->row_unit,
+                   layer->row_square, batch->n);
+        return;
+    }
+    if (index == 0) {
+        struct gradients gradients;
+        net_gradients(member, &run->net, batch, &gradients);
+        if (member->rank == 0)
+            run->gradients = gradients;
+    }
+    struct update update =
+        optimizer_update(&run->config->optimizer, run->schedule.learning_rate, t);
+    net_backward(member, &run->net, batch, &update);
+}
+
 /* One epoch of training. Every member sees the same terms, so all leave at the same step. */
 static void epoch_work(struct member *member, void *arg) {
     struct run *run = arg;
     struct train_progress *progress = run->hooks->progress;
     uint64_t t = run->steps;
     struct terms sums = {0};
+    if (is_kmeans(run->config))
+        kmeans_start(member, &run->kmeans);
     for (size_t i = 0; i < run->n_batches; i++) {
         if (team_agree(member, run->hooks->stop)) {
             run->stopped = 1;
@@ -361,26 +467,21 @@ static void epoch_work(struct member *member, void *arg) {
         }
         struct batch batch = gather(member, run, i);
         struct terms terms = net_forward(member, &run->net, &batch);
-        struct update update =
-            optimizer_update(&run->config->optimizer, run->schedule.learning_rate, ++t);
         terms_add(&sums, &terms);
+        t++;
         if (!isfinite(terms.loss)) {
             if (member->rank == 0)
                 run->failed_step = t;
             return;
         }
-        if (i == 0) {
-            struct gradients gradients;
-            net_gradients(member, &run->net, &batch, &gradients);
-            if (member->rank == 0)
-                run->gradients = gradients;
-        }
-        net_backward(member, &run->net, &batch, &update);
+        take_step(member, run, &batch, i, t);
         if (member->rank == 0) {
             progress->step = t;
             progress->samples += batch.n;
         }
     }
+    if (is_kmeans(run->config))
+        kmeans_finish(member, &run->kmeans, run->data->train.x);
     if (member->rank == 0) {
         run->sums = sums;
         run->steps = t;
@@ -479,6 +580,8 @@ static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_
     if (rc)
         return rc;
     report->train = mean_terms(&run->sums);
+    if (is_kmeans(run->config))
+        run->gradients = (struct gradients){.direction = kmeans_direction(&run->kmeans)};
     report->gradients = run->gradients;
     rc = evaluate(run, &run->data->watched, &report->watched, err);
     report->measures = run->measures;
@@ -486,10 +589,16 @@ static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_
     return rc;
 }
 
+static void keep_weights(const struct run *run, real *params, real *counts) {
+    memcpy(params, run->net.params, run->net.n_params * sizeof(real));
+    for (size_t unit = 0; counts && unit < run->kmeans.n_units; unit++)
+        counts[unit] = (real)run->kmeans.counts[unit];
+}
+
 /* The best epoch so far is kept in the result, on the watched split. */
 static void keep_best(struct run *run, const struct epoch_report *report) {
     struct train_result *result = run->result;
-    memcpy(result->best, run->net.params, run->net.n_params * sizeof(real));
+    keep_weights(run, result->best, result->best_counts);
     result->best_epoch = report->epoch;
     result->terms = report->watched;
     result->measures = report->measures;
@@ -501,7 +610,7 @@ static int keep_untrained(struct run *run, struct ovr_err *err) {
     int rc = evaluate(run, &run->data->watched, &report.watched, err);
     report.measures = run->measures;
     keep_best(run, &report);
-    memcpy(run->result->last, run->net.params, run->net.n_params * sizeof(real));
+    keep_weights(run, run->result->last, NULL);
     return rc;
 }
 
@@ -511,7 +620,7 @@ static int train_epochs(struct run *run, struct ovr_err *err) {
     double best = INFINITY, best_for_patience = INFINITY;
     int waited = 0;
     enter_phase(run, PHASE_TRAINING, config->epochs);
-    schedule_start(&run->schedule, config->optimizer.learning_rate);
+    schedule_start(&config->schedule, &run->schedule, config->optimizer.learning_rate);
     for (run->epoch = 1; run->epoch <= config->epochs; run->epoch++) {
         struct epoch_report report;
         int rc = train_epoch(run, &report, err);
@@ -536,10 +645,11 @@ static int train_epochs(struct run *run, struct ovr_err *err) {
             best_for_patience = loss;
             waited = 0;
         }
-        if (config->patience && waited >= config->patience)
+        int settled = config->kind == MODEL_KMEANS && run->kmeans.changed == 0;
+        if (settled || (config->patience && waited >= config->patience))
             break;
     }
-    memcpy(result->last, run->net.params, run->net.n_params * sizeof(real));
+    keep_weights(run, result->last, result->last_counts);
     memcpy(run->net.params, result->best, run->net.n_params * sizeof(real));
     return 0;
 }
@@ -634,8 +744,7 @@ int train_run(const struct train_config *config, const struct prepared *data, st
         return rc;
     shuffle(&run); /* for the number of batches */
     hooks->progress->steps = has_epochs(config) ? (uint64_t)config->epochs * run.n_batches : 0;
-    team_run(team, init_work, &run);
-    rc = load_initial(&run, err);
+    rc = start_weights(&run, err);
     if (rc)
         return rc;
     rc = has_epochs(config) ? train_epochs(&run, err) : keep_untrained(&run, err);
@@ -662,13 +771,18 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
     uint64_t block = prepared_bytes(prepare, n_train, data->n_test, data->n_values);
     const struct preprocess_memory preparing = preprocess_memory(
         data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);
-    uint64_t training = count_arena(&plan, kernels_get(ISA_AUTO)).used;
+    uint64_t training = count_arena(&plan, kernels_get(ISA_AUTO)).used, code_fit = 0;
+    const struct preprocess_step axes = {PREPROCESS_PCA,
+                                         .components = train_code_units(config, n_inputs)};
+    if (config->kind == MODEL_PCA)
+        code_fit = training + preprocess_memory(n_inputs, &axes, 1, plan.n_train, members).fit;
     if (config->probe)
         training += code_bytes(n, train_code_units(config, n_inputs),
                                expected_active(config, plan.n_train));
     uint64_t fitting = data->bytes + preparing.fit;
     uint64_t applying = data->bytes + preparing.apply + block;
     uint64_t peak = fitting > applying ? fitting : applying;
+    training = training > code_fit ? training : code_fit;
     return block + training > peak ? block + training : peak;
 }
 
@@ -698,6 +812,11 @@ static void count_flops(const struct net_config *shape, double *forward, double 
     *backward += 4 * d * columns;
 }
 
+/* Half a symmetric product, and the eigenvectors at a tenth of its speed. */
+static double pca_flops(double n, double d) {
+    return n * d * d + 30 * pow(d, 3);
+}
+
 struct train_estimate train_estimate(const struct train_config *config,
                                      const struct train_data *data, int members) {
     size_t d = data->n_values, n_train = data->n_train;
@@ -707,9 +826,7 @@ struct train_estimate train_estimate(const struct train_config *config,
         if (step->kind != PREPROCESS_PCA)
             continue;
         size_t to = step->components ? step->components : d;
-        /* half a symmetric product, the eigenvectors at a tenth of its speed, the projection */
-        flops += (double)n_train * (double)d * (double)d + 30.0 * pow((double)d, 3) +
-                 2 * n * (double)d * (double)to;
+        flops += pca_flops((double)n_train, (double)d) + 2 * n * (double)d * (double)to;
         d = to;
     }
     struct net_config shape = net_shape(config, d, data->n_classes);
@@ -719,9 +836,17 @@ struct train_estimate train_estimate(const struct train_config *config,
     struct train_estimate e = {.parameters = count_parameters(&shape),
                                .memory_bytes = peak_memory(config, data, d, members)};
     count_flops(&shape, &forward, &backward);
+    if (is_kmeans(config)) { /* biases follow from the centroids, which are sums of samples */
+        e.parameters -= config->hidden[0];
+        backward = 0;
+        if (config->init == INIT_KMEANS_PLUS_PLUS) /* reads all samples for each centroid */
+            flops += 60. * (double)(n_train - held_out) * (double)d * (double)config->hidden[0];
+    }
     e.flops_per_epoch =
         forward * (double)watched +
         (has_epochs(config) ? (forward + backward) * (double)(n_train - held_out) : 0);
+    if (config->kind == MODEL_PCA)
+        flops += pca_flops((double)n_train, (double)d);
     if (config->probe)
         flops += config->probe_config.epochs * n * (double)train_code_units(config, d) *
                  (double)data->n_classes * 2.0;

@@ -2,6 +2,10 @@
  *
  *   epochs of steps, each epoch followed by an evaluation → best epoch → probe on the frozen code
  *
+ * The centroids of k-means come from core/kmeans.h, the weights of pca from the prepared training
+ * data at once; random_projection and identity are never trained. Without epochs the weights are
+ * evaluated as they are.
+ *
  * The best epoch is the one with the lowest loss of the watched split (core/prepared.h says which
  * that is).
  *
@@ -107,6 +111,8 @@ struct train_result {
     struct net net; /* its shape; the weights are those of the best epoch */
     size_t data_classes;
     real *best, *last;                   /* flat buffers as in core/net.h */
+    real *best_counts, *last_counts;     /* k-means: of how many samples each centroid is the mean;
+                                            else NULL */
     const struct preprocess *preprocess; /* of the prepared data; borrowed */
     struct terms terms;                  /* means on the reported split with the best weights */
     struct measures measures;            /* of the same */

@@ -25,6 +25,8 @@ ca-certificates                                -
 tests='
 libcmocka-dev                                  header:cmocka.h
 clang-format                                   program:clang-format
+python3                                        program:python3
+python3-numpy                                  -
 '
 bench='
 python3                                        program:python3
@@ -71,7 +73,7 @@ This is not a Debian system (there is no dpkg-query), so nothing is installed he
 Not found, please install it with this system's packages and try again:
 $lacking
 All that is needed: gcc, make, libmicrohttpd, jansson, SQLite, OpenBLAS with LAPACKE, nettle, libcurl and
-curl; for the tests cmocka, clang-format.
+curl; for the tests cmocka, clang-format, python3 with numpy.
 END
     exit 1
 }

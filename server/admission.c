@@ -61,6 +61,16 @@ static int find_data(const struct admission *a, struct spec *spec, json_t *docum
     return spec_pin_version(document, spec, err);
 }
 
+static void check_classes(const struct class_list *only, size_t n_classes, json_t *faults) {
+    for (size_t i = 0; i < only->n; i++) {
+        char pointer[64];
+        snprintf(pointer, sizeof pointer, "/training/only_classes/%zu", i);
+        if (only->list[i] >= n_classes)
+            spec_fault(faults, pointer, "is %d, but the data set has only %zu classes, from 0 on",
+                       only->list[i], n_classes);
+    }
+}
+
 /* Returns the values of a prepared row; 0 where only the data will tell. */
 static size_t check_data(const struct spec *spec, const struct train_data *data, json_t *faults) {
     int known = 1;
@@ -91,6 +101,10 @@ static size_t check_data(const struct spec *spec, const struct train_data *data,
         spec_fault(faults, "/model/hidden/0",
                    "must be 1..%zu (%zu values a prepared sample, %zu samples to fit on), got %zu",
                    min_size(width, n), width, n, train->hidden[0]);
+    if ((train->kind == MODEL_KMEANS || train->kind == MODEL_ONLINE_KMEANS) && train->hidden[0] > n)
+        spec_fault(faults, "/model/hidden/0",
+                   "must be 1..%zu, as many centroids as there are samples to train on, got %zu", n,
+                   train->hidden[0]);
     return known ? width : 0;
 }
 
@@ -154,6 +168,8 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
     if (rc)
         return rc;
     size_t width = data.n_train ? check_data(spec, &data, faults) : 0;
+    if (data.n_train)
+        check_classes(&spec->train.only, data.n_classes, faults);
     rc = check_initial(a, spec, width, data.n_classes, faults, err);
     if (rc)
         return rc;

@@ -110,7 +110,8 @@ static int save_epoch(void *context, const struct epoch_report *report, struct o
     add_terms(&figures, clean ? &validation_names : &test_names, &report->watched, config);
     add_measures(&figures, &report->measures);
     add_gradients(&figures, &report->gradients);
-    add_real(&figures, "learning_rate", report->learning_rate);
+    if (report->learning_rate > 0) /* k-means has none */
+        add_real(&figures, "learning_rate", report->learning_rate);
     add_real(&figures, "seconds", report->seconds);
     add_text(&figures, "digest", digest);
     struct epoch_histogram histogram = {report->epoch, clean ? "validation" : "test",

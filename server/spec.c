@@ -39,7 +39,13 @@ enum {
     HIDDEN = EPOCHS | PROJECTION | PCA,
 };
 enum { STORED = 1, GENERATED = 2 };
-enum { ADAM = 1 << OPT_ADAM, SGD = 1 << OPT_SGD };
+enum {
+    ADAM = 1 << OPT_ADAM,
+    ADAMW = 1 << OPT_ADAMW,
+    SGD = 1 << OPT_SGD,
+    RMSPROP = 1 << OPT_RMSPROP,
+    ADAMS = ADAM | ADAMW,
+};
 
 enum {
     REQUIRED = 1,
@@ -99,9 +105,13 @@ static const char *const inits[] = {[INIT_NORMAL] = "normal",
 static const char *const seedings[] = {"samples", "kmeans++", "experiment", NULL};
 static const char *const weight_epochs[] = {"best", "last", NULL};
 static const char *const forms[] = {[OVR_COSINE] = "cosine", [OVR_RAW] = "raw", NULL};
-static const char *const optimizers[] = {[OPT_ADAM] = "adam", [OPT_SGD] = "sgd", NULL};
-static const char *const schedules[] = {
-    [SCHEDULE_CONSTANT] = "constant", [SCHEDULE_PLATEAU] = "plateau", NULL};
+static const char *const optimizers[] = {
+    [OPT_ADAM] = "adam", [OPT_SGD] = "sgd", [OPT_ADAMW] = "adamw", [OPT_RMSPROP] = "rmsprop", NULL};
+static const char *const schedules[] = {[SCHEDULE_CONSTANT] = "constant",
+                                        [SCHEDULE_PLATEAU] = "plateau",
+                                        [SCHEDULE_STEP] = "step",
+                                        [SCHEDULE_COSINE] = "cosine",
+                                        NULL};
 static const char *const protocols[] = {
     [PROTOCOL_CLEAN] = "clean", [PROTOCOL_PUBLISHED] = "published", NULL};
 static const char *const steps[] = {
@@ -180,11 +190,13 @@ static const struct field fields[] = {
     {"/optimizer", T_SECTION, NOWHERE | LIBERAL, .standard = "{}", .kinds = GRADIENT},
     {"/optimizer/name", T_CHOICE, 0, AT(train.optimizer.name), .standard = "\"adam\"", .choices = optimizers},
     {"/optimizer/learning_rate", T_REAL, ABOVE, AT(train.optimizer.learning_rate), 0, MOST, "0.001"},
-    {"/optimizer/beta1", T_REAL, LIBERAL, AT(train.optimizer.beta1), 0, 0.999999, "0.9", .optimizers = ADAM},
-    {"/optimizer/beta2", T_REAL, LIBERAL, AT(train.optimizer.beta2), 0, 0.9999999, "0.999", .optimizers = ADAM},
-    {"/optimizer/epsilon", T_REAL, ABOVE | LIBERAL, AT(train.optimizer.epsilon), 0, 1, "1e-7", .optimizers = ADAM},
-    {"/optimizer/momentum", T_REAL, LIBERAL, AT(train.optimizer.momentum), 0, 0.999999, "0", .optimizers = SGD},
+    {"/optimizer/beta1", T_REAL, LIBERAL, AT(train.optimizer.beta1), 0, 0.999999, "0.9", .optimizers = ADAMS},
+    {"/optimizer/beta2", T_REAL, LIBERAL, AT(train.optimizer.beta2), 0, 0.9999999, "0.999", .optimizers = ADAMS},
+    {"/optimizer/epsilon", T_REAL, ABOVE | LIBERAL, AT(train.optimizer.epsilon), 0, 1, "1e-7", .optimizers = ADAMS | RMSPROP},
+    {"/optimizer/momentum", T_REAL, LIBERAL, AT(train.optimizer.momentum), 0, 0.999999, "0", .optimizers = SGD | RMSPROP},
     {"/optimizer/nesterov", T_FLAG, LIBERAL, AT(train.optimizer.nesterov), 0, 1, "false", .optimizers = SGD},
+    {"/optimizer/weight_decay", T_REAL, LIBERAL, AT(train.optimizer.weight_decay), 0, MOST, "0.01", .optimizers = ADAMW, .help = "decoupled; of all parameters"},
+    {"/optimizer/rho", T_REAL, LIBERAL, AT(train.optimizer.rho), 0, 0.9999999, "0.9", .optimizers = RMSPROP, .help = "decay of the mean square"},
 
     {"/training", T_SECTION, NOWHERE, .standard = "{}"},
     {"/training/epochs", T_INT, LIBERAL, AT(train.epochs), 1, 100000, "35", .kinds = EPOCHS},
@@ -198,6 +210,12 @@ static const struct field fields[] = {
     {"/training/schedule/plateau/patience", T_INT, 0, AT(SCHEDULE.patience), 1, 100000, "5", .help = "epochs"},
     {"/training/schedule/plateau/min", T_REAL, 0, AT(SCHEDULE.min), 0, MOST, "1e-6", .help = "lowest learning rate"},
     {"/training/schedule/plateau/min_delta", T_REAL, 0, AT(SCHEDULE.min_delta), 0, MOST, "1e-4"},
+    {"/training/schedule/step", T_SECTION, NOWHERE},
+    {"/training/schedule/step/every", T_INT, 0, AT(SCHEDULE.every), 1, 100000, "10", .help = "epochs"},
+    {"/training/schedule/step/factor", T_REAL, ABOVE, AT(SCHEDULE.factor), 0, 1, "0.1"},
+    {"/training/schedule/cosine", T_SECTION, NOWHERE},
+    {"/training/schedule/cosine/min", T_REAL, 0, AT(SCHEDULE.min), 0, MOST, "0", .help = "where it ends after the last epoch"},
+    {"/training/schedule/cosine/warmup", T_INT, 0, AT(SCHEDULE.warmup), 0, 99999, "0", .help = "epochs of linear growth before it"},
     {"/training/early_stopping", T_SECTION, NULLABLE | NOWHERE | LIBERAL, .standard = "null", .kinds = EPOCHS},
     {"/training/early_stopping/patience", T_INT, 0, AT(train.patience), 1, 100000, "10", .help = "epochs"},
     {"/training/early_stopping/min_delta", T_REAL, 0, AT(train.patience_delta), 0, MOST, "1e-4"},
@@ -411,9 +429,9 @@ static json_t *read_choice(struct reading *r, const struct field *f, json_t *val
     return json_incref(value);
 }
 
-/* `inner` is what stands beside the chosen name, NULL for a bare name. */
+/* `inner` is what stands beside the chosen name, NULL for a bare name; `bare`: it stands alone. */
 static json_t *read_chosen(struct reading *r, const struct field *f, int chosen, json_t *inner,
-                           const struct place *at) {
+                           int bare, const struct place *at) {
     const char *name = f->choices[chosen];
     const struct field *below = find_field(f->path, name);
     char pointer[POINTER_SIZE];
@@ -434,7 +452,7 @@ static json_t *read_chosen(struct reading *r, const struct field *f, int chosen,
         spec_fault(r->faults, at->pointer, "\"%s\" needs a value; write {\"%s\": …}", name, name);
         return NULL;
     }
-    struct place deeper = {below->path, pointer, at->base};
+    struct place deeper = {below->path, bare ? at->pointer : pointer, at->base};
     json_t *read = read_value(r, below, inner, &deeper);
     json_decref(implied);
     return read ? made(r, json_pack("{s:o}", name, read)) : NULL;
@@ -487,7 +505,7 @@ static json_t *read_variant(struct reading *r, const struct field *f, json_t *va
         inner = json_object_get(value, name);
     int chosen = name ? find_choice(f->choices, name) : -1;
     if (chosen >= 0) {
-        json_t *read = read_chosen(r, f, chosen, inner, at);
+        json_t *read = read_chosen(r, f, chosen, inner, json_is_number(value), at);
         if (json_is_object(read))
             read_beside(r, f, name, value, read, at);
         return read;
@@ -578,10 +596,12 @@ static json_t *read_tags(struct reading *r, const struct field *f, json_t *value
  * the list as it is to be stored. */
 static json_t *read_list(struct reading *r, const struct field *f, json_t *value,
                          const struct place *at, enum type type, size_t least, size_t most,
-                         const char *example, double items[]) {
+                         const char *explanation, double items[]) {
     if (!json_is_array(value) || json_array_size(value) < least || json_array_size(value) > most) {
-        spec_fault(r->faults, at->pointer, "must be an array of %zu..%zu numbers, such as %s",
-                   least, most, example);
+        char count[48];
+        snprintf(count, sizeof count, least == most ? "%zu" : "%zu..%zu", least, most);
+        spec_fault(r->faults, at->pointer, "must be an array of %s number%s, %s", count,
+                   most == 1 ? "" : "s", explanation);
         return NULL;
     }
     json_t *list = made(r, json_array());
@@ -608,8 +628,8 @@ static json_t *read_hidden(struct reading *r, const struct field *f, json_t *val
     struct train_config *train = &((struct spec *)(void *)at->base)->train;
     double sizes[LAYERS_MAX];
     size_t most = r->kind & (ENCODER | MLP) ? LAYERS_MAX : 1;
-    json_t *list =
-        read_list(r, f, value, at, T_COUNT, 1, most, most > 1 ? "[1000, 500]" : "[1000]", sizes);
+    json_t *list = read_list(r, f, value, at, T_COUNT, 1, most,
+                             most > 1 ? "such as [1000, 500]" : "such as [1000]", sizes);
     for (size_t i = 0; i < json_array_size(list); i++)
         train->hidden[i] = (size_t)sizes[i];
     train->n_hidden = json_array_size(list);
@@ -620,6 +640,8 @@ static json_t *read_hidden(struct reading *r, const struct field *f, json_t *val
 static json_t *read_dropout(struct reading *r, const struct field *f, json_t *value,
                             const struct place *at) {
     struct train_config *train = &((struct spec *)(void *)at->base)->train;
+    if (!train->n_hidden)
+        return json_incref(value); /* the fault is theirs */
     if (json_is_number(value)) {
         struct field one = *f;
         double share = 0;
@@ -631,15 +653,17 @@ static json_t *read_dropout(struct reading *r, const struct field *f, json_t *va
             train->dropout[i] = share;
         return read;
     }
-    return read_list(r, f, value, at, T_REAL, train->n_hidden, train->n_hidden, "[0.5]",
-                     train->dropout);
+    return read_list(r, f, value, at, T_REAL, train->n_hidden, train->n_hidden,
+                     "one for each hidden layer", train->dropout);
 }
 
 static json_t *read_layers(struct reading *r, const struct field *f, json_t *value,
                            const struct place *at) {
     struct train_config *train = &((struct spec *)(void *)at->base)->train;
     double layers[LAYERS_MAX];
-    json_t *list = read_list(r, f, value, at, T_COUNT, 1, LAYERS_MAX, "[0]", layers);
+    if (!train->n_hidden)
+        return json_incref(value); /* the fault is theirs */
+    json_t *list = read_list(r, f, value, at, T_COUNT, 1, LAYERS_MAX, "such as [0]", layers);
     for (size_t i = 0; i < json_array_size(list); i++) {
         if (layers[i] >= (double)train->n_hidden)
             spec_fault(r->faults, at->pointer, "there is no hidden layer %g; the last one is %zu",
@@ -655,7 +679,7 @@ static json_t *read_classes(struct reading *r, const struct field *f, json_t *va
     double *items = calloc(CLASSES_MAX, sizeof *items);
     r->out_of_memory |= !items;
     json_t *list =
-        items ? read_list(r, f, value, at, T_COUNT, 1, CLASSES_MAX, "[0, 1]", items) : NULL;
+        items ? read_list(r, f, value, at, T_COUNT, 1, CLASSES_MAX, "such as [0, 1]", items) : NULL;
     for (size_t i = 0; i < json_array_size(list); i++)
         classes->list[i] = (uint16_t)items[i];
     classes->n = json_array_size(list);
@@ -794,7 +818,8 @@ static void read_member(struct reading *r, const struct field *f, json_t *object
     if (!value)
         value = default_of(r, f, object);
     if (!value) {
-        if (f->flags & REQUIRED)
+        int settled = !f->activations || r->activation != ~0; /* else that is the fault */
+        if (f->flags & REQUIRED && settled)
             spec_fault(r->faults, pointer, "is required%s%s", f->help ? ": " : "",
                        f->help ? f->help : "");
         return;
@@ -836,25 +861,44 @@ static int peek(const json_t *object, const char *name, const char *const *choic
     return found < 0 ? ~0 : 1 << found;
 }
 
+/* The cosine runs over the epochs after its warm-up, from the optimiser's rate down. */
+static void settle_schedule(struct reading *r, struct train_config *train) {
+    struct schedule_config *schedule = &train->schedule;
+    if (schedule->name != SCHEDULE_COSINE)
+        return;
+    schedule->epochs = train->epochs;
+    if (train->epochs && schedule->warmup >= train->epochs)
+        spec_fault(r->faults, "/training/schedule/cosine/warmup",
+                   "must be less than the %d epochs of /training/epochs, got %d", train->epochs,
+                   schedule->warmup);
+    if (train->optimizer.learning_rate > 0 && schedule->min > train->optimizer.learning_rate)
+        spec_fault(r->faults, "/training/schedule/cosine/min",
+                   "must not be above the %g of /optimizer/learning_rate, got %g",
+                   train->optimizer.learning_rate, schedule->min);
+}
+
 /* What the table can't say of a model. */
 static void settle_model(struct reading *r, struct spec *spec) {
     struct train_config *train = &spec->train;
     train->f.slope = (real)spec->slope;
     train->f.threshold = (real)spec->threshold;
+    if ((int)train->init == FROM_EXPERIMENT) { /* what does not fit starts as it would without */
+        train->init = r->kind & (MLP | AUTOENCODER) ? INIT_GLOROT : INIT_NORMAL;
+        train->init_scale = 0.05;
+    }
     if (train->kind == MODEL_KMEANS || train->kind == MODEL_ONLINE_KMEANS) {
         train->f.kind = spec->hard_code ? ACT_HARD : ACT_TRIANGLE;
         train->init = spec->seeding == 1 ? INIT_KMEANS_PLUS_PLUS : INIT_SAMPLES;
     }
     if (r->kind == PCA || train->kind == MODEL_IDENTITY)
         train->f.kind = ACT_LINEAR;
-    if ((int)train->init == FROM_EXPERIMENT) { /* what does not fit starts as it would without */
-        train->init = r->kind & (MLP | AUTOENCODER) ? INIT_GLOROT : INIT_NORMAL;
-        train->init_scale = 0.05;
-    }
-    if (train->freeze >= train->n_hidden && train->freeze && r->kind == ENCODER)
+    if (train->n_hidden && train->freeze > train->n_hidden)
+        spec_fault(r->faults, "/model/freeze", "must be at most %zu, the number of hidden layers",
+                   train->n_hidden);
+    else if (train->n_hidden && r->kind == ENCODER && train->freeze == train->n_hidden)
         spec_fault(r->faults, "/model/freeze",
                    "leaves no layer to train; the last one is layer %zu", train->n_hidden - 1);
-    if (train->kl != 0 && train->f.kind != ACT_SIGMOID)
+    if (train->kl != 0 && r->activation != ~0 && train->f.kind != ACT_SIGMOID)
         spec_fault(r->faults, "/loss/kl",
                    "takes activations between 0 and 1: set "
                    "/model/activation to \"sigmoid\"");
@@ -873,6 +917,7 @@ static void settle(struct reading *r, struct spec *spec, json_t *document) {
     train->probe_config.optimizer.beta2 = 0.999;
     train->probe_config.optimizer.epsilon = 1e-7;
     train->probe_config.schedule = (struct schedule_config){SCHEDULE_PLATEAU, 0.1, 1e-6, 1e-4, 5};
+    settle_schedule(r, train);
     spec->generated = r->data == GENERATED;
     if (spec->generated && !spec->sphere.test_samples) {
         spec->sphere.test_samples = spec->sphere.samples < 5 ? 1 : spec->sphere.samples / 5;

@@ -76,13 +76,20 @@ static void save(struct saving *s, const char *epoch, const char *name, int dime
     s->n++;
 }
 
-/* What stands before ".weight" and ".bias": the file's name of a part of the net. */
+static int is_kmeans(enum model_kind kind) {
+    return kind == MODEL_KMEANS || kind == MODEL_ONLINE_KMEANS;
+}
+
+/* The name of a part of the net. A bias of k-means follows from its centroid; the counts stand in
+ * its place. */
 static void name_part(enum model_kind kind, size_t n_layers, const struct net_part *part,
                       char name[64]) {
     int head = part->part == PART_HEAD_WEIGHT || part->part == PART_HEAD_BIAS;
     const char *what =
         part->part == PART_WEIGHT || part->part == PART_HEAD_WEIGHT ? "weight" : "bias";
-    if (head)
+    if (is_kmeans(kind))
+        snprintf(name, 64, "%s", part->part == PART_WEIGHT ? "centroids" : "counts");
+    else if (head)
         snprintf(name, 64, "%s.%s", kind == MODEL_MLP ? "output" : "decoder", what);
     else if (kind == MODEL_MLP)
         snprintf(name, 64, "hidden.%zu.%s", part->layer, what);
@@ -115,7 +122,7 @@ static void save_transposed(struct saving *s, const char *epoch, const char *nam
 }
 
 static void save_net(struct saving *s, const char *epoch, enum model_kind kind,
-                     const struct net *net, const real *params) {
+                     const struct net *net, const real *params, const real *counts) {
     struct net_part parts[PARTS_MAX];
     size_t n = net_parts(net, parts);
     for (size_t i = 0; i < n; i++) {
@@ -125,7 +132,8 @@ static void save_net(struct saving *s, const char *epoch, enum model_kind kind,
         if (p->part == PART_HEAD_WEIGHT)
             save_transposed(s, epoch, name, p->rows, p->cols, p->stride, params + p->at);
         else
-            save(s, epoch, name, p->part == PART_WEIGHT ? 2 : 1, p->rows, p->cols, params + p->at);
+            save(s, epoch, name, p->part == PART_WEIGHT ? 2 : 1, p->rows, p->cols,
+                 is_kmeans(kind) && p->part == PART_BIAS ? counts : params + p->at);
     }
 }
 
@@ -185,11 +193,11 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
     struct saving s = {.tensors = tensors, .err = err};
     snprintf(s.directory, sizeof s.directory, "%s/experiments/%s.tmp", data_dir, id);
     s.rc = make_directories(&s);
-    save_net(&s, "best", kind, &result->net, result->best);
+    save_net(&s, "best", kind, &result->net, result->best, result->best_counts);
     save_preprocess(&s, result->preprocess);
     if (result->probed)
         save_probe(&s, result);
-    save_net(&s, "last", kind, &result->net, result->last);
+    save_net(&s, "last", kind, &result->net, result->last, result->last_counts);
     if (!s.rc)
         s.rc = publish(&s, data_dir, id);
     if (s.rc)
@@ -209,6 +217,10 @@ static int find_part(const struct tensor *tensor, struct net_part *part) {
     static const char *const layers[] = {"hidden.", "encoder."};
     const char *what = NULL;
     *part = (struct net_part){.rows = tensor->rows, .cols = tensor->columns};
+    if (strcmp(tensor->name, "centroids") == 0) {
+        part->part = PART_WEIGHT;
+        return 1;
+    }
     for (int i = 0; i < 2 && !what; i++) {
         size_t n = strlen(layers[i]);
         if (strncmp(tensor->name, layers[i], n))

@@ -9,8 +9,10 @@
  *   encoder.<l>.weight, encoder.<l>.bias       of several
  *   decoder.weight D×K (not tied), decoder.bias D                               autoencoder
  *   hidden.<l>.weight K×D, hidden.<l>.bias K, output.weight C×K, output.bias C  mlp
- *   preprocess.<i>.mean D, .scale D (standardize: (x − mean)·scale), .components k×D (pca:
- * components·(x − mean)) probe.weight C×K, probe.bias C
+ *   centroids K×D, counts K: of how many samples each is the mean               k-means
+ *   preprocess.<i>.mean D, .scale D (standardize: (x − mean)·scale),
+ *                           .components k×D (pca: components·(x − mean))
+ *   probe.weight C×K, probe.bias C
  */
 #ifndef SERVER_WEIGHTS_H
 #define SERVER_WEIGHTS_H

@@ -314,14 +314,52 @@ static void set_at(json_t *document, const char *pointer, json_t *value) {
 
 static int with_stored_data; /* which of the two kinds of data set is being walked */
 
+/* Who uses what: the model that a place is tried in, the first whose beginning fits. */
+static const struct {
+    const char *place, *model;
+} models[] = {
+    {"/model/code", "{'kind':'kmeans','hidden':[4]}"},
+    {"/model/init/samples", "{'kind':'kmeans','hidden':[4]}"},
+    {"/model/init/kmeans++", "{'kind':'kmeans','hidden':[4]}"},
+    {"/model/init/epoch", "{'kind':'mlp','hidden':[4],'init':{'experiment':'aaaaaaaaaaaa'}}"},
+    {"/model/tied", "{'kind':'autoencoder','hidden':[4]}"},
+    {"/model/corruption", "{'kind':'autoencoder','hidden':[4]}"},
+    {"/loss/l1", "{'kind':'autoencoder','hidden':[4]}"},
+    {"/loss/contractive", "{'kind':'autoencoder','hidden':[4]}"},
+    {"/loss/kl", "{'kind':'autoencoder','hidden':[4],'activation':'sigmoid'}"},
+    {"/model/freeze", "{'kind':'mlp','hidden':[4,4,4,4,4,4,4,4]}"},
+    {"/loss/ovr/layers", "{'kind':'mlp','hidden':[4,4,4,4,4,4,4,4]}"},
+    {"", "{'kind':'mlp','hidden':[4]}"},
+};
+
+static const char *model_for(const char *pointer, const json_t *value) {
+    const char *choice = json_string_value(value);
+    size_t i = 0;
+    char place[128];
+    snprintf(place, sizeof place, "%s%s%s", pointer, choice ? "/" : "", choice ? choice : "");
+    while (strncmp(place, models[i].place, strlen(models[i].place)) != 0)
+        i++;
+    return models[i].model;
+}
+
 /* A spec that has this value at this place. Takes value over. */
 static const struct answer *try_value(struct daemon *d, const char *pointer, json_t *value) {
-    json_t *spec = parse(with_stored_data
-                             ? "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[4]}}"
-                             : "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':"
-                               "[4]}}");
+    json_t *spec = parse(text("{'dataset':%s,'model':%s}",
+                              with_stored_data ? "{'name':'cifar10'}" : "{'generator':'sphere'}",
+                              model_for(pointer, value)));
     if (strstr(pointer, "nesterov") || strstr(pointer, "momentum"))
         set_at(spec, "/optimizer/name", json_string("sgd"));
+    if (strstr(pointer, "weight_decay"))
+        set_at(spec, "/optimizer/name", json_string("adamw"));
+    if (strstr(pointer, "rho"))
+        set_at(spec, "/optimizer/name", json_string("rmsprop"));
+    if (strstr(pointer, "cosine")) { /* its ends follow from these two */
+        set_at(spec, "/training/epochs", json_integer(100000));
+        set_at(spec, "/optimizer/learning_rate", json_real(1e30));
+    }
+    if (value && strcmp(pointer, "/model/activation") == 0 && json_is_string(value) &&
+        strcmp(json_string_value(value), "top_k") == 0)
+        set_at(spec, "/model/top_k", json_integer(2)); /* which it needs */
     set_at(spec, pointer, value);
     char *body = json_dumps(spec, JSON_COMPACT);
     const struct answer *a = post(d, "/v1/experiments?dry_run=true", body);
@@ -393,10 +431,15 @@ static json_t *repeat(char c, size_t n) {
 }
 
 static void walk_string(struct daemon *d, const json_t *schema, const char *pointer) {
-    if (json_object_get(schema, "pattern")) { /* a SHA-256 */
-        assert_refused(d, pointer, repeat('a', 63));
-        assert_refused(d, pointer, repeat('A', 64));
-        assert_accepted(d, pointer, repeat('a', 64));
+    const char *pattern = json_string_value(json_object_get(schema, "pattern"));
+    if (pattern) { /* a SHA-256, or an id, which nobody may have */
+        size_t n = (size_t)atoi(strchr(pattern, '{') + 1);
+        const struct answer *a = try_value(d, pointer, repeat('a', n));
+        const char *detail = fault(a, pointer);
+        assert_true(!detail || strstr(detail, "there is no"));
+        assert_refused(d, pointer, repeat('a', n - 1));
+        assert_refused(d, pointer, repeat('a', n + 1));
+        assert_refused(d, pointer, repeat('A', n));
         return;
     }
     size_t min = (size_t)json_integer_value(json_object_get(schema, "minLength"));
@@ -423,7 +466,7 @@ static void walk_object(struct daemon *d, const json_t *schema, const char *poin
     }
     if (!*pointer)
         return;
-    assert_refused(d, pointer, json_integer(1));
+    assert_refused(d, pointer, json_string("no such"));
     assert_refused(d, pointer, json_array());
     char unknown[128];
     snprintf(unknown, sizeof unknown, "%s/no such", pointer);
@@ -441,29 +484,42 @@ static void walk_object(struct daemon *d, const json_t *schema, const char *poin
             fail_msg("%s/%s is not in the contract", pointer, word);
 }
 
+/* Names of a variant that stand alone: what is beside them is told at the variant. */
+static int takes_no_settings(const char *pointer) {
+    static const char *const names[] = {"/glorot", "/he", "/samples", "/kmeans++", "/none"};
+    const char *last = strrchr(pointer, '/');
+    for (size_t i = 0; i < COUNT(names); i++)
+        if (strcmp(last, names[i]) == 0 && strcmp(pointer, "/dataset/samples") != 0)
+            return 1;
+    return 0;
+}
+
 static void walk_items(struct daemon *d, const json_t *schema, const char *pointer) {
     char deeper[128];
     snprintf(deeper, sizeof deeper, "%s/0", pointer);
     walk(d, json_object_get(schema, "items"), deeper);
 }
 
-/* Every place of the spec: what the contract allows is allowed, what it does not is a fault. */
-static void walk(struct daemon *d, json_t *schema, const char *pointer) {
+/* Every place of the spec: what the contract allows is allowed, what it does not is a fault.
+ * `nullable`: null stands beside this schema. */
+static void walk_choice(struct daemon *d, json_t *schema, const char *pointer, int nullable) {
     size_t i;
     json_t *choice;
     schema = resolve(d->contract, schema);
     json_t *type = json_object_get(schema, "type");
-    int nullable = fits_type(type, json_null());
+    nullable |= fits_type(type, json_null());
     json_array_foreach(json_object_get(schema, "oneOf"), i, choice) {
         nullable |= fits_type(json_object_get(choice, "type"), json_null());
+    }
+    json_array_foreach(json_object_get(schema, "oneOf"), i, choice) {
         if (!json_object_get(choice, "required"))
-            walk(d, choice, pointer);
+            walk_choice(d, choice, pointer, nullable);
         else if (json_object_get(choice, "properties") || json_object_get(choice, "$ref"))
             walk_object(d, choice, pointer);
     }
     if (json_object_get(schema, "oneOf") && !json_object_get(schema, "properties"))
         return;
-    if (type && !nullable && *pointer && !strstr(pointer, "/glorot") && !strstr(pointer, "/he"))
+    if (type && !nullable && *pointer && !takes_no_settings(pointer))
         assert_refused(d, pointer, json_null());
     if (nullable)
         assert_accepted(d, pointer, json_null());
@@ -498,12 +554,16 @@ static void walk(struct daemon *d, json_t *schema, const char *pointer) {
     json_decref(array);
 }
 
+static void walk(struct daemon *d, json_t *schema, const char *pointer) {
+    walk_choice(d, schema, pointer, 0);
+}
+
 static void test_ranges_of_the_spec(void **state) {
     struct daemon *d = *state;
     n_ranges = 0;
     with_stored_data = 0;
     walk(d, follow(d->contract, "#/components/schemas/Spec"), "");
-    assert_true(n_ranges > 35);
+    assert_true(n_ranges > 50);
 }
 
 /* Compares every default of the schema with what the daemon filled in where nothing was given.
@@ -546,7 +606,17 @@ static void test_defaults_of_the_spec(void **state) {
         "'optimizer':{'name':'sgd'},'training':{'early_stopping':{}}}",
         "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[4]},'loss':{'ovr':{},"
         "'activity':{}},'probe':{}}",
+        "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[4]},'optimizer':{'name':"
+        "'adamw'},'training':{'schedule':{'step':{}}}}",
+        "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[4]},'optimizer':{'name':"
+        "'rmsprop'},'training':{'schedule':{'cosine':{}}}}",
         "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[4]}}",
+        "{'dataset':{'generator':'sphere'},'model':{'kind':'autoencoder','hidden':[4],"
+        "'activation':'sigmoid'},'loss':{'kl':{}}}",
+        "{'dataset':{'generator':'sphere'},'model':{'kind':'ovr_encoder','hidden':[4],"
+        "'activation':'leaky_relu'}}",
+        "{'dataset':{'generator':'sphere'},'model':{'kind':'ovr_encoder','hidden':[4],"
+        "'activation':'thresholded'}}",
     };
     size_t n = 0;
     for (size_t i = 0; i < COUNT(specs); i++) {
@@ -565,7 +635,7 @@ static void test_defaults_of_the_spec(void **state) {
     assert_true(n > 80);
     /* Those that differ between the kinds are told in words. */
     const struct answer *a = post(d, "/v1/experiments", specs[2]);
-    assert_json(a->json, "/spec/loss", "{'ovr':null,'activity':null}");
+    assert_json(a->json, "/spec/loss", "{'ovr':null,'activity':null,'l2':0}");
     assert_json(a->json, "/spec/probe", "null");
     assert_json(a->json, "/spec/model/init", "'glorot'");
     assert_json(a->json, "/spec/training/early_stopping", "null");

@@ -68,17 +68,20 @@ static void test_the_stored_spec_is_complete(void **state) {
                 "{'name':'untitled','tags':[],'priority':0,'notes':'','dataset':{'generator':"
                 "'sphere','samples':5000,'test_samples':1000,'latitudes':4,'sectors':5,'classes':"
                 "10,'seed':1},'preprocess':[],'model':{'kind':'mlp','hidden':[8],'activation':"
-                "'relu','init':'glorot'},'loss':{'ovr':null,'activity':null},'optimizer':{'name':"
+                "'relu','dropout':0,'freeze':0,'init':'glorot'},'loss':{'ovr':null,'activity':null,"
+                "'l2':0},'optimizer':{'name':"
                 "'adam','learning_rate':0.001,'beta1':0.9,'beta2':0.999,'epsilon':1e-7},'training':"
-                "{'epochs':35,'batch_size':128,'seed':1,'schedule':{'plateau':{'factor':0.1,"
+                "{'epochs':35,'batch_size':128,'batching':'random','only_classes':null,'seed':1,'"
+                "schedule':{'plateau':{'factor':0.1,"
                 "'patience':5,'min':1e-6,'min_delta':1e-4}},'early_stopping':null,'protocol':"
                 "'clean','validation':0.1,'threads':'auto','time_limit_seconds':null},'probe':"
                 "null}");
     a = post_spec(d, "{" IMAGES ",'model':{'kind':'ovr_encoder','hidden':[8]},'preprocess':["
                      "'standardize',{'pca':{'components':3}}],'training':{'schedule':'constant'}}");
     assert_status(a, 202);
-    assert_json(a->json, "/spec/loss",
-                "{'ovr':{'lambda':5e-5,'form':'cosine'},'activity':{'target':0.5}}");
+    assert_json(
+        a->json, "/spec/loss",
+        "{'ovr':{'lambda':5e-5,'form':'cosine','layers':null},'activity':{'target':0.5},'l2':0}");
     assert_json(a->json, "/spec/probe",
                 "{'kind':'logistic_regression','epochs':100,'batch_size':32,'learning_rate':5e-5}");
     assert_json(a->json, "/spec/model/init", "{'normal':0.05}");
@@ -107,10 +110,10 @@ static void test_all_faults_at_once(void **state) {
     size_t before = count_experiments(d);
     const struct answer *a = post_spec(
         d, "{'dataset':{'generator':'sphere','samples':-5,'sectors':1e300,'seed':1.5,'bands':3},"
-           "'model':{'kind':'mlp','hidden':[8,4],'activation':'softmax'},"
+           "'model':{'kind':'mlp','hidden':[8,0.5],'activation':'softmax'},"
            "'loss':{'ovr':{'lambda':1e-4,'lambda_per_pair':0.5}},"
            "'optimizer':{'name':'adam','learning_rate':0},"
-           "'training':{'epochs':'many','batch_size':null,'threads':'all','schedule':{'cosine':{}},"
+           "'training':{'epochs':'many','batch_size':null,'threads':'all','schedule':{'linear':{}},"
            "'validation':0.95},"
            "'preprocess':[{'standardize':false},{'pca':{}},{'whiten':true}],"
            "'tags':['a',7],'name':3,'probe':true,'a/b~c':1,'priority':101}");
@@ -119,15 +122,15 @@ static void test_all_faults_at_once(void **state) {
     assert_fault(a, "/dataset/sectors", "got 1e+300");
     assert_fault(a, "/dataset/seed", "got 1.5");
     assert_fault(a, "/dataset/bands", "it knows generator, samples");
-    assert_fault(a, "/model/hidden", "one hidden layer");
-    assert_fault(a, "/model/activation", "\"relu\", got \"softmax\"");
+    assert_fault(a, "/model/hidden/1", "got 0.5");
+    assert_fault(a, "/model/activation", "\"top_k\", got \"softmax\"");
     assert_fault(a, "/loss/ovr/lambda", "either lambda or lambda_per_pair");
     assert_fault(a, "/loss/ovr/lambda_per_pair", "either lambda_per_pair or lambda");
     assert_fault(a, "/optimizer/learning_rate", "above 0");
     assert_fault(a, "/training/epochs", "got \"many\"");
     assert_fault(a, "/training/batch_size", "got null");
     assert_fault(a, "/training/threads", "\"auto\" or an integer 1..256");
-    assert_fault(a, "/training/schedule", "\"constant\", \"plateau\"");
+    assert_fault(a, "/training/schedule", "\"constant\", \"plateau\", \"step\", \"cosine\"");
     assert_fault(a, "/training/validation", "at most 0.9");
     assert_fault(a, "/preprocess/0/standardize", "must be true");
     assert_fault(a, "/preprocess/1", "components or variance");

@@ -121,6 +121,36 @@ static void every_allocation_of_an_mlp(void **state) {
     check_run(&config);
 }
 
+static void every_allocation_of_an_autoencoder(void **state) {
+    (void)state;
+    struct train_config config = small_config(MODEL_AUTOENCODER, PROTOCOL_CLEAN);
+    config.corruption = CORRUPTION_MASKING;
+    config.corruption_amount = 0.5;
+    config.f.kind = ACT_TOP_K;
+    config.top_k = 7;
+    check_run(&config);
+    config.tied = 1;
+    config.f.kind = ACT_SIGMOID;
+    config.kl = config.contractive = 0.1;
+    config.kl_target = 0.1;
+    check_run(&config);
+}
+
+static void every_allocation_of_deep_nets(void **state) {
+    (void)state;
+    struct train_config config = small_config(MODEL_MLP, PROTOCOL_PUBLISHED);
+    config.n_hidden = 3;
+    config.hidden[1] = 10;
+    config.hidden[2] = 130;
+    config.dropout[0] = config.dropout[1] = 0.5;
+    check_run(&config);
+    config = small_config(MODEL_OVR_ENCODER, PROTOCOL_CLEAN);
+    config.n_hidden = 2;
+    config.hidden[1] = 10;
+    config.batching = BATCHING_SINGLE_CLASS;
+    check_run(&config);
+}
+
 static void every_allocation_of_the_loss(void **state) {
     (void)state;
     real *h = new_activations(3 * 5, 1), gradient[3 * 5];
@@ -140,6 +170,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_allocation_of_an_encoder),
         cmocka_unit_test(every_allocation_of_an_mlp),
+        cmocka_unit_test(every_allocation_of_an_autoencoder),
+        cmocka_unit_test(every_allocation_of_deep_nets),
         cmocka_unit_test(every_allocation_of_the_loss),
     };
     return cmocka_run_group_tests_name("core/chaos", tests, start_blas, NULL);

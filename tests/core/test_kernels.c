@@ -97,6 +97,26 @@ static void weighted_sum_and_dot_rows(void **state) {
         check_sums(kernels, SIZES[i].rows, SIZES[i].cols);
 }
 
+/* A row that is the vector itself is at distance 0 exactly: k-means++ relies on it. */
+static void square_distances(void **state) {
+    const struct kernels *kernels = kernels_under_test(state);
+    for (size_t i = 0; i < COUNT(SIZES); i++) {
+        size_t rows = SIZES[i].rows, cols = SIZES[i].cols;
+        real *x = new_normal(rows * cols, 3), *v = new_normal(cols, 4);
+        double squares[64];
+        memcpy(x + (rows - 1) * cols, v, cols * sizeof *v);
+        kernels->square_distances(x, v, rows, cols, squares);
+        for (size_t row = 0; row < rows; row++) {
+            double expected = 0;
+            for (size_t k = 0; k < cols; k++)
+                expected += pow((double)x[row * cols + k] - v[k], 2);
+            assert_near(squares[row], expected, TOLERANCE * expected);
+        }
+        free(x);
+        free(v);
+    }
+}
+
 static void check_backward(const struct kernels *kernels, int fresh, size_t rows, size_t cols) {
     real *h = new_activations(rows * cols, 7), *above = new_normal(rows * cols, 8);
     real *g = new_reals(rows * cols), *s = new_normal(cols, 9), *sums = new_normal(cols, 10);
@@ -301,7 +321,11 @@ static struct element naive_update(const struct update *u, struct element e, dou
     if (u->rule == UPDATE_ADAM) {
         e.m = u->beta1 * e.m + (1 - u->beta1) * g;
         e.v = u->beta2 * e.v + (1 - u->beta2) * g * g;
-        e.w -= u->rate * e.m / (sqrt(e.v) * u->root_correction + u->epsilon);
+        e.w = u->keep * e.w - u->rate * e.m / (sqrt(e.v) * u->root_correction + u->epsilon);
+    } else if (u->rule == UPDATE_RMSPROP) {
+        e.m = u->beta2 * e.m + (1 - u->beta2) * g * g;
+        e.v = u->momentum * e.v + g / (sqrt(e.m) + u->epsilon);
+        e.w -= u->rate * e.v;
     } else {
         e.m = u->momentum * e.m + g;
         e.w -= u->rate * (u->nesterov ? g + u->momentum * e.m : e.m);
@@ -310,19 +334,21 @@ static struct element naive_update(const struct update *u, struct element e, dou
 }
 
 static void check_update(const struct kernels *kernels, const struct update *update, size_t n) {
-    real *w = new_normal(n, 13), *g = new_normal(n, 14), *m = new_normal(n, 15);
+    real *w = new_normal(n, 13), *g = new_normal(n, 14), *m = new_activations(n, 15);
     real *v = new_activations(n, 16),
-         *start[3] = {new_normal(n, 13), new_normal(n, 15), new_activations(n, 16)};
-    int has_m = update->rule == UPDATE_ADAM || update->momentum > 0;
-    kernels->update(update, n, w, g, has_m ? m : NULL, update->rule == UPDATE_ADAM ? v : NULL);
+         *start[3] = {new_normal(n, 13), new_activations(n, 15), new_activations(n, 16)};
+    int has_m = update->rule != UPDATE_SGD || update->momentum > 0;
+    int has_v =
+        update->rule == UPDATE_ADAM || (update->rule == UPDATE_RMSPROP && update->momentum > 0);
+    kernels->update(update, n, w, g, has_m ? m : NULL, has_v ? v : NULL);
     for (size_t i = 0; i < n; i++) {
-        struct element e = {start[0][i], has_m ? start[1][i] : 0, start[2][i]};
+        struct element e = {start[0][i], has_m ? start[1][i] : 0, has_v ? start[2][i] : 0};
         e = naive_update(update, e, g[i]);
         assert_near(w[i], e.w, TOLERANCE * (1 + fabs(e.w)));
         if (has_m)
             assert_near(m[i], e.m, TOLERANCE);
-        if (update->rule == UPDATE_ADAM)
-            assert_near(v[i], e.v, TOLERANCE);
+        if (has_v)
+            assert_near(v[i], e.v, TOLERANCE * (1 + fabs(e.v)));
     }
     free(w);
     free(g);
@@ -337,10 +363,24 @@ static void update(void **state) {
     const struct update updates[] = {
         {.rule = UPDATE_ADAM,
          .rate = (real)0.1,
+         .keep = 1,
          .beta1 = (real)0.9,
          .beta2 = (real)0.99,
          .root_correction = 3,
          .epsilon = (real)0.01},
+        {.rule = UPDATE_ADAM,
+         .rate = (real)0.1,
+         .keep = (real)0.75,
+         .beta1 = (real)0.9,
+         .beta2 = (real)0.99,
+         .root_correction = 3,
+         .epsilon = (real)0.01},
+        {.rule = UPDATE_RMSPROP, .rate = (real)0.1, .beta2 = (real)0.9, .epsilon = (real)0.1},
+        {.rule = UPDATE_RMSPROP,
+         .rate = (real)0.1,
+         .beta2 = (real)0.9,
+         .epsilon = (real)0.1,
+         .momentum = (real)0.5},
         {.rule = UPDATE_SGD, .rate = (real)0.1},
         {.rule = UPDATE_SGD, .rate = (real)0.1, .momentum = (real)0.9},
         {.rule = UPDATE_SGD, .rate = (real)0.1, .momentum = (real)0.9, .nesterov = 1},
@@ -451,6 +491,7 @@ int main(void) {
         FOR_ALL(relu),
         FOR_ALL(relu_keeps_nan),
         FOR_ALL(weighted_sum_and_dot_rows),
+        FOR_ALL(square_distances),
         FOR_ALL(relu_backward),
         FOR_ALL(product),
         FOR_ALL(product_of_active_units),

@@ -61,6 +61,48 @@ static void sum_is_a_fixed_tree(void **state) {
             check_sum(n, lengths[i]);
 }
 
+struct real_addition {
+    real *parts, *sum;
+    size_t n_parts, length;
+};
+
+static void add_reals(struct member *member, void *arg) {
+    struct real_addition *a = arg;
+    team_sum_reals(member, a->parts, a->n_parts, a->length);
+    if (member->rank == member->size - 1)
+        memcpy(a->sum, a->parts, a->length * sizeof *a->sum);
+}
+
+static real real_tree(const real *parts, size_t length, size_t n) {
+    if (n == 1)
+        return parts[0];
+    size_t left = 1;
+    while (2 * left < n)
+        left *= 2;
+    return real_tree(parts, length, left) + real_tree(parts + left * length, length, n - left);
+}
+
+static void sum_of_reals_is_the_same_tree(void **state) {
+    (void)state;
+    const size_t lengths[] = {1, 15, 16, 17, 200};
+    for (size_t n_parts = 1; n_parts <= MAX_PARTS; n_parts++)
+        for (size_t l = 0; l < COUNT(lengths); l++)
+            for (size_t t = 0; t < COUNT(TEAM_SIZES); t++) {
+                size_t length = lengths[l];
+                real *values = new_normal(n_parts * length, 2);
+                struct real_addition a = {new_normal(n_parts * length, 2), new_reals(length),
+                                          n_parts, length};
+                struct team *team = new_team(TEAM_SIZES[t]);
+                team_run(team, add_reals, &a);
+                for (size_t j = 0; j < length; j++)
+                    assert_true(a.sum[j] == real_tree(values + j, length, n_parts));
+                team_free(team);
+                free(values);
+                free(a.parts);
+                free(a.sum);
+            }
+}
+
 static void shares_cover_all_once(void **state) {
     (void)state;
     for (int size = 1; size <= 9; size++)
@@ -239,6 +281,7 @@ static void senseless_sizes_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sum_is_a_fixed_tree),
+        cmocka_unit_test(sum_of_reals_is_the_same_tree),
         cmocka_unit_test(shares_cover_all_once),
         cmocka_unit_test(all_agree),
         cmocka_unit_test(all_leave_at_the_same_step),

@@ -28,6 +28,7 @@ static int keep_report(void *context, const struct epoch_report *report, struct 
     copy->epoch = report->epoch;
     copy->train = report->train;
     copy->watched = report->watched;
+    copy->gradients = report->gradients;
     copy->measures = report->measures;
     copy->learning_rate = report->learning_rate;
     if (report->epoch == record->stop_after)
@@ -108,6 +109,25 @@ static struct train_config mlp_config(void) {
     return config;
 }
 
+static struct train_config autoencoder_config(void) {
+    struct train_config config = encoder_config();
+    config.kind = MODEL_AUTOENCODER;
+    config.init = INIT_GLOROT;
+    config.ovr.lambda = 0;
+    config.activity = 0;
+    return config;
+}
+
+/* Three hidden layers. */
+static struct train_config deep_config(enum model_kind kind) {
+    struct train_config config = kind == MODEL_MLP ? mlp_config() : encoder_config();
+    config.hidden[0] = 150;
+    config.hidden[1] = 40;
+    config.hidden[2] = 140;
+    config.n_hidden = 3;
+    return config;
+}
+
 static void add_probe(struct train_config *config) {
     config->probe = 1;
     config->probe_config = (struct probe_config){
@@ -131,7 +151,8 @@ static void assert_same_bits(const struct record *a, const struct record *b) {
     assert_int_equal(x->probed, y->probed);
     if (!x->probed)
         return;
-    size_t n_probe = (x->net.config.units[0] + 1) * x->probe.width;
+    const struct net_config *shape = &x->net.config;
+    size_t n_probe = (shape->units[shape->n_layers - 1] + 1) * x->probe.width;
     assert_memory_equal(x->probe.weights, y->probe.weights, n_probe * sizeof(real));
     assert_memory_equal(&x->probe.loss_best, &y->probe.loss_best, sizeof(double));
     assert_memory_equal(&x->probe.accuracy_best, &y->probe.accuracy_best, sizeof(double));
@@ -170,6 +191,57 @@ static void mlp_bits_do_not_depend_on_team(void **state) {
     config.data.protocol = PROTOCOL_CLEAN;
     config.optimizer = encoder_config().optimizer;
     config.ovr.per_pair = 1;
+    check_teams(&config);
+}
+
+static void autoencoder_bits_do_not_depend_on_team(void **state) {
+    (void)state;
+    struct train_config config = autoencoder_config();
+    check_teams(&config);
+    config.tied = 1;
+    config.f.kind = ACT_SIGMOID;
+    config.corruption = CORRUPTION_MASKING;
+    config.corruption_amount = 0.3;
+    config.contractive = 0.01;
+    config.l1 = config.l2 = 1e-3;
+    config.kl = 0.1;
+    config.kl_target = 0.05;
+    config.ovr.lambda = 1e-3;
+    config.activity = 1;
+    add_probe(&config);
+    check_teams(&config);
+
+    config = autoencoder_config();
+    config.f.kind = ACT_TOP_K;
+    config.top_k = 20;
+    config.corruption = CORRUPTION_GAUSSIAN;
+    config.corruption_amount = 0.5;
+    config.data.protocol = PROTOCOL_CLEAN;
+    check_teams(&config);
+}
+
+static void deep_bits_do_not_depend_on_team(void **state) {
+    (void)state;
+    struct train_config config = deep_config(MODEL_MLP);
+    config.dropout[0] = 0.5;
+    config.dropout[2] = 0.2;
+    add_probe(&config);
+    check_teams(&config);
+    config.f.kind = ACT_TOP_K;
+    config.top_k = 30;
+    config.freeze = 1;
+    config.batching = BATCHING_SINGLE_CLASS;
+    check_teams(&config);
+    config.freeze = 3;
+    check_teams(&config);
+
+    config = deep_config(MODEL_OVR_ENCODER);
+    add_probe(&config);
+    check_teams(&config);
+    config.ovr.form = OVR_RAW;
+    config.ovr.lambda = 1e-8;
+    config.ovr_layers = 5;
+    config.only = (struct class_list){2, {0, 3}};
     check_teams(&config);
 }
 
@@ -415,6 +487,390 @@ static void reports_add_up(void **state) {
     assert_true(record->progress.memory_bytes == 0); /* no probe: as estimated */
     record_free(record);
     sphere_release(&sphere);
+}
+
+/* Reconstruction error of the watched split, before and after. */
+static void check_learns(const struct train_config *config, double share) {
+    struct sphere sphere = new_sphere(500, 100);
+    struct record *record = run(config, &sphere.train, &sphere.test, 2);
+    double first = record->reports[0].watched.value[TERM_RECONSTRUCTION];
+    double best = record->result.terms.value[TERM_RECONSTRUCTION];
+    if (!(best < share * first)) {
+        print_error("the error fell from %g to %g\n", first, best);
+        fail();
+    }
+    record_free(record);
+    sphere_release(&sphere);
+}
+
+static void autoencoders_learn_the_sphere(void **state) {
+    (void)state;
+    struct train_config config = autoencoder_config();
+    config.hidden[0] = 60;
+    config.epochs = 20;
+    check_learns(&config, 0.1);
+    config.tied = 1;
+    check_learns(&config, 0.1);
+    config.f.kind = ACT_TANH;
+    check_learns(&config, 0.1);
+    config.f.kind = ACT_TOP_K;
+    config.top_k = 10;
+    check_learns(&config, 0.1);
+    config.f = (struct nonlinearity){.kind = ACT_THRESHOLDED, .threshold = (real)0.1};
+    check_learns(&config, 0.1);
+}
+
+/* The more of the input is missing, the worse what is made of it; what is wanted stays whole. */
+static void denoising_is_harder(void **state) {
+    (void)state;
+    struct sphere sphere = new_sphere(500, 100);
+    struct train_config config = autoencoder_config();
+    double last = 0;
+    config.hidden[0] = 60;
+    config.epochs = 5;
+    static const double amounts[] = {0, 0.1, 0.3, 0.6};
+    for (size_t i = 0; i < COUNT(amounts); i++) {
+        config.corruption = amounts[i] > 0 ? CORRUPTION_MASKING : CORRUPTION_NONE;
+        config.corruption_amount = amounts[i];
+        struct record *record = run(&config, &sphere.train, &sphere.test, 2);
+        double error = record->reports[4].train.value[TERM_RECONSTRUCTION];
+        assert_true(error > last);
+        assert_true(error < 1. / 3); /* of what makes nothing of its input */
+        last = error;
+        record_free(record);
+    }
+    sphere_release(&sphere);
+}
+
+static void deep_nets_learn_the_sphere(void **state) {
+    (void)state;
+    struct sphere sphere = new_sphere(2000, 500);
+    struct train_config config = deep_config(MODEL_MLP);
+    config.ovr.lambda = 0;
+    config.optimizer = (struct optimizer_config){OPT_ADAM, 3e-3, 0.9, 0.999, 1e-7, 0, 0};
+    config.epochs = 20;
+    struct record *record = run(&config, &sphere.train, &sphere.test, 2);
+    assert_true(record->result.accuracy > 0.9);
+    record_free(record);
+
+    config.freeze = 3; /* a read-out of random units */
+    record = run(&config, &sphere.train, &sphere.test, 2);
+    assert_true(record->result.accuracy > 0.5 && record->result.accuracy < 0.9);
+    record_free(record);
+    sphere_release(&sphere);
+}
+
+/* ---- what weights a run starts from ---- */
+
+/* All parts of a run's last weights, for another one to start from. */
+static struct initial initial_of(const struct record *record) {
+    const struct net *net = &record->result.net;
+    struct initial initial = {0};
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(net, parts);
+    for (size_t i = 0; i < n; i++) {
+        const struct net_part *p = &parts[i];
+        real *copy = new_reals(p->rows * p->cols);
+        for (size_t row = 0; row < p->rows; row++)
+            memcpy(copy + row * p->cols, record->result.last + p->at + row * p->stride,
+                   p->cols * sizeof *copy);
+        initial.parts[i] = *p;
+        initial.weights[i] = copy;
+    }
+    initial.n = n;
+    return initial;
+}
+
+static void initial_release(struct initial *initial) {
+    for (size_t i = 0; i < initial->n; i++)
+        free((void *)(uintptr_t)initial->weights[i]);
+}
+
+/* A run that hardly moves its weights shows what it started from. */
+static struct record *start(struct train_config config, const struct initial *initial,
+                            const struct sphere *sphere) {
+    config.initial = initial;
+    config.epochs = 1;
+    config.optimizer = (struct optimizer_config){.name = OPT_SGD, .learning_rate = 1e-36};
+    return run(&config, &sphere->train, &sphere->test, 2);
+}
+
+/* How many parts of two nets of the same shape are alike; those numbered in `loaded` have to be. */
+static void check_parts_alike(const struct record *a, const real *expected, unsigned loaded) {
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(&a->result.net, parts);
+    for (size_t i = 0; i < n; i++) {
+        size_t size = parts[i].rows * parts[i].stride;
+        if (loaded >> i & 1)
+            for (size_t j = 0; j < size; j++)
+                assert_near(a->result.last[parts[i].at + j], expected[parts[i].at + j], 1e-30);
+        else
+            assert_memory_not_equal(a->result.last + parts[i].at, expected + parts[i].at,
+                                    size * sizeof(real));
+    }
+}
+
+static void check_continued(const struct train_config *config) {
+    struct sphere sphere = new_sphere(205, 150);
+    struct record *earlier = run(config, &sphere.train, &sphere.test, 2);
+    struct initial initial = initial_of(earlier);
+    struct record *later = start(*config, &initial, &sphere);
+    check_parts_alike(later, earlier->result.last, ~0u);
+    /* and so it goes on where the earlier run ended */
+    assert_relative(later->reports[0].watched.loss, earlier->reports[2].watched.loss, 1e-6);
+    record_free(later);
+    initial_release(&initial);
+    record_free(earlier);
+    sphere_release(&sphere);
+}
+
+static void training_is_continued(void **state) {
+    (void)state;
+    struct train_config config = encoder_config();
+    check_continued(&config);
+    config = deep_config(MODEL_OVR_ENCODER);
+    check_continued(&config);
+    config = deep_config(MODEL_MLP);
+    check_continued(&config);
+    config = autoencoder_config();
+    check_continued(&config);
+    config.tied = 1;
+    check_continued(&config);
+}
+
+/* Part numbers: W_0, b_0, W_1, …, V, c. */
+static void what_fits_is_loaded(void **state) {
+    (void)state;
+    struct sphere sphere = new_sphere(205, 150);
+    struct train_config one_layer = mlp_config(), deep = deep_config(MODEL_MLP);
+    deep.hidden[0] = 300;
+    struct record *earlier = run(&one_layer, &sphere.train, &sphere.test, 2);
+    struct initial initial = initial_of(earlier);
+
+    struct record *fresh = start(deep, NULL, &sphere), *stacked = start(deep, &initial, &sphere);
+    size_t first_layer = 300 * (3 + 1);
+    assert_memory_equal(stacked->result.last, earlier->result.last, first_layer * sizeof(real));
+    check_parts_alike(stacked, fresh->result.last, 1u << 2 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6);
+    record_free(fresh);
+    record_free(stacked);
+
+    deep.initial = &initial; /* trained on top of frozen weights */
+    deep.freeze = 1;
+    stacked = run(&deep, &sphere.train, &sphere.test, 2);
+    assert_memory_equal(stacked->result.last, earlier->result.last, first_layer * sizeof(real));
+    record_free(stacked);
+
+    struct train_config other = autoencoder_config(); /* whose decoder is another one */
+    fresh = start(other, NULL, &sphere);
+    stacked = start(other, &initial, &sphere);
+    assert_memory_equal(stacked->result.last, earlier->result.last, first_layer * sizeof(real));
+    check_parts_alike(stacked, fresh->result.last, 1u << 2 | 1u << 3);
+    record_free(fresh);
+    record_free(stacked);
+    initial_release(&initial);
+    record_free(earlier);
+    sphere_release(&sphere);
+}
+
+static void nothing_that_fits_is_refused(void **state) {
+    (void)state;
+    struct sphere sphere = new_sphere(64, 10);
+    struct train_config config = encoder_config();
+    struct record *earlier = run(&config, &sphere.train, &sphere.test, 1);
+    struct initial initial = initial_of(earlier);
+    struct record *record = new_record();
+    config.hidden[0] = 299;
+    config.initial = &initial;
+    run_into(record, &config, &sphere.train, &sphere.test, 2);
+    assert_failed(record->rc, OVR_INVALID, &record->err, "no weights of the shapes");
+    assert_string_equal(record->err.field, "/model/init/experiment");
+    record_free(record);
+    record_free(earlier);
+    initial_release(&initial);
+    sphere_release(&sphere);
+}
+
+/* ---- which samples a step gets ---- */
+
+enum { SPIED_N = 203, SPIED_D = 40, SPIED_BATCH = 16, SPIED_STEPS = 128 };
+
+/* The inputs of every step, seen where they are packed for the layer's product. */
+static struct {
+    const struct kernels *kernels;
+    size_t n_steps, rows[SPIED_STEPS];
+    real x[SPIED_STEPS][SPIED_BATCH * SPIED_D];
+} spy;
+
+static void spying_pack_strips(const real *x, size_t rows, size_t d, size_t first, size_t end,
+                               real *strips) {
+    if (d == SPIED_D && rows > 1) { /* one row: the watched split */
+        assert_true(spy.n_steps < SPIED_STEPS && rows <= SPIED_BATCH);
+        spy.rows[spy.n_steps] = rows;
+        memcpy(spy.x[spy.n_steps++], x, rows * d * sizeof *x);
+    }
+    spy.kernels->pack_strips(x, rows, d, first, end, strips);
+}
+
+/* Samples that carry their number, their label and ones. */
+static struct samples new_numbered(size_t n) {
+    struct samples samples = new_samples(n, SPIED_D, 4, 90);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < SPIED_D; j++)
+            samples.values[i * SPIED_D + j] = j == 0   ? (real)(i + 1)
+                                              : j == 1 ? (real)(samples.labels[i] + 1)
+                                                       : 1;
+    return samples;
+}
+
+static void spy_on(struct train_config config) {
+    struct samples train = new_numbered(SPIED_N), test = new_numbered(1);
+    struct ovr_err err = {0};
+    struct prepared *data;
+    struct train_progress progress = {0};
+    struct record *record = new_record();
+    const struct train_hooks hooks = {record, NULL, &progress, keep_report};
+    struct train_result result;
+    struct kernels kernels = *kernels_get(ISA_AUTO);
+    struct team *team = new_team(1);
+    spy.kernels = kernels_get(ISA_AUTO);
+    spy.n_steps = 0;
+    kernels.pack_strips = spying_pack_strips;
+    config.batch_size = SPIED_BATCH;
+    config.epochs = 2;
+    config.optimizer.learning_rate = 1e-6;
+    assert_ok(
+        prepared_build(&data, &config.data, 1, &train, &test, team, spy.kernels, -1, NULL, &err),
+        &err);
+    assert_ok(train_run(&config, data, team, &kernels, &hooks, &result, &err), &err);
+    assert_true(progress.steps == spy.n_steps && progress.step == spy.n_steps);
+    assert_int_equal(spy.n_steps % 2, 0);
+    train_result_release(&result);
+    record_free(record);
+    prepared_free(data);
+    team_free(team);
+    samples_release(&train);
+    samples_release(&test);
+}
+
+/* Every sample of the classes once an epoch, in another order in each. Returns how often the class
+ * changes from one row of an epoch's batches to the next. */
+static size_t check_epochs(const struct class_list *classes, int pure) {
+    struct samples all = new_numbered(SPIED_N);
+    size_t changes = 0, used = 0, half = spy.n_steps / 2;
+    int seen[SPIED_N] = {0}, same_order = 1;
+    for (size_t i = 0; i < SPIED_N; i++) {
+        int wanted = classes->n == 0;
+        for (size_t c = 0; c < classes->n; c++)
+            wanted |= classes->list[c] == all.labels[i];
+        used += (size_t)wanted;
+        seen[i] = wanted ? 0 : 2; /* once in each epoch, or never */
+    }
+    size_t rows = 0;
+    for (size_t step = 0; step < spy.n_steps; step++)
+        for (size_t i = 0; i < spy.rows[step]; i++, rows++) {
+            const real *x = spy.x[step] + i * SPIED_D;
+            size_t sample = (size_t)x[0] - 1;
+            assert_true(x[1] == (real)(all.labels[sample] + 1));
+            assert_int_equal(seen[sample]++, step >= half);
+            changes += i > 0 && x[1] != x[1 - SPIED_D];
+            same_order &= step >= half || x[0] == spy.x[step + half][i * SPIED_D];
+        }
+    assert_int_equal(rows, 2 * used);
+    assert_false(same_order);
+    if (pure)
+        assert_int_equal(changes, 0);
+    samples_release(&all);
+    return changes;
+}
+
+/* How many batches the samples of one class fill. */
+static size_t count_batches(size_t class) {
+    struct samples all = new_numbered(SPIED_N);
+    size_t n = 0;
+    for (size_t i = 0; i < SPIED_N; i++)
+        n += all.labels[i] == class;
+    samples_release(&all);
+    return (n + SPIED_BATCH - 1) / SPIED_BATCH;
+}
+
+static void batches_of_all_classes(void **state) {
+    (void)state;
+    struct train_config config = encoder_config();
+    spy_on(config);
+    assert_int_equal(spy.n_steps, 2 * ((SPIED_N + SPIED_BATCH - 1) / SPIED_BATCH));
+    assert_true(check_epochs(&config.only, 0) > SPIED_N / 2);
+}
+
+static void batches_of_some_classes(void **state) {
+    (void)state;
+    struct train_config config = encoder_config();
+    config.only = (struct class_list){2, {3, 1}};
+    spy_on(config);
+    assert_true(check_epochs(&config.only, 0) > SPIED_N / 8);
+}
+
+static void batches_of_a_single_class(void **state) {
+    (void)state;
+    struct train_config config = encoder_config();
+    config.batching = BATCHING_SINGLE_CLASS;
+    spy_on(config);
+    assert_int_equal(spy.n_steps, 2 * (count_batches(0) + count_batches(1) + count_batches(2) +
+                                       count_batches(3)));
+    check_epochs(&config.only, 1);
+    size_t runs = 0; /* the classes come mixed, not one after the other */
+    for (size_t step = 1; step < spy.n_steps / 2; step++)
+        runs += spy.x[step][1] != spy.x[step - 1][1];
+    assert_true(runs > 3);
+
+    config.only = (struct class_list){2, {0, 2}};
+    spy_on(config);
+    assert_int_equal(spy.n_steps, 2 * (count_batches(0) + count_batches(2)));
+    check_epochs(&config.only, 1);
+}
+
+static void classes_nobody_has_are_refused(void **state) {
+    (void)state;
+    struct sphere sphere = new_sphere(64, 10);
+    struct train_config config = encoder_config();
+    struct record *record = new_record();
+    config.only = (struct class_list){1, {9}};
+    run_into(record, &config, &sphere.train, &sphere.test, 2);
+    assert_failed(record->rc, OVR_INVALID, &record->err, "no training sample");
+    assert_string_equal(record->err.field, "/training/only_classes");
+    record_free(record);
+    sphere_release(&sphere);
+}
+
+/* Columns from 2 on are 1 where nothing is done to them. */
+static void corruption_of_the_inputs(void **state) {
+    (void)state;
+    struct train_config config = encoder_config(); /* which packs nothing but inputs */
+    for (int gaussian = 0; gaussian < 2; gaussian++) {
+        double n = 0, zeros = 0, sum = 0, squares = 0;
+        config.corruption = gaussian ? CORRUPTION_GAUSSIAN : CORRUPTION_MASKING;
+        config.corruption_amount = 0.3;
+        spy_on(config);
+        for (size_t step = 0; step < spy.n_steps; step++)
+            for (size_t i = 0; i < spy.rows[step] * SPIED_D; i++) {
+                double change = spy.x[step][i] - 1;
+                if (i % SPIED_D < 2)
+                    continue;
+                n++;
+                zeros += change == -1;
+                assert_true(gaussian || change == 0 || change == -1);
+                sum += change;
+                squares += change * change;
+            }
+        if (gaussian) {
+            assert_near(sum / n, 0, 5 * 0.3 / sqrt(n));
+            assert_relative(sqrt(squares / n), 0.3, 5 / sqrt(2 * n));
+        } else {
+            assert_near(zeros / n, 0.3, 5 * sqrt(0.3 * 0.7 / n));
+        }
+        /* the same places of another epoch have another one */
+        assert_memory_not_equal(spy.x[0] + 2, spy.x[spy.n_steps / 2] + 2,
+                                (SPIED_D - 2) * sizeof(real));
+    }
 }
 
 /* ---- protocols ---- */
@@ -664,9 +1120,11 @@ static void check_estimate(const struct train_config *config, size_t d) {
                     (double)estimate.memory_bytes / 1e6);
         fail();
     }
-    assert_int_equal(estimate.parameters, config->hidden[0] * (result.net.config.n_inputs + 1 +
-                                                               result.net.config.n_classes) +
-                                              result.net.config.n_classes);
+    struct net_part parts[PARTS_MAX];
+    size_t n_parts = net_parts(&result.net, parts), parameters = 0;
+    for (size_t i = 0; i < n_parts; i++)
+        parameters += parts[i].rows * parts[i].cols;
+    assert_int_equal(estimate.parameters, parameters);
     train_result_release(&result);
     team_free(team);
     samples_release(&train);
@@ -689,6 +1147,31 @@ static void memory_estimate_is_near_the_truth(void **state) {
     config.hidden[0] = 10000;
     check_estimate(&config, 300);
 }
+
+static void memory_of_autoencoders_and_deep_nets(void **state) {
+    (void)state;
+    struct train_config config = autoencoder_config();
+    config.epochs = 1;
+    config.hidden[0] = 1000;
+    check_estimate(&config, 400);
+    config.tied = 1;
+    config.corruption = CORRUPTION_MASKING;
+    config.corruption_amount = 0.2;
+    config.f.kind = ACT_SIGMOID;
+    check_estimate(&config, 1000);
+    config = deep_config(MODEL_MLP);
+    config.optimizer = encoder_config().optimizer;
+    config.epochs = 1;
+    config.hidden[0] = 2000;
+    config.hidden[1] = 1000;
+    config.hidden[2] = 1500;
+    config.dropout[0] = config.dropout[1] = config.dropout[2] = 0.5;
+    check_estimate(&config, 300);
+    config.kind = MODEL_OVR_ENCODER;
+    memset(config.dropout, 0, sizeof config.dropout);
+    config.freeze = 1;
+    check_estimate(&config, 300);
+}
 #endif
 
 static void estimate_counts_products(void **state) {
@@ -704,14 +1187,57 @@ static void estimate_counts_products(void **state) {
     assert_relative(e.flops_total, 10 * e.flops_per_epoch, 1e-9);
 }
 
+/* Products of all layers forward, their weights' gradients, and what goes further down. */
+static void estimate_counts_products_of_other_nets(void **state) {
+    (void)state;
+    const struct train_data data = {1000, 100, 50, 10, 0};
+    struct train_config config = autoencoder_config();
+    config.hidden[0] = 20;
+    struct train_estimate e = train_estimate(&config, &data, 1);
+    double product = 2. * 50 * 20;
+    assert_int_equal(e.parameters, 2 * 50 * 20 + 20 + 50);
+    assert_relative(e.flops_per_epoch, product * ((2 + 3) * 1000. + 2 * 100), 1e-9);
+    config.tied = 1;
+    e = train_estimate(&config, &data, 1);
+    assert_int_equal(e.parameters, 50 * 20 + 20 + 50);
+
+    config = mlp_config();
+    config.hidden[0] = 20;
+    config.hidden[1] = 30;
+    config.n_hidden = 2;
+    e = train_estimate(&config, &data, 1);
+    double first = 2. * 50 * 20, second = 2. * 20 * 30, head = 2. * 30 * 10;
+    assert_int_equal(e.parameters, 20 * 51 + 30 * 21 + 10 * 31);
+    assert_relative(e.flops_per_epoch,
+                    1000 * (2 * first + 3 * second + 3 * head) + 100 * (first + second + head),
+                    1e-9);
+    config.freeze = 1;
+    e = train_estimate(&config, &data, 1);
+    assert_relative(e.flops_per_epoch,
+                    1000 * (first + 2 * second + 3 * head) + 100 * (first + second + head), 1e-9);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(encoder_bits_do_not_depend_on_team),
         cmocka_unit_test(mlp_bits_do_not_depend_on_team),
+        cmocka_unit_test(autoencoder_bits_do_not_depend_on_team),
+        cmocka_unit_test(deep_bits_do_not_depend_on_team),
         cmocka_unit_test(seed_decides_everything),
         cmocka_unit_test(encoder_agrees_with_naive_trainer),
         cmocka_unit_test(mlp_agrees_with_naive_trainer),
         cmocka_unit_test(mlp_learns_the_sphere),
+        cmocka_unit_test(autoencoders_learn_the_sphere),
+        cmocka_unit_test(denoising_is_harder),
+        cmocka_unit_test(deep_nets_learn_the_sphere),
+        cmocka_unit_test(training_is_continued),
+        cmocka_unit_test(what_fits_is_loaded),
+        cmocka_unit_test(nothing_that_fits_is_refused),
+        cmocka_unit_test(batches_of_all_classes),
+        cmocka_unit_test(batches_of_some_classes),
+        cmocka_unit_test(batches_of_a_single_class),
+        cmocka_unit_test(classes_nobody_has_are_refused),
+        cmocka_unit_test(corruption_of_the_inputs),
         cmocka_unit_test(reports_add_up),
         cmocka_unit_test(clean_protocol_holds_out_a_share),
         cmocka_unit_test(nothing_left_to_train_on_is_refused),
@@ -725,8 +1251,10 @@ int main(void) {
         cmocka_unit_test(failing_hook_ends_the_run),
 #if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
         cmocka_unit_test(memory_estimate_is_near_the_truth),
+        cmocka_unit_test(memory_of_autoencoders_and_deep_nets),
 #endif
         cmocka_unit_test(estimate_counts_products),
+        cmocka_unit_test(estimate_counts_products_of_other_nets),
     };
     return cmocka_run_group_tests_name("core/train", tests, start_blas, NULL);
 }

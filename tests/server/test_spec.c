@@ -15,8 +15,24 @@ static const struct {
     {"mlp", "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[10]}}"},
     {"sgd", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10]},"
             "'optimizer':{'name':'sgd'}}"},
+    {"adamw", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10]},"
+              "'optimizer':{'name':'adamw'}}"},
+    {"rmsprop", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10]},"
+                "'optimizer':{'name':'rmsprop'}}"},
     {"pca", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10]},"
             "'preprocess':[{'pca':{'components':2}}]}"},
+    {"deep", "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10,20,30]}}"},
+    {"deep-encoder",
+     "{'dataset':{'generator':'sphere'},'model':{'kind':'ovr_encoder','hidden':[10,20,30]}}"},
+    {"autoencoder",
+     "{'dataset':{'generator':'sphere'},'model':{'kind':'autoencoder','hidden':[10]}}"},
+    {"sigmoid", "{'dataset':{'generator':'sphere'},'model':{'kind':'autoencoder','hidden':[10],"
+                "'activation':'sigmoid'}}"},
+    {"kmeans", "{'dataset':{'generator':'sphere'},'model':{'kind':'kmeans','hidden':[10]}}"},
+    {"components", "{'dataset':{'generator':'sphere'},'model':{'kind':'pca','hidden':[3]}}"},
+    {"projection",
+     "{'dataset':{'generator':'sphere'},'model':{'kind':'random_projection','hidden':[10]}}"},
+    {"identity", "{'dataset':{'generator':'sphere'},'model':{'kind':'identity'}}"},
     {"pinned", "{'dataset':{'name':'cifar10','version':{"
                "'train':'0000000000000000000000000000000000000000000000000000000000000000',"
                "'test':'1111111111111111111111111111111111111111111111111111111111111111'}},"
@@ -250,7 +266,7 @@ static void values_of_every_field(void **state) {
             json_decref(long_value);
         }
     }
-    assert_in_range(json_array_size(list), 60, 100); /* the table's fields */
+    assert_in_range(json_array_size(list), 80, 120); /* the table's fields */
     json_decref(list);
 }
 
@@ -341,7 +357,7 @@ static void the_struct_of_an_encoder(void **state) {
     assert_true(t->data.preprocess[1].variance == 0 && t->data.preprocess[2].variance == 0.5);
     assert_int_equal(t->data.preprocess[2].components, 0);
     assert_int_equal(t->kind, MODEL_OVR_ENCODER);
-    assert_int_equal(t->hidden, 300);
+    assert_true(t->hidden[0] == 300 && t->n_hidden == 1);
     assert_int_equal(t->init, INIT_HE);
     assert_true(t->ovr.lambda == 0.25 && t->ovr.per_pair && t->ovr.form == OVR_RAW);
     assert_true(t->activity && t->activity_target == 0.75);
@@ -382,6 +398,85 @@ static void the_struct_of_an_mlp(void **state) {
     assert_true(t->optimizer.epsilon == 1e-7);
     assert_true(t->ovr.lambda == 0 && !t->activity && !t->probe);
     assert_true(t->patience == 0 && s.threads == 0 && s.time_limit_seconds == 0);
+}
+
+static void the_struct_of_a_deep_mlp(void **state) {
+    (void)state;
+    struct spec s = read_text("{'dataset':{'generator':'sphere'},"
+                              "'model':{'kind':'mlp','hidden':[7,8,9],'activation':'tanh',"
+                              "'dropout':[0.5,0,0.25],'freeze':1,"
+                              "'init':{'experiment':'abcdefgh2345','epoch':'last'}},"
+                              "'loss':{'ovr':{'layers':[2,0]},'l2':0.5},"
+                              "'training':{'batching':'single_class','only_classes':[3,1]}}");
+    const struct train_config *t = &s.train;
+    assert_int_equal(t->n_hidden, 3);
+    assert_true(t->hidden[0] == 7 && t->hidden[1] == 8 && t->hidden[2] == 9);
+    assert_int_equal(t->f.kind, ACT_TANH);
+    assert_true(t->dropout[0] == 0.5 && t->dropout[1] == 0 && t->dropout[2] == 0.25);
+    assert_int_equal(t->freeze, 1);
+    assert_string_equal(s.init_experiment, "abcdefgh2345");
+    assert_int_equal(s.init_last, 1);
+    assert_int_equal(t->init, INIT_GLOROT); /* of what does not fit */
+    assert_int_equal(t->ovr_layers, 5);
+    assert_true(t->l2 == 0.5 && t->l1 == 0 && t->contractive == 0 && t->kl == 0);
+    assert_int_equal(t->batching, BATCHING_SINGLE_CLASS);
+    assert_true(t->only.n == 2 && t->only.list[0] == 3 && t->only.list[1] == 1);
+
+    s = read_text("{'dataset':{'generator':'sphere'},"
+                  "'model':{'kind':'mlp','hidden':[7,8],'dropout':0.5}}");
+    assert_true(s.train.dropout[0] == 0.5 && s.train.dropout[1] == 0.5 && s.train.dropout[2] == 0);
+    assert_true(s.train.ovr_layers == 0 && s.train.only.n == 0);
+    assert_string_equal(s.init_experiment, "");
+}
+
+static void the_struct_of_an_autoencoder(void **state) {
+    (void)state;
+    struct spec s = read_text("{'dataset':{'generator':'sphere'},"
+                              "'model':{'kind':'autoencoder','hidden':[7],'activation':'sigmoid',"
+                              "'tied':true,'corruption':{'gaussian':0.5}},"
+                              "'loss':{'l1':1,'l2':2,'contractive':3,'kl':{'target':0.25,"
+                              "'weight':4}}}");
+    const struct train_config *t = &s.train;
+    assert_int_equal(t->kind, MODEL_AUTOENCODER);
+    assert_int_equal(t->f.kind, ACT_SIGMOID);
+    assert_true(t->tied);
+    assert_int_equal(t->corruption, CORRUPTION_GAUSSIAN);
+    assert_true(t->corruption_amount == 0.5);
+    assert_true(t->l1 == 1 && t->l2 == 2 && t->contractive == 3);
+    assert_true(t->kl == 4 && t->kl_target == 0.25);
+    assert_true(t->ovr.lambda == 0 && !t->activity && t->probe);
+
+    s = read_text("{'dataset':{'generator':'sphere'},"
+                  "'model':{'kind':'autoencoder','hidden':[7],'top_k':3,'corruption':0.25}}");
+    assert_int_equal(s.train.f.kind, ACT_TOP_K);
+    assert_int_equal(s.train.top_k, 3);
+    assert_int_equal(s.train.corruption, CORRUPTION_MASKING);
+    assert_true(s.train.corruption_amount == 0.25 && s.train.kl == 0);
+
+    s = read_text("{'dataset':{'generator':'sphere'},"
+                  "'model':{'kind':'autoencoder','hidden':[7],'threshold':0.5}}");
+    assert_true(s.train.f.kind == ACT_THRESHOLDED && s.train.f.threshold == 0.5F);
+    s = read_text("{'dataset':{'generator':'sphere'},"
+                  "'model':{'kind':'autoencoder','hidden':[7],'slope':0.5}}");
+    assert_true(s.train.f.kind == ACT_LEAKY_RELU && s.train.f.slope == 0.5F);
+}
+
+static void the_structs_of_baselines(void **state) {
+    (void)state;
+    struct spec s = read_text("{'dataset':{'generator':'sphere'},'model':{'kind':'online_kmeans',"
+                              "'hidden':[7],'code':'hard','init':'kmeans++'}}");
+    assert_int_equal(s.train.kind, MODEL_ONLINE_KMEANS);
+    assert_int_equal(s.train.f.kind, ACT_HARD);
+    assert_int_equal(s.train.init, INIT_KMEANS_PLUS_PLUS);
+    s = read_text("{'dataset':{'generator':'sphere'},'model':{'kind':'kmeans','hidden':[7]}}");
+    assert_int_equal(s.train.f.kind, ACT_TRIANGLE);
+    assert_int_equal(s.train.init, INIT_SAMPLES);
+    s = read_text("{'dataset':{'generator':'sphere'},'model':{'kind':'pca','hidden':[3]}}");
+    assert_int_equal(s.train.f.kind, ACT_LINEAR);
+    assert_int_equal(s.train.batch_size, 128);
+    s = read_text("{'dataset':{'generator':'sphere'},'model':{'kind':'identity'}}");
+    assert_int_equal(s.train.f.kind, ACT_LINEAR);
+    assert_int_equal(s.train.n_hidden, 0);
 }
 
 /* The published probe, whatever the spec's own optimiser is. */
@@ -539,6 +634,11 @@ static const char *const chaotic_specs[] = {
     "'training':{'schedule':'plateau','early_stopping':{},'epochs':3.0}}",
     "{'dataset':{'name':'x'},'model':{'kind':'mlp','hidden':[10],'init':{'he':{}}},"
     "'optimizer':{'name':'sgd','beta1':3},'probe':{}}",
+    "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10,20],'slope':0.5,"
+    "'dropout':[0.5,0.25],'init':{'experiment':'abcdefgh2345'}},'loss':{'ovr':{'layers':[1]}},"
+    "'training':{'only_classes':[1,2]}}",
+    "{'dataset':{'generator':'sphere'},'model':{'kind':'autoencoder','hidden':[10],"
+    "'activation':'sigmoid','corruption':0.5},'loss':{'kl':{}}}",
 };
 
 static void every_allocation_of_a_valid_spec(void **state) {
@@ -595,6 +695,9 @@ int main(void) {
         cmocka_unit_test(faults_of_invalid_specs),
         cmocka_unit_test(the_struct_of_an_encoder),
         cmocka_unit_test(the_struct_of_an_mlp),
+        cmocka_unit_test(the_struct_of_a_deep_mlp),
+        cmocka_unit_test(the_struct_of_an_autoencoder),
+        cmocka_unit_test(the_structs_of_baselines),
         cmocka_unit_test(the_probe_has_its_own_optimizer),
         cmocka_unit_test(a_version_is_pinned),
         cmocka_unit_test(long_names_and_values),

@@ -1,4 +1,5 @@
 /* Weights on disk: a result made by hand comes back from NPY files, whole or not at all. */
+#include "core/npy.h"
 #include "server/weights.h"
 #include "tests/server/check.h"
 
@@ -160,10 +161,36 @@ static void an_encoder_comes_back(void **state) {
     release(&r, &preprocess);
 }
 
+/* A result of any net; element i of its flat buffer is 1000·mark + i. */
+static struct train_result new_net_result(const struct net_config *shape,
+                                          struct preprocess *preprocess) {
+    struct train_result r = new_result(0, preprocess);
+    struct arena counting = {0};
+    net_place(&r.net, shape, kernels_get(ISA_BASELINE), 0, 1, 1, &counting);
+    free(r.best);
+    free(r.last);
+    free(r.probe.weights);
+    r.best = new_numbers(r.net.n_params, 1);
+    r.last = new_numbers(r.net.n_params, 2);
+    r.probe.weights = new_numbers((shape->units[shape->n_layers - 1] + 1) * WIDTH, 3);
+    return r;
+}
+
+static const struct net_config deep_mlp = {.n_inputs = INPUTS,
+                                           .n_layers = LAYERS_MAX,
+                                           .units = {5, 4, 3, 2, 3, 4, 5, 6},
+                                           .n_classes = CLASSES};
+static const struct net_config deep_encoder = {
+    .n_inputs = INPUTS, .n_layers = 3, .units = {5, 4, 3}};
+static const struct net_config autoencoder = {
+    .n_inputs = INPUTS, .n_layers = 1, .units = {UNITS}, .decoder = 1};
+static const struct net_config tied = {
+    .n_inputs = INPUTS, .n_layers = 1, .units = {UNITS}, .decoder = 1, .tied = 1};
+
 static void the_most_tensors_have_room(void **state) {
     const char *dir = ((struct place *)*state)->dir;
     struct preprocess preprocess;
-    struct train_result r = new_result(1, &preprocess);
+    struct train_result r = new_net_result(&deep_mlp, &preprocess);
     struct tensor list[MAX_TENSORS];
     size_t n;
     struct ovr_err err = {0};
@@ -177,6 +204,164 @@ static void the_most_tensors_have_room(void **state) {
     preprocess.n_steps = PREPROCESS_MAX;
     assert_ok(weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
     assert_int_equal(n, MAX_TENSORS);
+    release(&r, &preprocess);
+}
+
+/* The layers of a deep net, one after the other in the flat buffer. Returns where they end. */
+static int check_layers(const char *dir, const struct tensor *list, size_t n,
+                        const struct net_config *shape, const char *prefix) {
+    size_t at = 0, d = INPUTS;
+    for (size_t l = 0; l < shape->n_layers; l++) {
+        size_t k = shape->units[l];
+        char weight[64], bias[64];
+        snprintf(weight, sizeof weight, "%s.%zu.weight", prefix, l);
+        snprintf(bias, sizeof bias, "%s.%zu.bias", prefix, l);
+        check_tensor(dir, list, n, "best", weight, 2, k, d, 1000 + (int)at, (int)d, 1);
+        check_tensor(dir, list, n, "last", bias, 1, k, 1, 2000 + (int)(at + k * d), 1, 0);
+        at += k * (d + 1);
+        d = k;
+    }
+    return (int)at;
+}
+
+static void deep_nets_come_back(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct preprocess preprocess;
+    struct train_result r = new_net_result(&deep_mlp, &preprocess);
+    struct tensor list[MAX_TENSORS];
+    size_t n;
+    struct ovr_err err = {0};
+    prepare(dir);
+    assert_ok(weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
+    assert_int_equal(n, 2 * PARTS_MAX + 2 + 4);
+    int at = check_layers(dir, list, n, &deep_mlp, "hidden");
+    check_tensor(dir, list, n, "best", "output.weight", 2, CLASSES, 6, 1000 + at, 1, WIDTH);
+    check_tensor(dir, list, n, "last", "output.bias", 1, CLASSES, 1, 2000 + at + 6 * WIDTH, 1, 0);
+    check_tensor(dir, list, n, "best", "probe.weight", 2, CLASSES, 6, 3000, 1, WIDTH);
+    release(&r, &preprocess);
+
+    r = new_net_result(&deep_encoder, &preprocess);
+    assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
+    assert_int_equal(n, 2 * 6 + 2 + 4);
+    check_layers(dir, list, n, &deep_encoder, "encoder");
+    release(&r, &preprocess);
+}
+
+static void autoencoders_come_back(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct preprocess preprocess;
+    struct train_result r = new_net_result(&autoencoder, &preprocess);
+    struct tensor list[MAX_TENSORS];
+    enum { V = UNITS * (INPUTS + 1), C = V + UNITS * INPUTS };
+    size_t n;
+    struct ovr_err err = {0};
+    prepare(dir);
+    assert_ok(weights_save(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
+    assert_int_equal(n, 2 * 4 + 2 + 4);
+    check_tensor(dir, list, n, "best", "encoder.weight", 2, UNITS, INPUTS, 1000, INPUTS, 1);
+    check_tensor(dir, list, n, "best", "encoder.bias", 1, UNITS, 1, 1000 + UNITS * INPUTS, 1, 0);
+    check_tensor(dir, list, n, "last", "decoder.weight", 2, INPUTS, UNITS, 2000 + V, 1, INPUTS);
+    check_tensor(dir, list, n, "best", "decoder.bias", 1, INPUTS, 1, 1000 + C, 1, 0);
+    release(&r, &preprocess);
+
+    r = new_net_result(&tied, &preprocess);
+    assert_ok(weights_save(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
+    assert_int_equal(n, 2 * 3 + 2 + 4);
+    check_tensor(dir, list, n, "last", "decoder.bias", 1, INPUTS, 1, 2000 + V, 1, 0);
+    release(&r, &preprocess);
+}
+
+/* What was saved is what a net of the same shape would start from, part by part. */
+static void check_start(const char *dir, enum model_kind kind, const struct net_config *shape) {
+    static const char *const epochs[] = {"best", "last"};
+    struct preprocess preprocess;
+    struct train_result r = new_net_result(shape, &preprocess);
+    struct tensor list[MAX_TENSORS];
+    struct net_part expected[PARTS_MAX];
+    size_t n, n_parts = net_parts(&r.net, expected);
+    struct ovr_err err = {0};
+    assert_ok(weights_save(dir, ID, kind, &r, list, &n, &err), &err);
+    for (int e = 0; e < 2; e++) {
+        struct weights weights;
+        const real *saved = e ? r.last : r.best;
+        assert_ok(weights_load(dir, ID, list, n, epochs[e], &weights, &err), &err);
+        const struct initial *initial = &weights.initial;
+        assert_int_equal(initial->n, n_parts);
+        for (size_t p = 0; p < n_parts; p++) {
+            const struct net_part *part = &expected[p];
+            assert_true(initial_fits(&initial->parts[p], part));
+            for (size_t i = 0; i < part->rows * part->cols; i++)
+                assert_true(initial->weights[p][i] ==
+                            saved[part->at + i / part->cols * part->stride + i % part->cols]);
+        }
+        weights_release(&weights);
+        assert_null(weights.numbers);
+    }
+    release(&r, &preprocess);
+}
+
+static void weights_to_start_from(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    const struct net_config encoder = {.n_inputs = INPUTS, .n_layers = 1, .units = {UNITS}};
+    prepare(dir);
+    check_start(dir, MODEL_OVR_ENCODER, &encoder);
+    check_start(dir, MODEL_OVR_ENCODER, &deep_encoder);
+    check_start(dir, MODEL_MLP, &deep_mlp);
+    check_start(dir, MODEL_AUTOENCODER, &autoencoder);
+    check_start(dir, MODEL_AUTOENCODER, &tied);
+}
+
+/* Names that are no part of a net, and one epoch's beside the other's. */
+static void other_tensors_are_no_parts(void **state) {
+    (void)state;
+    const struct tensor list[] = {
+        {.epoch = "best", .name = "probe.weight", .rows = 2, .columns = 3},
+        {.epoch = "best", .name = "preprocess.0.mean", .rows = 2, .columns = 3},
+        {.epoch = "best", .name = "encoder.scale", .rows = 2, .columns = 3},
+        {.epoch = "best", .name = "encoder.9.weight", .rows = 2, .columns = 3},
+        {.epoch = "best", .name = "encoder.", .rows = 2, .columns = 3},
+        {.epoch = "last", .name = "encoder.weight", .rows = 2, .columns = 3},
+        {.epoch = "best", .name = "hidden.7.bias", .rows = 4, .columns = 1},
+        {.epoch = "best", .name = "output.weight", .rows = 2, .columns = 3},
+        {.epoch = "best", .name = "output.bia", .rows = 2, .columns = 1},
+    };
+    struct net_part parts[PARTS_MAX];
+    const struct tensor *found[PARTS_MAX];
+    assert_int_equal(weights_list_parts(list, COUNT(list), "best", parts, found), 2);
+    assert_true(found[0] == &list[6] && found[1] == &list[7]);
+    assert_true(parts[0].part == PART_BIAS && parts[0].layer == 7 && parts[0].rows == 4);
+    assert_true(parts[1].part == PART_HEAD_WEIGHT && parts[1].rows == 3 && parts[1].cols == 2);
+    assert_int_equal(weights_list_parts(list, COUNT(list), "last", parts, found), 1);
+    assert_int_equal(parts[0].part, PART_WEIGHT);
+}
+
+static void damaged_files_cannot_be_started_from(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct preprocess preprocess;
+    struct train_result r = new_net_result(&autoencoder, &preprocess);
+    struct tensor list[MAX_TENSORS];
+    struct weights weights;
+    char path[256];
+    size_t n;
+    struct ovr_err err = {0};
+    prepare(dir);
+    assert_ok(weights_save(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
+    const off_t sizes[] = {NPY_HEADER + 4 * UNITS * INPUTS - 1, NPY_HEADER, 10, 0};
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (size_t t = 0; t < 3; t += 2) { /* the encoder's weights and the decoder's */
+            assert_ok(weights_save(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
+            weights_path(dir, ID, &list[t], path, sizeof path);
+            assert_int_equal(truncate(path, sizes[i]), 0);
+            err = (struct ovr_err){0};
+            assert_failed(weights_load(dir, ID, list, n, "best", &weights, &err), OVR_IO, &err,
+                          "of experiment abc cannot be read");
+            assert_true(weights.numbers == NULL && weights.initial.n == 0);
+            err = (struct ovr_err){0};
+            assert_ok(weights_load(dir, ID, list, n, "last", &weights, &err), &err);
+            weights_release(&weights);
+        }
+    assert_int_equal(unlink(path), 0);
+    assert_failed(weights_load(dir, ID, list, n, "best", &weights, &err), OVR_IO, &err, "decoder");
     release(&r, &preprocess);
 }
 
@@ -258,6 +443,11 @@ int main(void) {
         with_place(an_mlp_comes_back),
         with_place(an_encoder_comes_back),
         with_place(the_most_tensors_have_room),
+        with_place(deep_nets_come_back),
+        with_place(autoencoders_come_back),
+        with_place(weights_to_start_from),
+        cmocka_unit_test(other_tensors_are_no_parts),
+        with_place(damaged_files_cannot_be_started_from),
         with_place(what_lies_in_the_way_goes),
         with_place(a_file_instead_of_the_directory),
         with_place(a_full_disk_leaves_nothing),
