@@ -35,13 +35,29 @@ json_t *json_real_or_null(double value);
  * its name goes to "nonfinite". Returns 0 or OVR_NOMEM. */
 int json_put_figure(json_t *object, const struct figure *figure);
 
+/* What experiments and sweeps have in common, posted and listed. */
+struct reply *check_key(const struct request *request); /* of idempotency; NULL: fine */
+struct reply *reply_refused(int code, const char *detail, json_t *faults,
+                            const struct ovr_err *err); /* a spec that could not be taken */
+json_t *json_estimate(const struct cost *cost);
+json_t *json_tags(const char *tags);
+json_t *json_problem(const char *kind, const char *pointer, const char *detail); /* null: none */
+
 /* Handlers, by file. */
 struct reply *handle_submit(struct request *request); /* experiments.c */
 struct reply *handle_list(struct request *request);
 struct reply *handle_show(struct request *request);
 struct reply *handle_cancel(struct request *request);
-struct reply *handle_metrics(struct request *request); /* results.c */
-struct reply *handle_histogram(struct request *request);
+struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */
+struct reply *handle_list_sweeps(struct request *request);
+struct reply *handle_show_sweep(struct request *request);
+struct reply *handle_cancel_sweep(struct request *request);
+struct reply *handle_metrics(struct request *request);   /* results.c */
+struct reply *handle_histogram(struct request *request); /* histograms.c */
+struct reply *handle_histograms(struct request *request);
+struct reply *handle_compare(struct request *request);
+struct reply *handle_units(struct request *request); /* units.c */
+struct reply *handle_tiling(struct request *request);
 struct reply *handle_weights(struct request *request); /* weights.c */
 struct reply *handle_tensor(struct request *request);
 struct reply *handle_upload(struct request *request); /* datasets.c */
@@ -57,5 +73,11 @@ extern const struct sink upload_sink; /* datasets.c */
  * returns the problem. */
 struct reply *query_int(const struct request *request, const char *name, int64_t min, int64_t max,
                         int64_t *value);
+
+/* The hidden layer that the query's `layer` names, "hidden.1" or "1". */
+struct reply *query_layer(const struct request *request, int *layer);
+
+/* "true" or "false"; *value stays as it is when the argument is absent. */
+struct reply *query_bool(const struct request *request, const char *name, int *value);
 
 #endif

@@ -28,12 +28,15 @@ static struct reply *reply_experiment(struct api *api, int status, const char *i
     return reply;
 }
 
+json_t *json_estimate(const struct cost *cost) {
+    return json_pack("{s:I, s:I, s:f, s:f}", "parameters", (json_int_t)cost->train.parameters,
+                     "memory_bytes", (json_int_t)cost->train.memory_bytes, "flops_per_epoch",
+                     cost->train.flops_per_epoch, "seconds", cost->seconds);
+}
+
 static struct reply *reply_estimate(const struct cost *cost, json_t *warnings) {
-    return reply_json(200, json_pack("{s:b, s:{s:I, s:I, s:f, s:f}, s:o}", "valid", 1, "estimate",
-                                     "parameters", (json_int_t)cost->train.parameters,
-                                     "memory_bytes", (json_int_t)cost->train.memory_bytes,
-                                     "flops_per_epoch", cost->train.flops_per_epoch, "seconds",
-                                     cost->seconds, "warnings", warnings));
+    return reply_json(200, json_pack("{s:b, s:o, s:o}", "valid", 1, "estimate", json_estimate(cost),
+                                     "warnings", warnings));
 }
 
 /* Stores what was admitted. */
@@ -70,12 +73,19 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
                         id);
 }
 
-static struct reply *check_key(const struct request *request) {
+struct reply *check_key(const struct request *request) {
     const char *key = request_header(request, "Idempotency-Key");
     size_t n = key ? strlen(key) : 1;
     if (n >= 1 && n <= 255)
         return NULL;
     return problem(422, "invalid-request", "Idempotency-Key must have 1..255 characters");
+}
+
+struct reply *reply_refused(int code, const char *detail, json_t *faults,
+                            const struct ovr_err *err) {
+    if (code == OVR_INVALID && json_array_size(faults))
+        return problem_faults("invalid-spec", detail, json_incref(faults));
+    return problem_from(err);
 }
 
 static struct reply *submit(struct request *request, json_t *document, struct spec *spec, int dry) {
@@ -88,12 +98,10 @@ static struct reply *submit(struct request *request, json_t *document, struct sp
     if (!rc)
         rc = admit(&api->admission, spec, document, faults, warnings, &cost, &err);
     struct reply *reply = NULL;
-    if (rc == OVR_INVALID && json_array_size(faults))
-        reply = problem_faults(
-            "invalid-spec", "the spec was not accepted; each entry of errors says what to change",
-            json_incref(faults));
-    else if (rc)
-        reply = problem_from(&err);
+    if (rc)
+        reply =
+            reply_refused(rc, "the spec was not accepted; each entry of errors says what to change",
+                          faults, &err);
     else if (dry)
         reply = reply_estimate(&cost, json_incref(warnings));
     else
@@ -104,10 +112,10 @@ static struct reply *submit(struct request *request, json_t *document, struct sp
 }
 
 struct reply *handle_submit(struct request *request) {
+    int dry = 0;
     struct reply *reply = check_key(request);
-    const char *dry = request_query(request, "dry_run");
-    if (!reply && dry && strcmp(dry, "true") && strcmp(dry, "false"))
-        reply = problem(422, "invalid-query", "dry_run must be true or false, got \"%.40s\"", dry);
+    if (!reply)
+        reply = query_bool(request, "dry_run", &dry);
     json_t *document = reply ? NULL : body_json(request, &reply);
     if (!document)
         return reply;
@@ -116,7 +124,7 @@ struct reply *handle_submit(struct request *request) {
     if (!spec && ovr_nomem(&err, "the spec"))
         reply = problem_from(&err);
     else
-        reply = submit(request, document, spec, dry && strcmp(dry, "true") == 0);
+        reply = submit(request, document, spec, dry);
     free(spec);
     json_decref(document);
     return reply;
@@ -131,6 +139,7 @@ static struct reply *read_filter(const struct request *request, struct experimen
     filter->state = request_query(request, "state");
     filter->tag = request_query(request, "tag");
     filter->name_prefix = request_query(request, "name");
+    filter->sweep = request_query(request, "sweep");
     int known = !filter->state;
     for (int i = 0; filter->state && i < N_STATES; i++)
         known |= strcmp(filter->state, state_names[i]) == 0;
@@ -160,6 +169,7 @@ static struct reply *link_next(struct reply *reply, const struct experiment_filt
     append_query(query, sizeof query, "state", filter->state);
     append_query(query, sizeof query, "tag", filter->tag);
     append_query(query, sizeof query, "name", filter->name_prefix);
+    append_query(query, sizeof query, "sweep", filter->sweep);
     return reply_header(reply, "Link", "</v1/experiments?%s>; rel=\"next\"", query);
 }
 

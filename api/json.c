@@ -73,7 +73,7 @@ static json_t *json_figures(struct api *api, int64_t seq, int epoch, struct ovr_
     return object;
 }
 
-static json_t *json_tags(const char *tags) {
+json_t *json_tags(const char *tags) {
     json_t *list = json_array();
     while (*tags) {
         size_t n = strcspn(tags, "\n");
@@ -102,7 +102,12 @@ static json_t *json_queue(const struct experiment *e) {
     char reason[160];
     if (e->state != STATE_QUEUED)
         return json_null();
-    if (e->position > 1)
+    if (*e->waits_for)
+        snprintf(reason, sizeof reason,
+                 "starts from the weights of experiment %s, which has to "
+                 "succeed first",
+                 e->waits_for);
+    else if (e->position > 1)
         snprintf(reason, sizeof reason, "%lld experiment%s before it", (long long)e->position - 1,
                  e->position == 2 ? " is" : "s are");
     else
@@ -111,20 +116,30 @@ static json_t *json_queue(const struct experiment *e) {
                      "requeued_because", e->queue_reason);
 }
 
-static json_t *json_error(const struct experiment *e) {
-    if (!e->problem_kind)
+json_t *json_problem(const char *kind, const char *pointer, const char *detail) {
+    if (!kind)
         return json_null();
-    json_t *error = json_pack("{s:s+, s:s, s:s?}", "type", "/problems/", e->problem_kind, "title",
-                              problem_title(e->problem_kind), "detail", e->problem_detail);
-    if (error && e->problem_pointer)
-        json_object_set_new(
-            error, "errors",
-            json_pack("[{s:s, s:s?}]", "pointer", e->problem_pointer, "detail", e->problem_detail));
+    json_t *error = json_pack("{s:s+, s:s, s:s?}", "type", "/problems/", kind, "title",
+                              problem_title(kind), "detail", detail);
+    if (error && pointer)
+        json_object_set_new(error, "errors",
+                            json_pack("[{s:s, s:s?}]", "pointer", pointer, "detail", detail));
     return error;
 }
 
+/* Where it stands in its sweep; three nulls where it is in none. */
+static int put_sweep(json_t *object, const struct experiment *e) {
+    json_t *place = *e->sweep ? json_pack("{s:s, s:i, s:i}", "sweep", e->sweep, "point", e->point,
+                                          "repeat", e->repeat)
+                              : json_pack("{s:n, s:n, s:n}", "sweep", "point", "repeat");
+    int failed = !place || json_object_update(object, place);
+    json_decref(place);
+    return failed;
+}
+
 static json_t *json_links(const struct experiment *e) {
-    static const char *const names[] = {"metrics", "histogram", "weights", "cancel"};
+    static const char *const names[] = {"metrics", "histogram", "histograms",
+                                        "units",   "weights",   "cancel"};
     json_t *links = json_pack("{s:s+}", "self", "/v1/experiments/", e->id);
     for (size_t i = 0; links && i < sizeof names / sizeof *names; i++)
         json_object_set_new(links, names[i],
@@ -135,14 +150,15 @@ static json_t *json_links(const struct experiment *e) {
 json_t *json_experiment(struct api *api, const struct experiment *e, int with_spec,
                         struct ovr_err *err) {
     json_t *result = e->state == STATE_SUCCEEDED ? json_figures(api, e->seq, 0, err) : json_null();
-    json_t *object = json_pack(
-        "{s:s, s:s, s:n, s:s, s:I, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id", e->id,
-        "name", e->name, "owner", "state", state_names[e->state], "revision",
-        (json_int_t)e->revision, "tags", json_tags(e->tags), "priority", e->priority, "attempts",
-        e->attempts, "created_at", json_time(e->created_at), "started_at", json_time(e->started_at),
-        "finished_at", json_time(e->finished_at), "progress", json_progress(api, e), "queue",
-        json_queue(e), "result", result, "error", json_error(e));
-    int failed = !object;
+    json_t *object =
+        json_pack("{s:s, s:s, s:n, s:s, s:I, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+                  "id", e->id, "name", e->name, "owner", "state", state_names[e->state], "revision",
+                  (json_int_t)e->revision, "tags", json_tags(e->tags), "priority", e->priority,
+                  "attempts", e->attempts, "created_at", json_time(e->created_at), "started_at",
+                  json_time(e->started_at), "finished_at", json_time(e->finished_at), "progress",
+                  json_progress(api, e), "queue", json_queue(e), "result", result, "error",
+                  json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
+    int failed = !object || put_sweep(object, e);
     if (with_spec && object) {
         json_t *provenance =
             e->state == STATE_SUCCEEDED ? json_figures(api, e->seq, -1, err) : json_null();

@@ -14,6 +14,7 @@ struct kind {
 /* Every type of problem there is: clients tell them apart by `type`, so a slug never changes. */
 static const struct kind kinds[] = {
     {"bad-request", "Malformed HTTP request"},
+    {"chain-broken", "The experiment before it did not succeed"},
     {"conflict", "Not possible in this state"},
     {"connections", "Too many connections"},
     {"crashed", "The daemon ended while it ran"},

@@ -1,6 +1,8 @@
-/* What an experiment measured: metrics by epoch, histograms. */
+/* What an experiment measured, epoch by epoch: as JSON, or as CSV with a column for each figure. */
 #include "api/api.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { EPOCHS_PER_REPLY = 5000 };
@@ -35,6 +37,81 @@ static json_t *thin_out(json_t *list, size_t points) {
     return few;
 }
 
+/* CSV (RFC 4180). Names and texts of figures have no commas or quotes; a value that was not finite
+ * is an empty field, and so is one that an epoch does not have. */
+
+/* Names of the leaves below `value`, "train.loss", in the order in which they first come. */
+static void name_columns(json_t *columns, const char *prefix, const json_t *value) {
+    const char *name;
+    json_t *member;
+    json_object_foreach((json_t *)(uintptr_t)value, name, member) {
+        char path[160];
+        snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", name);
+        if (json_is_object(member))
+            name_columns(columns, path, member);
+        else if (!json_is_array(member) && !json_object_get(columns, path))
+            json_object_set_new(columns, path, json_true());
+    }
+}
+
+static const json_t *find_leaf(const json_t *value, const char *path) {
+    while (value && *path) {
+        size_t n = strcspn(path, ".");
+        value = json_object_getn(value, path, n);
+        path += n + (path[n] == '.');
+    }
+    return value;
+}
+
+static void print_field(FILE *out, const json_t *value) {
+    if (json_is_integer(value))
+        fprintf(out, "%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        fprintf(out, "%.15g", json_real_value(value));
+    else if (json_is_string(value))
+        fputs(json_string_value(value), out);
+}
+
+static void print_csv(FILE *out, const json_t *list, const json_t *columns) {
+    const char *name, *between = "";
+    json_t *member;
+    size_t i;
+    const json_t *point;
+    json_object_foreach((json_t *)(uintptr_t)columns, name, member) {
+        fprintf(out, "%s%s", between, name);
+        between = ",";
+    }
+    fputs("\r\n", out);
+    json_array_foreach(list, i, point) {
+        between = "";
+        json_object_foreach((json_t *)(uintptr_t)columns, name, member) {
+            fputs(between, out);
+            print_field(out, find_leaf(point, name));
+            between = ",";
+        }
+        fputs("\r\n", out);
+    }
+}
+
+/* Takes the list over. */
+static struct reply *reply_csv(json_t *list) {
+    char *text = NULL;
+    size_t size, i;
+    json_t *columns = json_pack("{s:b}", "epoch", 1), *point;
+    json_array_foreach(list, i, point) name_columns(columns, "", point);
+    FILE *out = columns ? open_memstream(&text, &size) : NULL;
+    if (out)
+        print_csv(out, list, columns);
+    int failed = !out || ferror(out);
+    if (out && fclose(out))
+        failed = 1;
+    struct reply *reply = failed ? NULL : reply_text(200, "text/csv; charset=utf-8", text);
+    free(text);
+    json_decref(columns);
+    json_decref(list);
+    return reply;
+}
+
 struct reply *handle_metrics(struct request *request) {
     struct api *api = request->context;
     struct experiment e;
@@ -43,8 +120,12 @@ struct reply *handle_metrics(struct request *request) {
     struct reply *reply = query_int(request, "from_epoch", 1, 1000000, &from);
     if (!reply)
         reply = query_int(request, "max_points", 1, EPOCHS_PER_REPLY, &points);
+    const char *format = request_query(request, "format");
+    if (!reply && format && strcmp(format, "json") && strcmp(format, "csv"))
+        reply = problem(422, "invalid-query", "format must be json or csv, got \"%.40s\"", format);
     if (reply)
         return reply;
+    int csv = format && strcmp(format, "csv") == 0;
     if (store_get_experiment(api->store, request->segments[0], &e, &err))
         return problem_from(&err);
     struct series series = {.list = json_array()};
@@ -54,135 +135,13 @@ struct reply *handle_metrics(struct request *request) {
         reply = problem_from(&err);
     } else {
         int full = json_array_size(series.list) == EPOCHS_PER_REPLY;
-        reply =
-            reply_json(200, json_pack("{s:o}", "series", thin_out(series.list, (size_t)points)));
-        reply = reply_etag(reply, "%lld", (long long)e.revision);
+        json_t *list = thin_out(series.list, (size_t)points);
+        reply = csv ? reply_csv(list) : reply_json(200, json_pack("{s:o}", "series", list));
+        reply = reply_etag(reply, "%lld%s", (long long)e.revision, csv ? "-csv" : "");
         if (full)
             reply = reply_header(reply, "Link",
-                                 "</v1/experiments/%s/metrics?from_epoch=%d>; rel=\"next\"", e.id,
-                                 to + 1);
-    }
-    experiment_release(&e);
-    return reply;
-}
-
-/* Bins as they go out: adjacent ones merged until there are at most `bins`; the edge at 0.1 is
- * kept. */
-struct bins {
-    double edges[HISTOGRAM_BINS + 1];
-    uint64_t counts[HISTOGRAM_BINS];
-    size_t n;
-};
-
-static void read_bins(const struct histogram *h, struct bins *bins) {
-    bins->n = HISTOGRAM_BINS - (h->counts[HISTOGRAM_BINS - 1] == 0); /* the open bin, if used */
-    for (size_t i = 0; i < bins->n; i++) {
-        bins->edges[i] = histogram_edges[i];
-        bins->counts[i] = h->counts[i];
-    }
-    bins->edges[bins->n] = bins->n < HISTOGRAM_BINS ? histogram_edges[bins->n] : h->maximum;
-}
-
-/* Merges runs of `by` bins, counted from the edge at 0.1 to both sides. */
-static void merge_bins(const struct bins *from, size_t by, struct bins *to) {
-    size_t pivot = 0, first;
-    while (from->edges[pivot] < 0.1)
-        pivot++;
-    first = pivot % by; /* a short run at the low end */
-    to->n = 0;
-    for (size_t i = 0; i < from->n; i++) {
-        if (i == 0 || i % by == first) {
-            to->edges[to->n] = from->edges[i];
-            to->counts[to->n++] = 0;
-        }
-        to->counts[to->n - 1] += from->counts[i];
-    }
-    to->edges[to->n] = from->edges[from->n];
-}
-
-static json_t *json_histogram(const struct experiment *e, int epoch, const char *split,
-                              const struct histogram *h, size_t most) {
-    struct bins all, bins;
-    json_t *edges = json_array(), *counts = json_array();
-    uint64_t near = h->zero_count;
-    size_t by = 1;
-    read_bins(h, &all);
-    bins = all;
-    while (bins.n > most)
-        merge_bins(&all, ++by, &bins);
-    for (size_t i = 0; i < bins.n; i++) {
-        json_array_append_new(edges, json_real(bins.edges[i]));
-        json_array_append_new(counts, json_integer((json_int_t)bins.counts[i]));
-    }
-    json_array_append_new(edges, json_real(bins.edges[bins.n]));
-    for (size_t i = 0; histogram_edges[i] < 0.1; i++)
-        near += h->counts[i];
-    double total = (double)h->total;
-    return json_pack("{s:s, s:o, s:s, s:s, s:o, s:o, s:I, s:I, s:f, s:{s:f, s:f}}", "experiment",
-                     e->id, "epoch", epoch ? json_integer(epoch) : json_string("best"), "split",
-                     split, "layer", "hidden.0", "edges", edges, "counts", counts, "zero_count",
-                     (json_int_t)h->zero_count, "total", (json_int_t)h->total, "maximum",
-                     h->maximum, "sparsity", "near_zero", (double)near / total, "zero",
-                     (double)h->zero_count / total);
-}
-
-static struct reply *read_histogram_query(const struct request *request, int64_t *epoch,
-                                          int64_t *bins, char split[16]) {
-    const char *wanted = request_query(request, "epoch");
-    const char *layer = request_query(request, "layer");
-    const char *on = request_query(request, "split");
-    struct reply *reply = query_int(request, "bins", 2, HISTOGRAM_BINS, bins);
-    if (!reply && wanted && strcmp(wanted, "best"))
-        reply = query_int(request, "epoch", 1, 1000000, epoch);
-    if (!reply && layer && strcmp(layer, "hidden.0") && strcmp(layer, "0"))
-        reply = problem(422, "invalid-query", "layer must be hidden.0, the only hidden layer");
-    if (!reply && on && strcmp(on, "test") && strcmp(on, "validation"))
-        reply =
-            problem(422, "invalid-query", "split must be validation or test, got \"%.40s\"", on);
-    snprintf(split, 16, "%s", on ? on : "");
-    return reply;
-}
-
-static int find_best_epoch(void *context, int epoch, const struct figure *figure) {
-    (void)epoch;
-    if (strcmp(figure->name, "best_epoch") == 0)
-        *(int *)context = (int)figure->count;
-    return 0;
-}
-
-/* "best" on the validation split: the result's own histogram is of the test split. */
-static int best_epoch_of(struct api *api, const struct experiment *e, const char *split, int *epoch,
-                         struct ovr_err *err) {
-    if (*epoch || strcmp(split, "validation") || e->state != STATE_SUCCEEDED)
-        return 0;
-    return store_read_figures(api->store, e->seq, 0, 0, find_best_epoch, epoch, err);
-}
-
-struct reply *handle_histogram(struct request *request) {
-    struct api *api = request->context;
-    struct experiment e;
-    struct histogram histogram;
-    struct ovr_err err = {0};
-    char split[16];
-    int64_t epoch = 0, bins = HISTOGRAM_BINS;
-    struct reply *reply = read_histogram_query(request, &epoch, &bins, split);
-    if (reply)
-        return reply;
-    if (store_get_experiment(api->store, request->segments[0], &e, &err))
-        return problem_from(&err);
-    int found = (int)epoch;
-    if (best_epoch_of(api, &e, split, &found, &err) ||
-        store_read_histogram(api->store, e.seq, &found, split, &histogram, &err)) {
-        if (err.code == OVR_NOT_FOUND && epoch == 0)
-            reply = problem(404, "not-found",
-                            "experiment %s is %s and has no histogram yet; the first comes with "
-                            "its first epoch",
-                            e.id, state_names[e.state]);
-        else
-            reply = problem_from(&err);
-    } else {
-        reply = reply_json(200, json_histogram(&e, found, split, &histogram, (size_t)bins));
-        reply = reply_etag(reply, "%lld", (long long)e.revision);
+                                 "</v1/experiments/%s/metrics?from_epoch=%d%s>; rel=\"next\"", e.id,
+                                 to + 1, csv ? "&format=csv" : "");
     }
     experiment_release(&e);
     return reply;

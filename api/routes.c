@@ -2,11 +2,19 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *const submit_query[] = {"dry_run", NULL};
-static const char *const list_query[] = {"state", "tag", "name", "limit", "cursor", NULL};
-static const char *const metrics_query[] = {"from_epoch", "max_points", NULL};
+static const char *const list_query[] = {"state", "tag", "name", "sweep", "limit", "cursor", NULL};
+static const char *const sweeps_query[] = {"limit", "cursor", NULL};
+static const char *const sweep_query[] = {"format", NULL};
+static const char *const metrics_query[] = {"from_epoch", "max_points", "format", NULL};
 static const char *const histogram_query[] = {"epoch", "split", "layer", "bins", NULL};
+static const char *const histograms_query[] = {"from_epoch", "max_points", "layer", NULL};
+static const char *const compare_query[] = {"a", "b", "layer", NULL};
+static const char *const units_query[] = {"sort",  "dead",   "class_means", "layer",
+                                          "limit", "cursor", NULL};
+static const char *const tiling_query[] = {"units", "layer", NULL};
 static const char *const weights_query[] = {"epoch", NULL};
 static const char *const tensor_query[] = {"epoch", "format", "rows", NULL};
 static const char *const upload_query[] = {"format", NULL};
@@ -19,8 +27,16 @@ const struct route api_routes[] = {
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},
     {"GET", "/v1/experiments/{id}/metrics", handle_metrics, "Figures of every epoch", metrics_query, NULL},
     {"GET", "/v1/experiments/{id}/histogram", handle_histogram, "Histogram of the activations", histogram_query, NULL},
+    {"GET", "/v1/experiments/{id}/histograms", handle_histograms, "Histograms of every epoch", histograms_query, NULL},
+    {"GET", "/v1/experiments/{id}/units", handle_units, "What each unit does", units_query, NULL},
+    {"GET", "/v1/experiments/{id}/tiling", handle_tiling, "Which cells of the sphere each unit answers to", tiling_query, NULL},
+    {"GET", "/v1/compare/histograms", handle_compare, "How far two histograms are apart", compare_query, NULL},
     {"GET", "/v1/experiments/{id}/weights", handle_weights, "List the tensors", weights_query, NULL},
     {"GET", "/v1/experiments/{id}/weights/{tensor}", handle_tensor, "One tensor", tensor_query, NULL},
+    {"POST", "/v1/sweeps", handle_submit_sweep, "Post a sweep", submit_query, NULL},
+    {"GET", "/v1/sweeps", handle_list_sweeps, "List sweeps, newest first", sweeps_query, NULL},
+    {"GET", "/v1/sweeps/{id}", handle_show_sweep, "One sweep: the table of its points", sweep_query, NULL},
+    {"POST", "/v1/sweeps/{id}/cancel", handle_cancel_sweep, "Cancel a sweep", NULL, NULL},
     {"GET", "/v1/datasets", handle_datasets, "List data sets", NULL, NULL},
     {"GET", "/v1/datasets/{name}", handle_dataset, "One data set", NULL, NULL},
     {"PUT", "/v1/datasets/{name}/{split}", handle_upload, "Upload a split", upload_query, &upload_sink},
@@ -43,5 +59,29 @@ struct reply *query_int(const struct request *request, const char *name, int64_t
         return problem(422, "invalid-query", "%s must be an integer %lld..%lld, got \"%.40s\"",
                        name, (long long)min, (long long)max, text);
     *value = number;
+    return NULL;
+}
+
+struct reply *query_layer(const struct request *request, int *layer) {
+    const char *text = request_query(request, "layer"), *digits = text;
+    if (!text)
+        return NULL;
+    if (strncmp(digits, "hidden.", 7) == 0)
+        digits += 7;
+    size_t n = strspn(digits, "0123456789");
+    if (n == 0 || n > 2 || digits[n])
+        return problem(422, "invalid-query",
+                       "layer must be hidden.0, hidden.1 and so on, got \"%.40s\"", text);
+    *layer = atoi(digits);
+    return NULL;
+}
+
+struct reply *query_bool(const struct request *request, const char *name, int *value) {
+    const char *text = request_query(request, name);
+    if (!text)
+        return NULL;
+    *value = strcmp(text, "true") == 0;
+    if (!*value && strcmp(text, "false"))
+        return problem(422, "invalid-query", "%s must be true or false, got \"%.40s\"", name, text);
     return NULL;
 }

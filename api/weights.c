@@ -3,14 +3,9 @@
 #include "api/api.h"
 #include "core/npy.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static struct reply *read_epoch(const struct request *request, const char **epoch) {
     *epoch = request_query(request, "epoch");
@@ -77,8 +72,7 @@ struct reply *handle_weights(struct request *request) {
 struct sending {
     struct tensor tensor;
     size_t first, end; /* rows */
-    char *map;         /* the whole file */
-    size_t map_bytes;
+    struct npy_map file;
     char head[512]; /* what goes before the numbers */
     size_t head_bytes;
     size_t row, column; /* JSON: the next number */
@@ -87,13 +81,8 @@ struct sending {
 
 static void release(void *context) {
     struct sending *s = context;
-    if (s->map)
-        munmap(s->map, s->map_bytes);
+    npy_unmap(&s->file);
     free(s);
-}
-
-static const float *numbers_of(const struct sending *s) {
-    return (const float *)(const void *)(s->map + NPY_HEADER);
 }
 
 static int64_t read_npy(void *context, uint64_t position, char *out, size_t room) {
@@ -105,7 +94,7 @@ static int64_t read_npy(void *context, uint64_t position, char *out, size_t room
     const char *from = s->head + position;
     size_t left = s->head_bytes - (size_t)position;
     if (position >= s->head_bytes) {
-        from = (const char *)numbers_of(s) + s->first * row_bytes + (position - s->head_bytes);
+        from = (const char *)s->file.numbers + s->first * row_bytes + (position - s->head_bytes);
         left = (size_t)(total - position);
     }
     size_t n = left < room ? left : room;
@@ -115,7 +104,7 @@ static int64_t read_npy(void *context, uint64_t position, char *out, size_t room
 
 /* Nine digits bring a float32 back exactly. */
 static size_t print_number(const struct sending *s, char *out, size_t room) {
-    float value = numbers_of(s)[s->row * s->tensor.columns + s->column];
+    float value = s->file.numbers[s->row * s->tensor.columns + s->column];
     const char *before = s->tensor.dimensions == 2 && s->column == 0 ? "[" : "";
     const char *after = s->column + 1 < s->tensor.columns ? ","
                         : s->tensor.dimensions == 1       ? (s->row + 1 < s->end ? "," : "")
@@ -154,20 +143,10 @@ static int64_t read_json(void *context, uint64_t position, char *out, size_t roo
 static struct reply *open_tensor(const struct api *api, const struct experiment *e,
                                  struct sending *s) {
     char path[1024];
-    struct stat stat;
     weights_path(api->data_dir, e->id, &s->tensor, path, sizeof path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    size_t expected = NPY_HEADER + s->tensor.rows * s->tensor.columns * sizeof(float);
-    void *map = MAP_FAILED;
-    if (fd >= 0 && fstat(fd, &stat) == 0 && (size_t)stat.st_size == expected)
-        map = mmap(NULL, expected, PROT_READ, MAP_SHARED, fd, 0);
-    if (fd >= 0)
-        close(fd);
-    if (map == MAP_FAILED)
+    if (npy_map(&s->file, path, s->tensor.rows, s->tensor.columns, NULL))
         return problem(500, "storage", "the file of tensor %s is damaged or cannot be read",
                        s->tensor.name);
-    s->map = map;
-    s->map_bytes = expected;
     return NULL;
 }
 

@@ -121,8 +121,8 @@ struct kernels {
                            const real *active_value, const real *x_panels, size_t rows, size_t cols,
                            size_t d, int add, real *out);
 
-    /* Over the rows of a block, for each column: the largest h so far, and its sum weighted by
-     * rows, in float64. */
+    /* Over the rows of a block, for each column: the largest |h| so far, and the sum of h weighted
+     * by rows, in float64. */
     void (*unit_sums)(const real *h, const double *row_weight, size_t rows, size_t cols,
                       real *col_max, double *col_sums);
 

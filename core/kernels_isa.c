@@ -14,10 +14,12 @@
 #define SQRT sqrt
 #define EXP exp
 #define TANH tanh
+#define FABS fabs
 #else
 #define SQRT sqrtf
 #define EXP expf
 #define TANH tanhf
+#define FABS fabsf
 #endif
 
 /* The vector type is the machine's own: the compiler takes wider ones apart through memory. */
@@ -489,7 +491,8 @@ static void unit_sums(const real *restrict h, const double *restrict weight, siz
         double w = weight[i];
 #pragma omp simd
         for (size_t k = 0; k < cols; k++) {
-            max[k] = h[k] > max[k] ? h[k] : max[k];
+            real magnitude = FABS(h[k]);
+            max[k] = magnitude > max[k] ? magnitude : max[k];
             sums[k] += w * h[k];
         }
     }

@@ -1,27 +1,27 @@
 #include "core/measure.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* 0.1·2^(j/4): four literals an octave, doubled exactly from there. */
-#define OCTAVE(x)                                                                                  \
-    0.1 * (x), 0.11892071150027210667 * (x), 0.14142135623730950488 * (x),                         \
-        0.16817928305074290861 * (x)
-const double histogram_edges[HISTOGRAM_BINS] = {
-    0,           OCTAVE(0.0625), OCTAVE(0.125), OCTAVE(0.25), OCTAVE(0.5), OCTAVE(1),
-    OCTAVE(2),   OCTAVE(4),      OCTAVE(8),     OCTAVE(16),   OCTAVE(32),  OCTAVE(64),
-    OCTAVE(128), OCTAVE(256),    OCTAVE(512),   102.4,
+/* Of a batch's rows, each written by one member and read by all. */
+struct row_figures {
+    struct sparsity sparsity;
+    size_t active;
 };
-enum { NEAR_ZERO_BINS = 17 }; /* bins below 0.1 */
 
-/* Sums of one member; cells of the table below are as wide as 1/8 of an octave, narrower than any
- * bin. */
+/* Sums of one member. */
 struct member_sums {
+    /* Of its own rows: */
     uint64_t counts[HISTOGRAM_BINS];
     uint64_t zero_count, total;
-    uint64_t zero_codes; /* of all units: the same for every member */
     real maximum;
-    double *row_weight; /* max_rows: 1/‖h_i‖, or 0 for a zero row */
+    /* Of all rows, the same for every member: */
+    struct sparsity_sums over_samples;
+    uint64_t rows, zero_codes, active, active_squares, active_min, active_max;
+    /* What it works with: */
+    double *row_weight;     /* max_rows: 1/‖h_i‖, or 0 for a zero row */
+    real *values, *scratch; /* of a row: K, with LIST_ROOM more */
     char pad[OVR_ALIGN];
 };
 
@@ -30,10 +30,13 @@ enum { CELL_SHIFT = 20, CELLS = 1 << (31 - CELL_SHIFT) };
 struct measure {
     size_t n_shards, n_units;
     real edges[HISTOGRAM_BINS + 1]; /* with a NaN at the end, which even +∞ does not reach */
-    uint8_t first_bin[CELLS];       /* by the upper bits of a positive float: where to look first */
-    real *unit_max;                 /* K */
-    double *direction;              /* K: Σ_i ĥ_ik */
-    double *parts;                  /* for each shard: [‖ŝ‖² | dead units] */
+    /* By the upper bits of a positive float, cells as wide as 1/8 of an octave, narrower than any
+     * bin: where to look first. */
+    uint8_t first_bin[CELLS];
+    real *unit_max;           /* K: max_i |h_ik| */
+    double *direction;        /* K: Σ_i ĥ_ik */
+    double *parts;            /* for each shard: [‖ŝ‖² | dead units] */
+    struct row_figures *rows; /* max_rows */
     struct member_sums *members;
     int n_members;
 };
@@ -62,11 +65,16 @@ struct measure *measure_place(const struct activations *a, int members, struct a
     m->unit_max = arena_take(arena, m->n_units, sizeof *m->unit_max);
     m->direction = arena_take(arena, m->n_units, sizeof *m->direction);
     m->parts = arena_take(arena, m->n_shards * 2, sizeof *m->parts);
+    m->rows = arena_take(arena, a->max_rows, sizeof *m->rows);
     m->members = arena_take(arena, (size_t)members, sizeof *m->members);
     for (int i = 0; i < members; i++) {
-        double *weights = arena_take(arena, a->max_rows, sizeof *weights);
+        struct member_sums sums = {
+            .row_weight = arena_take(arena, a->max_rows, sizeof(double)),
+            .values = arena_take(arena, m->n_units + LIST_ROOM, sizeof(real)),
+            .scratch = arena_take(arena, m->n_units, sizeof(real)),
+        };
         if (placed)
-            m->members[i].row_weight = weights;
+            m->members[i] = sums;
     }
     if (placed)
         fill_first_bins(placed);
@@ -80,66 +88,127 @@ void measure_reset(struct member *member, struct measure *m) {
     memset(m->unit_max + unit, 0, units * sizeof *m->unit_max);
     memset(m->direction + unit, 0, units * sizeof *m->direction);
     struct member_sums *sums = &m->members[member->rank];
-    *sums = (struct member_sums){.row_weight = sums->row_weight};
+    *sums = (struct member_sums){.row_weight = sums->row_weight,
+                                 .values = sums->values,
+                                 .scratch = sums->scratch,
+                                 .active_min = UINT64_MAX};
 }
 
 static size_t find_bin(const struct measure *m, real value) {
-    float narrow = (float)value;
+    real magnitude = value < 0 ? -value : value;
+    float narrow = (float)magnitude;
     uint32_t bits;
     memcpy(&bits, &narrow, sizeof bits);
     /* Without the sign, which a NaN may have: a net that diverges is measured before that is
      * noticed. */
     size_t bin = m->first_bin[(bits & INT32_MAX) >> CELL_SHIFT];
-    return bin + (value >= m->edges[bin + 1]);
+    return bin + (magnitude >= m->edges[bin + 1]);
 }
 
-static void add_values(const struct measure *m, struct member_sums *sums, const real *value,
-                       size_t n) {
-    for (size_t j = 0; j < n; j++)
-        sums->counts[find_bin(m, value[j])]++;
-}
-
-static void add_shard(struct measure *m, struct member_sums *sums, const struct activations *a,
-                      const struct shard *shard, size_t n) {
-    const struct kernels *kernels = a->kernels;
-    const real *h = activations_of(a, shard);
+static size_t gather_row(const struct activations *a, size_t row, real *values) {
     uint8_t unit[SHARD_UNITS + LIST_ROOM];
-    real value[SHARD_UNITS + LIST_ROOM];
-    kernels->unit_sums(h, sums->row_weight, n, shard->units, m->unit_max + shard->first,
-                       m->direction + shard->first);
-    for (size_t i = 0; i < n; i++, h += shard->units) {
-        size_t active = kernels->pack_active(h, shard->units, 0, unit, value);
-        add_values(m, sums, value, active);
-        sums->zero_count += shard->units - active;
+    size_t n = 0;
+    for (size_t i = 0; i < a->n_shards; i++) {
+        struct shard shard = activations_shard(a, i);
+        const real *h = activations_of(a, &shard) + row * shard.units;
+        n += a->kernels->pack_active(h, shard.units, 0, unit, values + n);
     }
-    sums->total += n * shard->units;
+    return n;
+}
+
+static void measure_row(struct measure *m, struct member_sums *sums, const struct activations *a,
+                        size_t row) {
+    size_t active = gather_row(a, row, sums->values);
+    for (size_t j = 0; j < active; j++)
+        sums->counts[find_bin(m, sums->values[j])]++;
+    sums->zero_count += m->n_units - active;
+    sums->total += m->n_units;
+    /* A zero code by its norm is one here as well. */
+    size_t counted = sums->row_weight[row] != 0 ? active : 0;
+    m->rows[row] =
+        (struct row_figures){sparsity_of(sums->values, sums->scratch, counted, m->n_units), active};
+}
+
+static void add_rows(const struct measure *m, struct member_sums *sums, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint64_t active = m->rows[i].active;
+        sparsity_sum(&sums->over_samples, &m->rows[i].sparsity);
+        sums->active += active;
+        sums->active_squares += active * active;
+        sums->active_min = active < sums->active_min ? active : sums->active_min;
+        sums->active_max = active > sums->active_max ? active : sums->active_max;
+    }
+    sums->rows += n;
 }
 
 void measure_add(struct member *member, struct measure *m, const struct activations *a, size_t n) {
     size_t first, end;
     struct member_sums *sums = &m->members[member->rank];
-    const double *squares = a->squares;
     for (size_t i = 0; i < n; i++) {
-        double norm = sqrt(squares[i]);
+        double norm = sqrt(a->squares[i]);
         sums->row_weight[i] = norm <= 1e-12 ? 0 : 1 / norm;
         sums->zero_codes += norm <= 1e-12;
     }
     team_share(member, m->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
         struct shard shard = activations_shard(a, i);
-        add_shard(m, sums, a, &shard, n);
+        a->kernels->unit_sums(activations_of(a, &shard), sums->row_weight, n, shard.units,
+                              m->unit_max + shard.first, m->direction + shard.first);
+    }
+    team_barrier(member); /* the shards of all are there, and the last batch's rows were read */
+    team_share(member, n, &first, &end);
+    for (size_t i = first; i < end; i++)
+        measure_row(m, sums, a, i);
+    team_barrier(member);
+    add_rows(m, sums, n);
+}
+
+static void read_histogram(const struct measure *m, struct histogram *histogram) {
+    for (int rank = 0; rank < m->n_members; rank++) {
+        const struct member_sums *sums = &m->members[rank];
+        struct histogram one = {
+            .zero_count = sums->zero_count, .total = sums->total, .maximum = (double)sums->maximum};
+        memcpy(one.counts, sums->counts, sizeof one.counts);
+        histogram_add(histogram, &one);
     }
 }
 
-static void add_histogram(struct histogram *to, const struct member_sums *from) {
-    to->zero_count += from->zero_count;
-    to->total += from->total;
-    for (size_t bin = 0; bin < HISTOGRAM_BINS; bin++)
-        to->counts[bin] += from->counts[bin];
-    to->maximum = fmax(to->maximum, from->maximum);
+static int by_value(const void *a, const void *b) {
+    real x = *(const real *)a, y = *(const real *)b;
+    return (x > y) - (x < y);
 }
 
-void measure_finish(struct member *member, struct measure *m, struct measures *out) {
+static void measure_bias(const real *bias, size_t n, real *sorted, struct bias_measures *out) {
+    size_t negative = 0;
+    memcpy(sorted, bias, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, by_value);
+    for (size_t k = 0; k < n; k++)
+        negative += sorted[k] < 0;
+    out->n = n;
+    out->negative = (double)negative / (double)n;
+    for (int q = 0; q < BIAS_QUANTILES; q++) {
+        double place = (double)q / (BIAS_QUANTILES - 1) * (double)(n - 1);
+        size_t below = (size_t)place, above = min_size(below + 1, n - 1);
+        double low = (double)sorted[below], high = (double)sorted[above];
+        out->quantile[q] = low + (place - (double)below) * (high - low);
+    }
+}
+
+static void read_rows(const struct member_sums *sums, struct measures *out) {
+    double n = (double)sums->rows;
+    out->over_samples = sparsity_mean(&sums->over_samples);
+    out->zero_codes = sums->zero_codes;
+    out->active_units.min = sums->active_min;
+    out->active_units.max = sums->active_max;
+    out->active_units.mean = (double)sums->active / n;
+    /* Of exact counts; where all are alike, rounding could leave less than 0. */
+    double spread =
+        (double)sums->active_squares / n - out->active_units.mean * out->active_units.mean;
+    out->active_units.sd = sqrt(fmax(spread, 0));
+}
+
+/* Σ over units in a fixed tree of shards: parts[0] = ‖ŝ‖², parts[1] = dead units. */
+static void sum_units(struct member *member, struct measure *m) {
     size_t first, end;
     struct member_sums *sums = &m->members[member->rank];
     team_share(member, m->n_shards, &first, &end);
@@ -153,17 +222,21 @@ void measure_finish(struct member *member, struct measure *m, struct measures *o
         }
     }
     team_sum(member, m->parts, m->n_shards, 2);
+}
 
-    *out = (struct measures){.dead_units = (size_t)m->parts[1]};
+void measure_finish(struct member *member, struct measure *m, const real *bias,
+                    struct measures *out) {
+    struct member_sums *sums = &m->members[member->rank];
+    sum_units(member, m);
+    memset(out, 0, sizeof *out); /* and what pads it: results are compared byte by byte */
+    out->dead_units = (size_t)m->parts[1];
     struct histogram *histogram = &out->histogram;
-    for (int rank = 0; rank < m->n_members; rank++)
-        add_histogram(histogram, &m->members[rank]);
-    out->zero_codes = m->members[0].zero_codes;
-    uint64_t near = histogram->zero_count;
-    for (size_t bin = 0; bin < NEAR_ZERO_BINS; bin++)
-        near += histogram->counts[bin];
+    read_histogram(m, histogram);
+    read_rows(sums, out);
+    if (bias)
+        measure_bias(bias, m->n_units, sums->scratch, &out->bias);
     double total = (double)histogram->total;
-    out->near_zero = (double)near / total;
+    out->near_zero = (double)histogram_near_zero(histogram) / total;
     out->zero = (double)histogram->zero_count / total;
     double codes = total / (double)m->n_units - (double)out->zero_codes;
     out->overlap = codes < 2 ? NAN : (m->parts[0] - codes) / (codes * (codes - 1));

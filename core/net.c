@@ -107,6 +107,15 @@ static size_t at_head_bias(const struct net *net) {
     return net->n_params - net->width;
 }
 
+const real *net_find_part(const struct net *net, enum part part, size_t layer) {
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(net, parts);
+    for (size_t i = 0; i < n; i++)
+        if (parts[i].part == part && parts[i].layer == layer)
+            return net->params + parts[i].at;
+    return NULL;
+}
+
 real *net_weight(const struct net *net, size_t layer) {
     return net->params + net->layers[layer].at;
 }
@@ -124,11 +133,15 @@ real *net_head_bias(const struct net *net) {
     return net->params + at_head_bias(net);
 }
 
-struct activations net_activations(const struct net *net) {
-    const struct layer *layer = last_layer(net);
+struct activations net_layer_activations(const struct net *net, size_t index) {
+    const struct layer *layer = &net->layers[index];
     return (struct activations){net->kernels,    layer->config.n_units,
                                 layer->n_shards, layer->max_rows,
                                 layer->h,        layer->parts};
+}
+
+struct activations net_activations(const struct net *net) {
+    return net_layer_activations(net, net->config.n_layers - 1);
 }
 
 unsigned net_terms(const struct net_config *config) {

@@ -121,7 +121,8 @@ struct net {
 void net_place(struct net *net, const struct net_config *config, const struct kernels *kernels,
                size_t moments, size_t max_rows, int members, struct arena *arena);
 
-/* H of the last batch: of the last layer. */
+/* H of the last batch: of a layer, and of the last layer, which is the code. */
+struct activations net_layer_activations(const struct net *net, size_t layer);
 struct activations net_activations(const struct net *net);
 
 /* Which terms J has, a bit for each. */
@@ -141,6 +142,9 @@ enum { PARTS_MAX = 2 * LAYERS_MAX + 2 };
 
 /* The parts that the net has, in order; returns how many. */
 size_t net_parts(const struct net *net, struct net_part parts[PARTS_MAX]);
+
+/* W or b of a layer; NULL where it has none. */
+const real *net_find_part(const struct net *net, enum part part, size_t layer);
 
 real *net_weight(const struct net *net, size_t layer);
 real *net_bias(const struct net *net, size_t layer);

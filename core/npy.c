@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 size_t npy_item_size(const char *dtype) {
@@ -55,4 +57,27 @@ int npy_write(const char *path, const char *dtype, int dimensions, size_t rows, 
         return 0;
     return ovr_fail(err, why == ENOSPC ? OVR_FULL : OVR_IO, NULL, "cannot write %s: %s", path,
                     strerror(why));
+}
+
+int npy_map(struct npy_map *npy, const char *path, size_t rows, size_t columns,
+            struct ovr_err *err) {
+    struct stat stat;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    size_t bytes = NPY_HEADER + rows * columns * sizeof(float);
+    void *map = MAP_FAILED;
+    if (fd >= 0 && fstat(fd, &stat) == 0 && (size_t)stat.st_size == bytes)
+        map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (fd >= 0)
+        close(fd);
+    if (map == MAP_FAILED)
+        return ovr_fail(err, OVR_IO, NULL, "the file is damaged or cannot be read");
+    *npy =
+        (struct npy_map){(const float *)(const void *)((const char *)map + NPY_HEADER), map, bytes};
+    return 0;
+}
+
+void npy_unmap(struct npy_map *npy) {
+    if (npy->map)
+        munmap(npy->map, npy->bytes);
+    *npy = (struct npy_map){0};
 }

@@ -18,6 +18,18 @@ void npy_header(char header[NPY_HEADER], const char *dtype, int dimensions, size
 int npy_write(const char *path, const char *dtype, int dimensions, size_t rows, size_t columns,
               const void *numbers, struct ovr_err *err);
 
+/* A mapped array of float32. */
+struct npy_map {
+    const float *numbers; /* rows×columns */
+    void *map;
+    size_t bytes;
+};
+
+/* Maps what npy_write() wrote, which must have this shape; what has another size is OVR_IO. */
+int npy_map(struct npy_map *npy, const char *path, size_t rows, size_t columns,
+            struct ovr_err *err);
+void npy_unmap(struct npy_map *npy); /* {0} is fine */
+
 size_t npy_item_size(const char *dtype);
 
 #endif

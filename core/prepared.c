@@ -4,6 +4,7 @@
 #include "core/rng.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 /* What the block begins with. Everything else follows from it by place(). */
 struct head {
     char magic[8];
-    uint64_t version, n_train, n_watched, n_test, n_values, n_classes, n_steps;
+    uint64_t version, n_train, n_watched, n_test, n_values, n_classes, n_cells, n_steps;
     struct {
         uint64_t kind, n_in, n_out;
     } steps[PREPROCESS_MAX];
@@ -27,6 +28,7 @@ struct layout {
     struct preprocess preprocess;
     real *x[3]; /* train, watched, test */
     uint16_t *labels[3];
+    uint32_t *cells[3]; /* NULL without any */
 };
 
 static void split_sizes(const struct head *head, size_t n[3]) {
@@ -60,6 +62,7 @@ static void place(struct layout *layout, const struct head *head, struct arena *
     for (int i = 0; i < 3; i++) {
         layout->x[i] = arena_take(arena, n[i] * width(head), sizeof(real));
         layout->labels[i] = arena_take(arena, n[i], sizeof(uint16_t));
+        layout->cells[i] = head->n_cells ? arena_take(arena, n[i], sizeof(uint32_t)) : NULL;
     }
 }
 
@@ -78,8 +81,9 @@ static void expose(struct prepared *p, const struct layout *layout, const struct
     p->preprocess = layout->preprocess;
     p->n_inputs = width(head);
     p->n_classes = head->n_classes;
+    p->n_cells = head->n_cells;
     for (int i = 0; i < 3; i++)
-        *splits[i] = (struct split){layout->x[i], layout->labels[i], n[i]};
+        *splits[i] = (struct split){layout->x[i], layout->labels[i], n[i], layout->cells[i]};
 }
 
 /* Zeroed memory for the block: in the file, or else anonymous. */
@@ -112,9 +116,10 @@ static struct head shape(const struct prepare_config *config, size_t n_train, si
     return head;
 }
 
-size_t prepared_bytes(const struct prepare_config *config, size_t n_train, size_t n_test,
-                      size_t d) {
+size_t prepared_bytes(const struct prepare_config *config, size_t n_train, size_t n_test, size_t d,
+                      size_t n_cells) {
     struct head head = shape(config, n_train, n_test, d);
+    head.n_cells = n_cells;
     for (size_t i = 0; i < config->n_preprocess; i++) {
         const struct preprocess_step *step = &config->preprocess[i];
         head.steps[i].kind = step->kind;
@@ -159,6 +164,8 @@ static int fill_split(const struct build *build, const struct layout *layout, in
                       struct ovr_err *err) {
     for (size_t i = 0; i < n; i++)
         layout->labels[which][i] = samples->labels[rows ? rows[i] : i];
+    for (size_t i = 0; layout->cells[which] && i < n; i++)
+        layout->cells[which][i] = samples->cells[rows ? rows[i] : i];
     return preprocess_apply(&layout->preprocess, build->team, samples, rows, n, layout->x[which],
                             build->stop, err);
 }
@@ -220,6 +227,7 @@ int prepared_build(struct prepared **out, const struct prepare_config *config, u
                         train->n);
     struct head head = shape(config, train->n, test->n, train->d);
     head.n_classes = train->n_classes > test->n_classes ? train->n_classes : test->n_classes;
+    head.n_cells = train->n_cells;
     struct prepared *p = calloc(1, sizeof *p);
     uint32_t *rows = draw_split(seed, head.n_train, held_out);
     struct preprocess fitted = {0};
@@ -231,6 +239,7 @@ int prepared_build(struct prepared **out, const struct prepare_config *config, u
     if (!rc)
         rc = fill(p, &head, &fitted, &build, fd, err);
     preprocess_release(&fitted);
+    malloc_trim(0); /* big arrays freed: else they stay resident beside what training takes */
     free(rows);
     if (rc) {
         prepared_free(p);

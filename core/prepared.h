@@ -19,7 +19,7 @@
 
 /* To be raised with every change of the code that changes the bytes of a block for the same input:
  * blocks outlive the program. */
-enum { PREPARED_VERSION = 2 };
+enum { PREPARED_VERSION = 3 };
 
 enum protocol { PROTOCOL_CLEAN, PROTOCOL_PUBLISHED };
 
@@ -34,6 +34,7 @@ struct split {
     const real *x;          /* n × preprocess_width() */
     const uint16_t *labels; /* n */
     size_t n;
+    const uint32_t *cells; /* n: of the sphere, 0..n_cells-1; NULL for other data */
 };
 
 struct prepared {
@@ -41,7 +42,8 @@ struct prepared {
     struct split train, watched, test; /* test: clean protocol only, else n = 0 */
     size_t n_inputs;                   /* values a prepared row */
     size_t n_classes;
-    void *block; /* mapped */
+    size_t n_cells; /* 0: not the sphere */
+    void *block;    /* mapped */
     size_t bytes;
     int in_file;
 };
@@ -64,6 +66,7 @@ int prepared_map(struct prepared **prepared, int fd, size_t bytes, struct ovr_er
 void prepared_free(struct prepared *prepared); /* NULL is fine */
 
 /* Bytes of the block for rows of `d` values. A share of variance counts as all components. */
-size_t prepared_bytes(const struct prepare_config *config, size_t n_train, size_t n_test, size_t d);
+size_t prepared_bytes(const struct prepare_config *config, size_t n_train, size_t n_test, size_t d,
+                      size_t n_cells);
 
 #endif

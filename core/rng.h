@@ -23,6 +23,7 @@ enum rng_purpose { /* stored results depend on these numbers: append, never renu
                    RNG_CORRUPTION = 9,   /* by epoch; index = place of the sample in it */
                    RNG_CLASS_ORDER = 10, /* single-class batches: their order; by epoch */
                    RNG_CENTROIDS = 11,   /* k-means: the first ones; index = number of the choice */
+                   RNG_SWEEP = 50,       /* random points; epoch = parameter, index = point */
                    RNG_DROPOUT = 64,     /* + layer; by epoch; index = place of the sample in it */
                    RNG_LAYER_INIT = 96,  /* + layer, above the first; index = unit */
 };

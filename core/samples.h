@@ -24,8 +24,9 @@ struct samples {
     const uint8_t *bytes; /* first value of row 0, or NULL; rows `stride` bytes apart */
     size_t stride;
     real *values;    /* n×d, or NULL; owned */
-    uint32_t *cells; /* sphere only: the cell of each point; owned */
-    void *map;       /* mapped file, or NULL */
+    uint32_t *cells; /* sphere only: the cell of each point, 0..n_cells-1; owned */
+    size_t n_cells;
+    void *map; /* mapped file, or NULL */
     size_t map_bytes;
 };
 
@@ -55,6 +56,9 @@ struct sphere_config {
     size_t samples, test_samples, latitudes, sectors, classes;
     uint64_t seed;
 };
+
+/* The class of each of the cells, (latitudes + 1)·sectors of them. */
+void sphere_classes(const struct sphere_config *config, uint16_t *class_of);
 
 int sphere_generate(struct samples *samples, const struct sphere_config *config, int test,
                     struct ovr_err *err);

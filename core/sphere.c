@@ -17,11 +17,18 @@ static void place_point(struct rng *rng, const struct sphere_config *config, rea
     *cell = (uint32_t)(band * config->sectors + sector);
 }
 
+void sphere_classes(const struct sphere_config *config, uint16_t *class_of) {
+    struct rng rng;
+    rng_init(&rng, config->seed, RNG_SPHERE_CELL, 0, 0);
+    for (size_t i = 0; i < (config->latitudes + 1) * config->sectors; i++)
+        class_of[i] = (uint16_t)rng_below(&rng, (uint32_t)config->classes);
+}
+
 int sphere_generate(struct samples *out, const struct sphere_config *config, int test,
                     struct ovr_err *err) {
     size_t n = test ? config->test_samples : config->samples;
     size_t n_cells = (config->latitudes + 1) * config->sectors;
-    struct samples s = {.n = n, .d = 3, .n_classes = config->classes};
+    struct samples s = {.n = n, .d = 3, .n_classes = config->classes, .n_cells = n_cells};
     s.values = ovr_malloc(n * s.d, sizeof *s.values);
     s.labels = ovr_malloc(n, sizeof *s.labels);
     s.cells = ovr_malloc(n, sizeof *s.cells);
@@ -32,9 +39,7 @@ int sphere_generate(struct samples *out, const struct sphere_config *config, int
         return ovr_nomem(err, "the points of the sphere");
     }
     struct rng rng;
-    rng_init(&rng, config->seed, RNG_SPHERE_CELL, 0, 0);
-    for (size_t i = 0; i < n_cells; i++)
-        class_of[i] = (uint16_t)rng_below(&rng, (uint32_t)config->classes);
+    sphere_classes(config, class_of);
     rng_init(&rng, config->seed, test ? RNG_SPHERE_TEST : RNG_SPHERE_TRAIN, 0, 0);
     for (size_t i = 0; i < n; i++) {
         place_point(&rng, config, s.values + i * s.d, &s.cells[i]);

@@ -18,7 +18,7 @@ struct run {
     const struct prepared *data;
     struct net net;
     struct kmeans kmeans; /* of its kinds only */
-    struct measure *measure;
+    struct measure *measure[LAYERS_MAX];
     size_t group, block; /* evaluation: rows of a mini-batch, and rows at once */
     uint32_t *order;     /* the training samples that are used, in this epoch's order */
     uint32_t *sorting;   /* room to sort them */
@@ -36,9 +36,11 @@ struct run {
     const struct split *evaluated; /* by evaluate_work() */
     struct code *code;             /* filled by encode_work() */
     const struct split *encoded;
+    struct columns *columns; /* filled by column_work() */
+    size_t column_layer, shard_group;
     struct terms sums; /* of the last pass, written by member 0 */
     struct gradients gradients;
-    struct measures measures;
+    struct measures measures[LAYERS_MAX];
     uint64_t failed_step; /* where the loss was not finite, else 0 */
     _Atomic int stopped, out_of_memory;
 };
@@ -195,8 +197,10 @@ static void place(struct run *run, const struct plan *plan, struct arena *arena)
     struct net_config shape = net_shape(config, d, plan->n_classes);
     net_place(&run->net, &shape, run->kernels, count_moments(config), most_rows(batch),
               plan->members, arena);
-    const struct activations activations = net_activations(&run->net);
-    run->measure = measure_place(&activations, plan->members, arena);
+    for (size_t l = 0; l < shape.n_layers; l++) {
+        const struct activations activations = net_layer_activations(&run->net, l);
+        run->measure[l] = measure_place(&activations, plan->members, arena);
+    }
     size_t most_batches = plan->n_train / batch + plan->n_classes + 1;
     run->order = arena_take(arena, plan->n_train, sizeof *run->order);
     run->sorting = arena_take(arena, plan->n_train, sizeof *run->sorting);
@@ -493,8 +497,9 @@ static void evaluate_work(struct member *member, void *arg) {
     const struct split *split = run->evaluated;
     size_t d = run->net.config.n_inputs;
     struct terms sums = {0};
-    struct measures measures;
-    measure_reset(member, run->measure);
+    size_t n_layers = run->net.config.n_layers;
+    for (size_t l = 0; l < n_layers; l++)
+        measure_reset(member, run->measure[l]);
     for (size_t first = 0; first < split->n; first += run->block) {
         size_t n = min_size(run->block, split->n - first);
         struct batch batch = {.x = split->x + first * d,
@@ -507,14 +512,19 @@ static void evaluate_work(struct member *member, void *arg) {
         }
         struct terms terms = net_forward(member, &run->net, &batch);
         terms_add(&sums, &terms);
-        const struct activations activations = net_activations(&run->net);
-        measure_add(member, run->measure, &activations, n);
+        for (size_t l = 0; l < n_layers; l++) {
+            const struct activations activations = net_layer_activations(&run->net, l);
+            measure_add(member, run->measure[l], &activations, n);
+        }
     }
-    measure_finish(member, run->measure, &measures);
-    if (member->rank == 0) {
+    for (size_t l = 0; l < n_layers; l++) {
+        struct measures measures;
+        measure_finish(member, run->measure[l], net_find_part(&run->net, PART_BIAS, l), &measures);
+        if (member->rank == 0)
+            run->measures[l] = measures;
+    }
+    if (member->rank == 0)
         run->sums = sums;
-        run->measures = measures;
-    }
 }
 
 static void encode_work(struct member *member, void *arg) {
@@ -536,6 +546,25 @@ static void encode_work(struct member *member, void *arg) {
             return;
         }
     }
+}
+
+static void column_work(struct member *member, void *arg) {
+    struct run *run = arg;
+    const struct split *split = run->encoded;
+    size_t d = run->net.config.n_inputs;
+    for (size_t first = 0; first < split->n; first += CODE_BLOCK) {
+        size_t n = min_size(CODE_BLOCK, split->n - first);
+        struct batch batch = {
+            .x = split->x + first * d, .labels = split->labels + first, .n = n, .group = n};
+        if (team_agree(member, run->hooks->stop)) {
+            run->stopped = 1;
+            return;
+        }
+        net_forward(member, &run->net, &batch);
+        const struct activations activations = net_layer_activations(&run->net, run->column_layer);
+        columns_add(member, run->columns, run->shard_group, &activations, first, n);
+    }
+    columns_finish(member, run->columns, run->shard_group);
 }
 
 static struct terms mean_terms(const struct terms *sums) {
@@ -569,6 +598,12 @@ static int evaluate(struct run *run, const struct split *split, struct terms *te
     return check_run(run, "the code was evaluated", err);
 }
 
+static void copy_measures(const struct run *run, struct measures *code, struct measures *below) {
+    size_t last = run->net.config.n_layers - 1;
+    *code = run->measures[last];
+    memcpy(below, run->measures, last * sizeof *below);
+}
+
 static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_err *err) {
     double started = now_seconds();
     *report = (struct epoch_report){
@@ -584,7 +619,7 @@ static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_
         run->gradients = (struct gradients){.direction = kmeans_direction(&run->kmeans)};
     report->gradients = run->gradients;
     rc = evaluate(run, &run->data->watched, &report->watched, err);
-    report->measures = run->measures;
+    copy_measures(run, &report->measures, report->below);
     report->seconds = now_seconds() - started;
     return rc;
 }
@@ -602,13 +637,14 @@ static void keep_best(struct run *run, const struct epoch_report *report) {
     result->best_epoch = report->epoch;
     result->terms = report->watched;
     result->measures = report->measures;
+    memcpy(result->below, report->below, sizeof result->below);
 }
 
 /* What is not trained is only looked at. */
 static int keep_untrained(struct run *run, struct ovr_err *err) {
     struct epoch_report report = {.epoch = 0};
     int rc = evaluate(run, &run->data->watched, &report.watched, err);
-    report.measures = run->measures;
+    copy_measures(run, &report.measures, report.below);
     keep_best(run, &report);
     keep_weights(run, run->result->last, NULL);
     return rc;
@@ -662,12 +698,48 @@ static int report_test(struct run *run, struct ovr_err *err) {
     int rc = evaluate(run, &run->data->test, &result->terms, err);
     if (rc)
         return rc;
-    result->measures = run->measures;
+    copy_measures(run, &result->measures, result->below);
     if (run->config->kind == MODEL_MLP) {
         result->accuracy = (double)result->terms.correct / result->terms.samples;
         result->accuracy_last = NAN;
     }
     return 0;
+}
+
+static struct units_shape units_shape(size_t n_units, size_t n_samples, size_t n_classes,
+                                      size_t n_cells) {
+    return (struct units_shape){n_units, n_samples, n_classes, n_cells, COLUMNS_BYTES};
+}
+
+/* The table of a layer's units. */
+static int report_layer(struct run *run, size_t layer, struct ovr_err *err) {
+    const struct net *net = &run->net;
+    const struct prepared *data = run->data;
+    const struct layer_config *config = &net->layers[layer].config;
+    struct units *units = &run->result->units[layer];
+    const struct units_shape shape =
+        units_shape(config->n_units, run->encoded->n, data->n_classes, data->n_cells);
+    run->column_layer = layer;
+    int rc = units_open(units, &run->columns, &shape, run->encoded, team_size(run->team), err);
+    for (run->shard_group = 0; !rc && run->shard_group < columns_n_groups(run->columns);
+         run->shard_group++) {
+        team_run(run->team, column_work, run);
+        rc = check_run(run, "its units were measured", err);
+    }
+    if (!rc)
+        units_finish(units, net_find_part(net, PART_WEIGHT, layer), config->n_inputs,
+                     net_find_part(net, PART_BIAS, layer));
+    columns_free(run->columns);
+    return rc;
+}
+
+/* On the reported split, with the weights that the run ends with. */
+static int report_units(struct run *run, struct ovr_err *err) {
+    int rc = 0;
+    run->encoded = run->data->test.n ? &run->data->test : &run->data->watched;
+    for (size_t l = 0; !rc && l < run->net.config.n_layers; l++)
+        rc = report_layer(run, l, err);
+    return rc;
 }
 
 static int encode(struct run *run, const struct split *split, struct code **code,
@@ -685,7 +757,10 @@ static int encode(struct run *run, const struct split *split, struct code **code
 /* Resident bytes, now that it is known how many activations are not zero. */
 static uint64_t probing_memory(const struct run *run) {
     const struct prepared *data = run->data;
-    return data->bytes + run->result->arena.size +
+    uint64_t tables = 0;
+    for (size_t l = 0; l < run->net.config.n_layers; l++)
+        tables += run->result->units[l].arena.size;
+    return data->bytes + run->result->arena.size + tables +
            code_bytes(data->train.n + data->watched.n + data->test.n,
                       train_code_units(run->config, data->n_inputs),
                       1 - run->result->measures.zero);
@@ -750,6 +825,8 @@ int train_run(const struct train_config *config, const struct prepared *data, st
     rc = has_epochs(config) ? train_epochs(&run, err) : keep_untrained(&run, err);
     if (!rc)
         rc = report_test(&run, err);
+    if (!rc)
+        rc = report_units(&run, err);
     if (!rc && config->probe)
         rc = probe(&run, err);
     result->net = run.net;
@@ -757,8 +834,25 @@ int train_run(const struct train_config *config, const struct prepared *data, st
 }
 
 void train_result_release(struct train_result *result) {
+    for (size_t l = 0; l < LAYERS_MAX; l++)
+        units_release(&result->units[l]);
     arena_close(&result->arena);
     *result = (struct train_result){0};
+}
+
+/* The tables of units, and the larger of what it takes to make one and of the probe's codes. */
+static uint64_t tables_memory(const struct train_config *config, const struct train_data *data,
+                              size_t n_inputs, int members, uint64_t codes) {
+    const struct net_config net = net_shape(config, n_inputs, data->n_classes);
+    uint64_t tables = 0, work = codes;
+    for (size_t l = 0; l < net.n_layers; l++) {
+        const struct units_shape shape =
+            units_shape(net.units[l], data->n_test, data->n_classes, data->n_cells);
+        uint64_t columns = units_work_bytes(&shape, members);
+        tables += units_bytes(&shape);
+        work = columns > work ? columns : work;
+    }
+    return tables + work;
 }
 
 /* Resident bytes while data are prepared and while the network is trained and probed. */
@@ -768,7 +862,7 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
     const struct prepare_config *prepare = &config->data;
     const struct plan plan = {config, n_train - prepared_held_out(prepare, n_train), n_inputs,
                               data->n_classes, members};
-    uint64_t block = prepared_bytes(prepare, n_train, data->n_test, data->n_values);
+    uint64_t block = prepared_bytes(prepare, n_train, data->n_test, data->n_values, data->n_cells);
     const struct preprocess_memory preparing = preprocess_memory(
         data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);
     uint64_t training = count_arena(&plan, kernels_get(ISA_AUTO)).used, code_fit = 0;
@@ -776,9 +870,10 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
                                          .components = train_code_units(config, n_inputs)};
     if (config->kind == MODEL_PCA)
         code_fit = training + preprocess_memory(n_inputs, &axes, 1, plan.n_train, members).fit;
-    if (config->probe)
-        training += code_bytes(n, train_code_units(config, n_inputs),
-                               expected_active(config, plan.n_train));
+    uint64_t codes = config->probe ? code_bytes(n, train_code_units(config, n_inputs),
+                                                expected_active(config, plan.n_train))
+                                   : 0;
+    training += tables_memory(config, data, n_inputs, members, codes);
     uint64_t fitting = data->bytes + preparing.fit;
     uint64_t applying = data->bytes + preparing.apply + block;
     uint64_t peak = fitting > applying ? fitting : applying;

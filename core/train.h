@@ -19,6 +19,7 @@
 #include "core/net.h"
 #include "core/prepared.h"
 #include "core/probe.h"
+#include "core/units.h"
 
 enum model_kind {
     MODEL_OVR_ENCODER,
@@ -91,9 +92,10 @@ struct epoch_report {
     int epoch;
     struct terms train, watched; /* means over samples; `correct` and `zero_codes` are counts */
     struct gradients gradients;  /* at the epoch's first step */
-    struct measures measures;    /* of the watched split */
-    double learning_rate;        /* in this epoch */
-    double seconds;              /* with its evaluation */
+    struct measures measures;    /* of the code, the last layer's, on the watched split */
+    struct measures below[LAYERS_MAX - 1]; /* of the layers below it */
+    double learning_rate;                  /* in this epoch */
+    double seconds;                        /* with its evaluation */
     const struct net *net;
 };
 
@@ -115,8 +117,10 @@ struct train_result {
                                             else NULL */
     const struct preprocess *preprocess; /* of the prepared data; borrowed */
     struct terms terms;                  /* means on the reported split with the best weights */
-    struct measures measures;            /* of the same */
-    double accuracy, accuracy_last;      /* of the mlp or else of the probe; NaN without either */
+    struct measures measures;            /* of the same, of the code */
+    struct measures below[LAYERS_MAX - 1]; /* of the layers below */
+    struct units units[LAYERS_MAX];        /* of the same, of each layer */
+    double accuracy, accuracy_last;        /* of the mlp or else of the probe; NaN without either */
     int probed;
     struct probe_result probe;
     struct arena arena; /* holds the arrays above, and whatever the run worked with */
@@ -142,6 +146,7 @@ struct train_estimate {
 struct train_data {
     size_t n_train, n_test, n_values, n_classes;
     uint64_t bytes; /* both splits as they are stored */
+    size_t n_cells; /* of the sphere; 0 for other data */
 };
 
 /* The terms of J that are worth a report, a bit for each: OVR and L for whatever could have them.

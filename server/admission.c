@@ -36,6 +36,7 @@ static struct train_data sphere_data(const struct sphere_config *sphere) {
                                .n_test = sphere->test_samples,
                                .n_values = 3,
                                .n_classes = sphere->classes,
+                               .n_cells = (sphere->latitudes + 1) * sphere->sectors,
                                .bytes =
                                    n * (3 * sizeof(real) + sizeof(uint16_t) + sizeof(uint32_t))};
 }

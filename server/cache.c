@@ -212,7 +212,9 @@ static int disk_has_room(const struct cache *cache, uint64_t bytes) {
 /* A new file for prepared data, or -1 when they shall not or can't be kept. */
 static int new_file(struct cache *cache, const struct spec *spec, const struct samples *train,
                     const struct samples *test, cache_path path) {
-    uint64_t bytes = prepared_bytes(&spec->train.data, train->n, test->n, train->d) + DIGEST_SIZE;
+    uint64_t bytes =
+        prepared_bytes(&spec->train.data, train->n, test->n, train->d, train->n_cells) +
+        DIGEST_SIZE;
     if (spec->generated || bytes > cache->limit_bytes)
         return -1;
     make_room(cache, bytes);

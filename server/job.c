@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_FIGURES = 96 };
+enum { MAX_FIGURES = 192 };
 
 /* Figures on their way to the store. Names and texts are literals or outlive the list. */
 struct figures {
@@ -85,12 +85,79 @@ static void add_gradients(struct figures *figures, const struct gradients *gradi
         add_real(figures, "direction.cosine", gradients->direction);
 }
 
+static void add_bias(struct figures *figures, const struct bias_measures *bias) {
+    static const char *const names[BIAS_QUANTILES] = {"bias.min", "bias.quartile_1", "bias.median",
+                                                      "bias.quartile_3", "bias.max"};
+    if (!bias->n)
+        return;
+    add_real(figures, "bias.negative", bias->negative);
+    for (int q = 0; q < BIAS_QUANTILES; q++)
+        add_real(figures, names[q], bias->quantile[q]);
+}
+
 static void add_measures(struct figures *figures, const struct measures *m) {
     add_real(figures, "sparsity.near_zero", m->near_zero);
     add_real(figures, "sparsity.zero", m->zero);
     add_real(figures, "sparsity.overlap", m->overlap);
     add_count(figures, "sparsity.dead_units", m->dead_units);
     add_count(figures, "sparsity.zero_codes", m->zero_codes);
+    add_real(figures, "sparsity.over_samples.hoyer", m->over_samples.hoyer);
+    add_real(figures, "sparsity.over_samples.treves_rolls", m->over_samples.treves_rolls);
+    add_real(figures, "sparsity.over_samples.gini", m->over_samples.gini);
+    add_real(figures, "sparsity.active_units.mean", m->active_units.mean);
+    add_real(figures, "sparsity.active_units.sd", m->active_units.sd);
+    add_count(figures, "sparsity.active_units.min", m->active_units.min);
+    add_count(figures, "sparsity.active_units.max", m->active_units.max);
+    add_bias(figures, &m->bias);
+}
+
+/* Of the layers below the code, the names of their figures. */
+#define BELOW(l)                                                                                   \
+    {                                                                                              \
+        "layers." #l ".near_zero", "layers." #l ".zero", "layers." #l ".overlap",                  \
+            "layers." #l ".dead_units", "layers." #l ".zero_codes",                                \
+            "layers." #l ".over_samples.hoyer", "layers." #l ".over_samples.treves_rolls",         \
+            "layers." #l ".over_samples.gini"                                                      \
+    }
+static const struct below_names {
+    const char *near_zero, *zero, *overlap, *dead_units, *zero_codes, *hoyer, *treves_rolls, *gini;
+} below_names[LAYERS_MAX - 1] = {BELOW(0), BELOW(1), BELOW(2), BELOW(3),
+                                 BELOW(4), BELOW(5), BELOW(6)};
+
+static void add_below(struct figures *figures, const struct measures *below, size_t n) {
+    for (size_t l = 0; l < n; l++) {
+        const struct below_names *names = &below_names[l];
+        add_real(figures, names->near_zero, below[l].near_zero);
+        add_real(figures, names->zero, below[l].zero);
+        add_real(figures, names->overlap, below[l].overlap);
+        add_count(figures, names->dead_units, below[l].dead_units);
+        add_count(figures, names->zero_codes, below[l].zero_codes);
+        add_real(figures, names->hoyer, below[l].over_samples.hoyer);
+        add_real(figures, names->treves_rolls, below[l].over_samples.treves_rolls);
+        add_real(figures, names->gini, below[l].over_samples.gini);
+    }
+}
+
+/* The histograms of all layers; returns how many. */
+static size_t list_histograms(struct epoch_histogram list[LAYERS_MAX], const struct net *net,
+                              int epoch, const char *split, const struct measures *code,
+                              const struct measures *below) {
+    size_t n = net->config.n_layers;
+    for (size_t l = 0; l < n; l++)
+        list[l] = (struct epoch_histogram){
+            epoch, split, l + 1 < n ? &below[l].histogram : &code->histogram, (int)l};
+    return n;
+}
+
+/* What only the table of units has. */
+static void add_unit_means(struct figures *figures, const struct units *units) {
+    const struct unit_means *means = &units->means;
+    add_real(figures, "sparsity.over_units.hoyer", means->over_units.hoyer);
+    add_real(figures, "sparsity.over_units.treves_rolls", means->over_units.treves_rolls);
+    add_real(figures, "sparsity.over_units.gini", means->over_units.gini);
+    add_real(figures, "sparsity.classes_per_unit", means->classes);
+    if (units->n_cells)
+        add_real(figures, "sparsity.cells_per_unit", means->cells);
 }
 
 /* A job while it runs. */
@@ -114,10 +181,12 @@ static int save_epoch(void *context, const struct epoch_report *report, struct o
         add_real(&figures, "learning_rate", report->learning_rate);
     add_real(&figures, "seconds", report->seconds);
     add_text(&figures, "digest", digest);
-    struct epoch_histogram histogram = {report->epoch, clean ? "validation" : "test",
-                                        &report->measures.histogram};
+    add_below(&figures, report->below, report->net->config.n_layers - 1);
+    struct epoch_histogram histograms[LAYERS_MAX];
+    size_t n = list_histograms(histograms, report->net, report->epoch,
+                               clean ? "validation" : "test", &report->measures, report->below);
     return store_add_epoch(running->workplace->store, running->job->experiment.seq, report->epoch,
-                           figures.list, figures.n, &histogram, err);
+                           figures.list, figures.n, histograms, n, err);
 }
 
 static void add_result(struct figures *figures, const struct running *running,
@@ -130,6 +199,8 @@ static void add_result(struct figures *figures, const struct running *running,
         add_real(figures, "accuracy_last", r->accuracy_last);
     add_text(figures, "protocol", config->data.protocol == PROTOCOL_CLEAN ? "clean" : "published");
     add_measures(figures, &r->measures);
+    add_unit_means(figures, &r->units[r->net.config.n_layers - 1]);
+    add_below(figures, r->below, r->net.config.n_layers - 1);
     add_count(figures, "best_epoch", (uint64_t)r->best_epoch);
     add_count(figures, "epochs", (uint64_t)r->epochs);
     add_terms(figures, &test_names, &r->terms, config);
@@ -182,9 +253,23 @@ static int save_result(const struct running *running, const struct train_result 
     struct tensor tensors[MAX_TENSORS];
     struct figures figures = {.n = 0}, facts = {.n = 0};
     struct provenance texts;
-    struct epoch_histogram histogram = {0, "test", &result->measures.histogram};
+    struct epoch_histogram histograms[LAYERS_MAX];
+    struct unit_table unit_tables[LAYERS_MAX];
+    size_t n_layers = result->net.config.n_layers;
+    list_histograms(histograms, &result->net, 0, "test", &result->measures, result->below);
+    for (size_t l = 0; l < n_layers; l++) {
+        const struct units *units = &result->units[l];
+        unit_tables[l] =
+            (struct unit_table){(int)l, "test", units->n_units, units->n_classes, units->n_cells};
+    }
     struct outcome outcome = {
-        .state = STATE_SUCCEEDED, .tensors = tensors, .histogram = &histogram};
+        .state = STATE_SUCCEEDED,
+        .tensors = tensors,
+        .histograms = histograms,
+        .n_histograms = n_layers,
+        .unit_tables = unit_tables,
+        .n_unit_tables = n_layers,
+    };
     int rc = weights_save(workplace->data_dir, job->experiment.id, job->spec.train.kind, result,
                           tensors, &outcome.n_tensors, err);
     if (rc)

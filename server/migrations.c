@@ -8,5 +8,7 @@
     extern const char symbol[]
 
 EMBED(migration_0001, "migrations/0001_initial.sql");
+EMBED(migration_0002, "migrations/0002_sweeps.sql");
+EMBED(migration_0004, "migrations/0004_measures.sql");
 
-const char *const migrations[] = {migration_0001, NULL};
+const char *const migrations[] = {migration_0001, migration_0002, migration_0004, NULL};

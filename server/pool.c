@@ -1,10 +1,12 @@
 #include "server/pool.h"
 
 #include "server/log.h"
+#include "server/sweeps.h"
 
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -30,6 +32,9 @@ struct pool {
     struct slot *slots;
     int n_slots, n_threads, n_left, stopping;
     int64_t free_memory; /* at the last tick */
+    /* An experiment has ended that no worker brought to its end: a search may wait for that. */
+    _Atomic int look_for_points;
+    _Atomic int sweeps_stuck; /* the last attempt failed */
 };
 
 static int64_t monotonic_ms(void) {
@@ -141,6 +146,7 @@ static int start_job(struct slot *slot, struct job *job, int waiting) {
     struct outcome outcome = {
         .state = STATE_FAILED, .problem_kind = "invalid-spec", .problem_detail = err.text};
     log_line(LOG_ERROR, "experiment=%s %s", job->experiment.id, err.text);
+    slot->pool->look_for_points = 1;
     store_finish(store, job->experiment.seq, &outcome, NULL);
     return OVR_INVALID;
 }
@@ -169,6 +175,21 @@ static int claim(struct slot *slot) {
     return rc;
 }
 
+/* A search may have waited for the end of an experiment. Called without the lock. Returns how many
+ * experiments it has put into the queue. When it can't go on now, the next tick tries again. */
+static int advance_sweeps(struct pool *pool) {
+    struct ovr_err err = {0};
+    int added;
+    int failed = sweeps_advance(pool->config.workplace.store, &added, &err) != 0;
+    if (failed && !atomic_exchange(&pool->sweeps_stuck, 1))
+        log_line(LOG_ERROR, "a sweep can't go on yet: %s", err.text);
+    if (failed)
+        pool->look_for_points = 1;
+    else
+        pool->sweeps_stuck = 0;
+    return added;
+}
+
 /* Takes the lock again only to say that the cores are free, and to leave the slot. */
 static void work_off(struct slot *slot) {
     struct pool *pool = slot->pool;
@@ -180,6 +201,7 @@ static void work_off(struct slot *slot) {
     pthread_cond_signal(&pool->work);
     pthread_mutex_unlock(&pool->lock);
     job_end(&pool->config.workplace, job);
+    advance_sweeps(pool);
     pthread_mutex_lock(&pool->lock);
     slot->job = NULL;
     experiment_release(&job->experiment);
@@ -224,6 +246,7 @@ int pool_start(struct pool **out, const struct pool_config *config, struct ovr_e
     pool->config = *config;
     pool->slots = slots;
     pool->n_slots = n_slots;
+    pool->look_for_points = 1; /* when the daemon ended it may not have come to that */
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
@@ -245,6 +268,7 @@ int pool_start(struct pool **out, const struct pool_config *config, struct ovr_e
 }
 
 void pool_wake(struct pool *pool) {
+    pool->look_for_points = 1;
     pthread_mutex_lock(&pool->lock);
     if (has_room(pool))
         pthread_cond_signal(&pool->work);
@@ -307,6 +331,8 @@ void pool_tick(struct pool *pool) {
         pthread_cond_signal(&pool->work);
     pool->free_memory = free_now;
     pthread_mutex_unlock(&pool->lock);
+    if (atomic_exchange(&pool->look_for_points, 0) && advance_sweeps(pool))
+        pool_wake(pool);
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */
 }
 

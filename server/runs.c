@@ -1,6 +1,5 @@
 #include "server/runs.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,24 +100,40 @@ static const char *keep(char **room, const char *text) {
     return copy;
 }
 
-static struct epoch *copy_epoch(int number, const struct figure *figures, size_t n_figures,
-                                const struct epoch_histogram *histogram) {
-    size_t size = sizeof(struct epoch) + n_figures * sizeof *figures;
-    for (size_t i = 0; i < n_figures; i++)
+static size_t texts_size(const struct epoch *e, const struct figure *figures,
+                         const struct epoch_histogram *histograms) {
+    size_t size = 0;
+    for (size_t i = 0; i < e->n_figures; i++)
         size += strlen(figures[i].name) + 1 +
                 (figures[i].kind == FIGURE_TEXT ? strlen(figures[i].text) + 1 : 0);
-    struct epoch *epoch = malloc(size);
+    for (size_t i = 0; i < e->n_histograms; i++)
+        size += strlen(histograms[i].split) + 1;
+    return size;
+}
+
+/* One block: the epoch and its figures, histograms and what they are of, then all texts. */
+static struct epoch *copy_epoch(const struct epoch *e, const struct figure *figures,
+                                const struct epoch_histogram *histograms) {
+    size_t head = sizeof *e + e->n_figures * sizeof *figures;
+    size_t body = e->n_histograms * (sizeof *histograms + sizeof(struct histogram));
+    struct epoch *epoch = malloc(head + body + texts_size(e, figures, histograms));
     if (!epoch)
         return NULL;
-    *epoch = (struct epoch){
-        .number = number, .histogram = *histogram->histogram, .n_figures = n_figures};
-    snprintf(epoch->split, sizeof epoch->split, "%s", histogram->split);
-    char *room = (char *)(epoch->figures + n_figures);
-    for (size_t i = 0; i < n_figures; i++) {
+    *epoch = *e;
+    epoch->histograms = (struct epoch_histogram *)(void *)((char *)epoch + head);
+    struct histogram *counts = (struct histogram *)(void *)(epoch->histograms + e->n_histograms);
+    char *room = (char *)(counts + e->n_histograms);
+    for (size_t i = 0; i < e->n_figures; i++) {
         epoch->figures[i] = figures[i];
         epoch->figures[i].name = keep(&room, figures[i].name);
         if (figures[i].kind == FIGURE_TEXT)
             epoch->figures[i].text = keep(&room, figures[i].text);
+    }
+    for (size_t i = 0; i < e->n_histograms; i++) {
+        counts[i] = *histograms[i].histogram;
+        epoch->histograms[i] = histograms[i];
+        epoch->histograms[i].histogram = &counts[i];
+        epoch->histograms[i].split = keep(&room, histograms[i].split);
     }
     return epoch;
 }
@@ -133,8 +148,11 @@ static void append(struct run *run, struct epoch *epoch) {
 }
 
 int runs_add_epoch(struct runs *runs, int64_t seq, int number, const struct figure *figures,
-                   size_t n_figures, const struct epoch_histogram *histogram, struct ovr_err *err) {
-    struct epoch *epoch = copy_epoch(number, figures, n_figures, histogram);
+                   size_t n_figures, const struct epoch_histogram *histograms, size_t n_histograms,
+                   struct ovr_err *err) {
+    const struct epoch shape = {
+        .number = number, .n_histograms = n_histograms, .n_figures = n_figures};
+    struct epoch *epoch = copy_epoch(&shape, figures, histograms);
     if (!epoch)
         return ovr_nomem(err, "the figures of an epoch");
     pthread_mutex_lock(&runs->lock);

@@ -15,10 +15,9 @@
 struct epoch {
     struct epoch *next;
     int number;
-    char split[16]; /* of the histogram */
-    struct histogram histogram;
-    size_t n_figures;
-    struct figure figures[]; /* their texts follow in the same block */
+    struct epoch_histogram *histograms; /* these and what they point to are in the same block */
+    size_t n_histograms, n_figures;
+    struct figure figures[];
 };
 
 struct run {
@@ -56,6 +55,7 @@ void runs_settle(struct runs *runs, const struct ovr_err *fault);
 /* Adds a copy. Returns how many epochs now wait, OVR_CONFLICT when the experiment does not run, or
  * the fault of the run. */
 int runs_add_epoch(struct runs *runs, int64_t seq, int number, const struct figure *figures,
-                   size_t n_figures, const struct epoch_histogram *histogram, struct ovr_err *err);
+                   size_t n_figures, const struct epoch_histogram *histograms, size_t n_histograms,
+                   struct ovr_err *err);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -960,6 +961,35 @@ int spec_read(json_t *document, struct spec *spec, json_t *faults, struct ovr_er
     if (json_array_size(faults))
         return ovr_fail(err, OVR_INVALID, "", "the spec has %zu faults", json_array_size(faults));
     return 0;
+}
+
+static int names_itself(const json_t *section) {
+    return json_object_get(section, "kind") || json_object_get(section, "name") ||
+           json_object_get(section, "generator");
+}
+
+static int patch_section(json_t *object, const json_t *patch, const char *path) {
+    const char *name;
+    json_t *value;
+    int failed = 0;
+    json_object_foreach((json_t *)(uintptr_t)patch, name, value) {
+        const struct field *f = strchr(name, '/') || *name == '*' ? NULL : find_field(path, name);
+        json_t *old = json_object_get(object, name);
+        if (f && f->instead_of && !json_object_get(patch, f->instead_of))
+            json_object_del(object, f->instead_of);
+        if (json_is_null(value) && !(f && f->flags & NULLABLE))
+            json_object_del(object, name);
+        else if (f && f->type == T_SECTION && json_is_object(value) && json_is_object(old) &&
+                 !names_itself(value))
+            failed |= patch_section(old, value, f->path);
+        else
+            failed |= json_object_set_new(object, name, json_deep_copy(value));
+    }
+    return failed;
+}
+
+int spec_patch(json_t *document, const json_t *patch, struct ovr_err *err) {
+    return patch_section(document, patch, "") ? ovr_nomem(err, "the spec") : 0;
 }
 
 int spec_read_stored(const char *text, struct spec *spec, struct ovr_err *err) {

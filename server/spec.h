@@ -36,6 +36,14 @@ struct spec {
  * or OVR_NOMEM. */
 int spec_read(json_t *document, struct spec *spec, json_t *faults, struct ovr_err *err);
 
+/* Merges `patch`, an object, into a spec that has not been read yet, by RFC 7396 with two rules
+ * that follow from what a spec is. A section whose patch says what it is (kind, name or generator)
+ * takes the place of the old one whole, and so does a choice such as init or schedule, since
+ * members of the one are none of the other. And null takes a member away, so that it has its
+ * default, except where null is one of its values: "probe": null means no probe. Returns 0 or
+ * OVR_NOMEM. */
+int spec_patch(json_t *document, const json_t *patch, struct ovr_err *err);
+
 /* Reads a spec that was stored by this program. */
 int spec_read_stored(const char *text, struct spec *spec, struct ovr_err *err);
 

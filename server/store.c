@@ -18,14 +18,28 @@ const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "fa
 /* All SQL, by name. Every connection prepares all of it when it opens, so a slip shows at start. */
 #define EXPERIMENT_COLUMNS                                                                         \
     "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
-    "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail"
-#define POSITION                                                                                   \
-    ", CASE state WHEN 'queued' THEN (SELECT count(*) FROM experiment AS q WHERE q.state = "       \
-    "'queued' AND (q.priority > e.priority OR (q.priority = e.priority AND q.seq <= e.seq))) END"
+    "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
+    "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
+/* What only a queued one has. */
+#define QUEUE_COLUMNS                                                                              \
+    ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), CASE state WHEN 'queued' "    \
+    "THEN (SELECT count(*) FROM experiment AS q WHERE q.state = 'queued' AND (q.priority > "       \
+    "e.priority OR (q.priority = e.priority AND q.seq <= e.seq))) END"
+#define SWEEP_COLUMNS                                                                              \
+    "s.seq, s.id, s.name, s.tags, s.notes, s.request, s.axes, s.target, s.points, s.repeats, "     \
+    "s.more, s.cancelled, s.created_at, max(e.finished_at), s.revision + total(e.revision), "      \
+    "total(e.state = 'queued'), total(e.state = 'running'), total(e.state = 'succeeded'), "        \
+    "total(e.state = 'failed'), total(e.state = 'cancelled')"
 #define SPLIT_COLUMNS "dataset, split, sha256, format, bytes, samples, width, classes, created_at"
+
+/* A layer's number: that of the last one where it is negative. */
+#define LAYER(number, table)                                                                       \
+    "CASE WHEN " number " < 0 THEN (SELECT max(layer) FROM " table                                 \
+    " WHERE experiment = ?1) ELSE " number " END"
 
 enum sql {
     BEGIN,
+    BEGIN_READING,
     COMMIT,
     ROLLBACK,
     ADD_EXPERIMENT,
@@ -40,6 +54,7 @@ enum sql {
     TOUCH,
     ADD_HISTOGRAM,
     ADD_TENSOR,
+    ADD_UNIT_TABLE,
     FINISH,
     REQUEUE,
     COUNT_CRASH,
@@ -48,8 +63,25 @@ enum sql {
     DELETE_FIGURES,
     DELETE_HISTOGRAMS,
     CANCEL,
+    RELEASE_NEXT,
+    BREAK_CHAINS,
+    ADD_SWEEP,
+    ADD_POINT,
+    EXTEND_SWEEP,
+    CLOSE_SWEEP,
+    GET_SWEEP,
+    LIST_SWEEPS,
+    DUE_SWEEP,
+    SWEEP_POINTS,
+    SWEEP_RUNS,
+    SWEEP_FIGURES,
+    SWEEP_RUNNING,
+    CANCEL_SWEEP,
+    CANCEL_RUNS,
     READ_FIGURES,
     READ_HISTOGRAM,
+    READ_HISTOGRAMS,
+    READ_UNIT_TABLE,
     READ_TENSORS,
     HAVE_SPLIT,
     RETIRE_SPLITS,
@@ -61,35 +93,43 @@ enum sql {
 
 static const char *const sql[N_SQL] = {
     [BEGIN] = "BEGIN IMMEDIATE",
+    [BEGIN_READING] = "BEGIN",
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
     [ADD_EXPERIMENT] = "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
-                       "created_at, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued')",
-    [ADD_KEY] = "INSERT INTO idempotency (key, body_sha256, experiment, created_at) "
-                "VALUES (?1, ?2, ?3, ?4)",
-    [FIND_KEY] = "SELECT e.id, i.body_sha256 FROM idempotency AS i JOIN experiment AS e "
-                 "ON e.seq = i.experiment WHERE i.key = ?1",
-    [GET_EXPERIMENT] = "SELECT " EXPERIMENT_COLUMNS POSITION " FROM experiment AS e WHERE id = ?1",
+                       "created_at, sweep, point, repeat, waits_for, state) VALUES "
+                       "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'queued')",
+    [ADD_KEY] = "INSERT INTO idempotency (key, body_sha256, experiment, sweep, created_at) "
+                "VALUES (?1, ?2, ?3, ?4, ?5)",
+    [FIND_KEY] = "SELECT coalesce(e.id, s.id), i.body_sha256, i.sweep IS NOT NULL "
+                 "FROM idempotency AS i LEFT JOIN experiment AS e ON e.seq = i.experiment "
+                 "LEFT JOIN sweep AS s ON s.seq = i.sweep WHERE i.key = ?1",
+    [GET_EXPERIMENT] =
+        "SELECT " EXPERIMENT_COLUMNS QUEUE_COLUMNS " FROM experiment AS e WHERE id = ?1",
     [LIST_EXPERIMENTS] =
-        "SELECT " EXPERIMENT_COLUMNS POSITION
+        "SELECT " EXPERIMENT_COLUMNS QUEUE_COLUMNS
         " FROM experiment AS e WHERE seq < ?1 AND (?2 IS NULL OR "
         "state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND (?4 IS NULL "
-        "OR substr(name, 1, length(?4)) = ?4) ORDER BY seq DESC LIMIT ?5",
+        "OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq FROM sweep "
+        "AS s WHERE s.id = ?5)) ORDER BY seq DESC LIMIT ?6",
     [FIRST_IN_QUEUE] = "SELECT seq, memory_bytes FROM experiment WHERE state = 'queued' "
-                       "ORDER BY priority DESC, seq LIMIT 1",
+                       "AND waits_for IS NULL ORDER BY priority DESC, seq LIMIT 1",
     [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM experiment WHERE state = 'queued' "
-                    "LIMIT ?1)",
+                    "AND waits_for IS NULL LIMIT ?1)",
     [CLAIM] =
         "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
         "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' "
-        "RETURNING " EXPERIMENT_COLUMNS ", NULL",
+        "RETURNING " EXPERIMENT_COLUMNS ", NULL, NULL",
     [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
     [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",
     [ADD_HISTOGRAM] = "INSERT OR REPLACE INTO histogram (experiment, epoch, split, zero_count, "
-                      "total, maximum, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                      "total, maximum, layer, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [ADD_TENSOR] = "INSERT OR REPLACE INTO tensor (experiment, epoch, position, name, dtype, "
                    "dimensions, rows, columns) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [ADD_UNIT_TABLE] =
+        "INSERT OR REPLACE INTO unit_table (experiment, layer, split, units, classes, "
+        "cells) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [FINISH] = "UPDATE experiment SET state = ?2, revision = revision + 1, finished_at = ?3, "
                "problem_kind = ?4, problem_pointer = ?5, problem_detail = ?6 "
                "WHERE seq = ?1 AND state = 'running'",
@@ -105,13 +145,62 @@ static const char *const sql[N_SQL] = {
     [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1",
     [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
-               "?2, queue_reason = NULL WHERE seq = ?1 AND state IN ('queued', 'running')",
+               "?2, queue_reason = NULL, waits_for = NULL WHERE seq = ?1 AND state IN ('queued', "
+               "'running')",
+    [RELEASE_NEXT] = "UPDATE experiment SET waits_for = NULL, revision = revision + 1 "
+                     "WHERE waits_for = ?1",
+    [BREAK_CHAINS] =
+        "WITH RECURSIVE broken (seq, why) AS (SELECT e.seq, 'experiment ' || p.id || CASE WHEN "
+        "p.point IS NULL THEN '' ELSE ' (point ' || p.point || ')' END || ', whose weights it was "
+        "to start from, ' || CASE p.state WHEN 'failed' THEN 'failed' ELSE 'was cancelled' END "
+        "FROM experiment AS e JOIN experiment AS p ON p.seq = e.waits_for WHERE e.waits_for IS NOT "
+        "NULL AND e.state = 'queued' AND p.state IN ('failed', 'cancelled') UNION ALL SELECT "
+        "e.seq, b.why FROM broken AS b JOIN experiment AS e ON e.waits_for = b.seq WHERE e.state = "
+        "'queued') UPDATE experiment SET state = 'failed', revision = revision + 1, finished_at = "
+        "?1, problem_kind = 'chain-broken', problem_detail = broken.why, waits_for = NULL "
+        "FROM broken WHERE experiment.seq = broken.seq",
+    [ADD_SWEEP] = "INSERT INTO sweep (id, name, tags, notes, request, axes, target, points, "
+                  "repeats, more, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
+                  "?11)",
+    [ADD_POINT] = "INSERT INTO sweep_point (sweep, point, axis_values) VALUES (?1, ?2, ?3)",
+    [EXTEND_SWEEP] = "UPDATE sweep SET points = points + ?3, revision = revision + 1 WHERE seq = "
+                     "?1 AND points = ?2 AND more",
+    [CLOSE_SWEEP] = "UPDATE sweep SET more = 0, revision = revision + 1 WHERE seq = ?1 AND points "
+                    "= ?2 AND more",
+    [GET_SWEEP] = "SELECT " SWEEP_COLUMNS " FROM sweep AS s LEFT JOIN experiment AS e ON e.sweep = "
+                  "s.seq WHERE s.id = ?1 GROUP BY s.seq",
+    [LIST_SWEEPS] = "SELECT " SWEEP_COLUMNS " FROM (SELECT * FROM sweep WHERE seq < ?1 ORDER BY "
+                    "seq DESC LIMIT ?2) AS s LEFT JOIN experiment AS e ON e.sweep = s.seq GROUP BY "
+                    "s.seq ORDER BY s.seq DESC",
+    [DUE_SWEEP] = "SELECT id FROM sweep WHERE more AND NOT EXISTS (SELECT 1 FROM experiment AS e "
+                  "WHERE e.sweep = sweep.seq AND e.state IN ('queued', 'running')) LIMIT 1",
+    [SWEEP_POINTS] = "SELECT point, axis_values FROM sweep_point WHERE sweep = ?1 ORDER BY point",
+    [SWEEP_RUNS] = "SELECT point, repeat, id, state, problem_kind, problem_detail FROM experiment "
+                   "WHERE sweep = ?1 ORDER BY point, repeat",
+    [SWEEP_FIGURES] =
+        "SELECT e.point, f.name, f.value, e.repeat FROM experiment AS e CROSS JOIN figure AS f ON "
+        "f.experiment = e.seq AND f.epoch = 0 WHERE e.sweep = ?1 ORDER BY e.point, e.repeat, "
+        "f.position",
+    [SWEEP_RUNNING] = "SELECT seq, id FROM experiment WHERE sweep = ?1 AND state = 'running'",
+    [CANCEL_SWEEP] = "UPDATE sweep SET cancelled = 1, more = 0, revision = revision + 1 "
+                     "WHERE seq = ?1",
+    [CANCEL_RUNS] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, "
+                    "finished_at = ?2, queue_reason = NULL, waits_for = NULL "
+                    "WHERE sweep = ?1 AND state IN ('queued', 'running')",
     [READ_FIGURES] = "SELECT epoch, name, value FROM figure WHERE experiment = ?1 AND epoch "
                      "BETWEEN ?2 AND ?3 ORDER BY epoch, position",
     [READ_HISTOGRAM] =
-        "SELECT split, zero_count, total, maximum, counts, epoch FROM histogram WHERE "
-        "experiment = ?1 AND (?2 = 0 OR epoch = ?2) AND (?3 = '' OR split = ?3) "
-        "ORDER BY epoch = 0 DESC, epoch DESC, split LIMIT 1",
+        "SELECT split, zero_count, total, maximum, counts, epoch, layer FROM histogram WHERE "
+        "experiment = ?1 AND (?2 = 0 OR epoch = ?2) AND (?3 = '' OR split = ?3) AND layer = " LAYER(
+            "?4", "histogram") " "
+                               "ORDER BY epoch = 0 DESC, epoch DESC, split LIMIT 1",
+    [READ_HISTOGRAMS] =
+        "SELECT split, zero_count, total, maximum, counts, epoch, layer FROM histogram WHERE "
+        "experiment = ?1 AND layer = " LAYER(
+            "?2", "histogram") " AND epoch >= ?3 ORDER BY epoch, split LIMIT ?4",
+    [READ_UNIT_TABLE] =
+        "SELECT split, units, classes, cells, layer FROM unit_table WHERE experiment = "
+        "?1 AND layer = " LAYER("?2", "unit_table"),
     [READ_TENSORS] = "SELECT name, dtype, dimensions, rows, columns FROM tensor WHERE experiment = "
                      "?1 AND epoch = ?2 ORDER BY position",
     [HAVE_SPLIT] = "SELECT 1 FROM dataset_split WHERE dataset = ?1 AND split = ?2 AND sha256 = ?3 "
@@ -399,9 +488,13 @@ static int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_e
         .problem_kind = dup_column(row, 14, &failed),
         .problem_pointer = dup_column(row, 15, &failed),
         .problem_detail = dup_column(row, 16, &failed),
-        .position = sqlite3_column_int64(row, 17),
+        .point = sqlite3_column_int(row, 18),
+        .repeat = sqlite3_column_int(row, 19),
+        .position = sqlite3_column_int64(row, 21),
     };
     copy_column(row, 1, e->id, sizeof e->id);
+    copy_column(row, 17, e->sweep, sizeof e->sweep);
+    copy_column(row, 20, e->waits_for, sizeof e->waits_for);
     if (!failed)
         return 0;
     experiment_release(e);
@@ -420,7 +513,7 @@ void experiment_release(struct experiment *e) {
 }
 
 /* Twelve characters of 5 random bits: short enough to type, without letters that look alike. */
-static int new_id(char id[ID_SIZE], struct ovr_err *err) {
+int store_new_id(char id[ID_SIZE], struct ovr_err *err) {
     static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
     unsigned char random[ID_SIZE - 1];
     if (getrandom(random, sizeof random, 0) != sizeof random)
@@ -432,41 +525,56 @@ static int new_id(char id[ID_SIZE], struct ovr_err *err) {
 }
 
 /* 0: unknown key. 1: known with this body, *id filled. OVR_CONFLICT: known with another. */
-static int find_key(struct connection *c, const struct new_experiment *e, char id[ID_SIZE],
-                    struct ovr_err *err) {
-    if (!e->idempotency_key)
+static int find_key(struct connection *c, const char *key, const char *body_sha256, int for_sweep,
+                    char id[ID_SIZE], struct ovr_err *err) {
+    if (!key)
         return 0;
-    sqlite3_stmt *row = bind(c, FIND_KEY, "s", e->idempotency_key);
+    sqlite3_stmt *row = bind(c, FIND_KEY, "s", key);
     int rc = 0;
     if (sqlite3_step(row) == SQLITE_ROW) {
+        int of_sweep = sqlite3_column_int(row, 2);
         copy_column(row, 0, id, ID_SIZE);
-        if (strcmp((const char *)sqlite3_column_text(row, 1), e->body_sha256) == 0)
+        if (of_sweep == for_sweep &&
+            strcmp((const char *)sqlite3_column_text(row, 1), body_sha256) == 0)
             rc = 1;
         else
-            rc = ovr_fail(err, OVR_CONFLICT, "Idempotency-Key",
-                          "this Idempotency-Key was used with another body, for experiment %s; "
-                          "use a new key for a new experiment",
-                          id);
+            rc =
+                ovr_fail(err, OVR_CONFLICT, "Idempotency-Key",
+                         "this Idempotency-Key was used with another body, for %s %s; use a new "
+                         "key for a new %s",
+                         of_sweep ? "sweep" : "experiment", id, for_sweep ? "sweep" : "experiment");
     }
     sqlite3_reset(row);
     return rc;
 }
 
-static int insert_experiment(struct connection *c, const struct new_experiment *e, char id[ID_SIZE],
+/* Where in a sweep; all 0: in none. */
+struct membership {
+    int64_t sweep, point, repeat, waits_for;
+};
+
+static int insert_experiment(struct connection *c, const struct new_experiment *e,
+                             const struct membership *member, char id[ID_SIZE],
                              struct ovr_err *err) {
-    int64_t now = now_ms();
-    int rc = new_id(id, err);
-    if (!rc)
-        rc = run(c,
-                 bind(c, ADD_EXPERIMENT, "ssssiii", id, e->name, e->tags, e->spec,
-                      (int64_t)e->priority, e->memory_bytes, now),
-                 err);
-    if (!rc && e->idempotency_key)
-        rc = run(c,
-                 bind(c, ADD_KEY, "ssii", e->idempotency_key, e->body_sha256,
-                      (int64_t)sqlite3_last_insert_rowid(c->db), now),
-                 err);
-    return rc;
+    int rc = 0;
+    if (e->id)
+        memcpy(id, e->id, ID_SIZE);
+    else
+        rc = store_new_id(id, err);
+    if (rc)
+        return rc;
+    sqlite3_stmt *statement =
+        bind(c, ADD_EXPERIMENT, member->sweep ? "ssssiiiIiiI" : "ssssiii", id, e->name, e->tags,
+             e->spec, (int64_t)e->priority, e->memory_bytes, now_ms(), member->sweep, member->point,
+             member->repeat, member->waits_for);
+    return run(c, statement, err);
+}
+
+static int add_key(struct connection *c, const char *key, const char *body_sha256,
+                   int64_t experiment, int64_t sweep, struct ovr_err *err) {
+    if (!key)
+        return 0;
+    return run(c, bind(c, ADD_KEY, "ssIIi", key, body_sha256, experiment, sweep, now_ms()), err);
 }
 
 int store_add_experiment(struct store *store, const struct new_experiment *e, char id[ID_SIZE],
@@ -474,10 +582,14 @@ int store_add_experiment(struct store *store, const struct new_experiment *e, ch
     int rc = begin(store, err);
     if (rc)
         return rc;
-    rc = find_key(&store->writer, e, id, err);
+    struct connection *c = &store->writer;
+    rc = find_key(c, e->idempotency_key, e->body_sha256, 0, id, err);
     *repeated = rc == 1;
     if (!rc)
-        rc = insert_experiment(&store->writer, e, id, err);
+        rc = insert_experiment(c, e, &(struct membership){0}, id, err);
+    if (!rc)
+        rc = add_key(c, e->idempotency_key, e->body_sha256, sqlite3_last_insert_rowid(c->db), 0,
+                     err);
     return end(store, *repeated ? 0 : rc, err);
 }
 
@@ -507,8 +619,8 @@ static void *grow(void *array, size_t n, size_t size) {
 int store_list_experiments(struct store *store, const struct experiment_filter *f,
                            struct experiment **list, size_t *n, struct ovr_err *err) {
     struct connection *c = take_reader(store);
-    sqlite3_stmt *row = bind(c, LIST_EXPERIMENTS, "isssi", f->before ? f->before : INT64_MAX,
-                             f->state, f->tag, f->name_prefix, (int64_t)f->limit);
+    sqlite3_stmt *row = bind(c, LIST_EXPERIMENTS, "issssi", f->before ? f->before : INT64_MAX,
+                             f->state, f->tag, f->name_prefix, f->sweep, (int64_t)f->limit);
     int rc = 0, step;
     *list = NULL;
     *n = 0;
@@ -640,10 +752,19 @@ static int add_figures(struct connection *c, int64_t seq, int epoch, const struc
 static int add_histogram(struct connection *c, int64_t seq, const struct epoch_histogram *eh,
                          struct ovr_err *err) {
     const struct histogram *h = eh->histogram;
-    sqlite3_stmt *statement = bind(c, ADD_HISTOGRAM, "iisiir", seq, (int64_t)eh->epoch, eh->split,
-                                   (int64_t)h->zero_count, (int64_t)h->total, h->maximum);
-    sqlite3_bind_blob(statement, 7, h->counts, sizeof h->counts, SQLITE_STATIC);
+    sqlite3_stmt *statement =
+        bind(c, ADD_HISTOGRAM, "iisiiri", seq, (int64_t)eh->epoch, eh->split,
+             (int64_t)h->zero_count, (int64_t)h->total, h->maximum, (int64_t)eh->layer);
+    sqlite3_bind_blob(statement, 8, h->counts, sizeof h->counts, SQLITE_STATIC);
     return run(c, statement, err);
+}
+
+static int add_histograms(struct connection *c, int64_t seq, const struct epoch_histogram *list,
+                          size_t n, struct ovr_err *err) {
+    int rc = 0;
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = add_histogram(c, seq, &list[i], err);
+    return rc;
 }
 
 static int must_have_changed(struct connection *c, struct ovr_err *err) {
@@ -653,10 +774,11 @@ static int must_have_changed(struct connection *c, struct ovr_err *err) {
 }
 
 int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct figure *figures,
-                    size_t n_figures, const struct epoch_histogram *histogram,
+                    size_t n_figures, const struct epoch_histogram *histograms, size_t n_histograms,
                     struct ovr_err *err) {
     enum { MOST_WAITING = 200 };
-    int n = runs_add_epoch(&store->runs, seq, epoch, figures, n_figures, histogram, err);
+    int n =
+        runs_add_epoch(&store->runs, seq, epoch, figures, n_figures, histograms, n_histograms, err);
     if (n < MOST_WAITING)
         return n < 0 ? n : 0;
     return store_write_epochs(store, err); /* nobody else came to it */
@@ -670,10 +792,9 @@ static int write_epochs(struct store *store, struct run *r, struct ovr_err *err)
     const struct epoch *epoch = NULL;
     for (size_t i = 0; !rc && i < n; i++) {
         epoch = epoch ? epoch->next : r->first;
-        struct epoch_histogram histogram = {epoch->number, epoch->split, &epoch->histogram};
         rc = add_figures(c, r->seq, epoch->number, epoch->figures, epoch->n_figures, err);
         if (!rc)
-            rc = add_histogram(c, r->seq, &histogram, err);
+            rc = add_histograms(c, r->seq, epoch->histograms, epoch->n_histograms, err);
     }
     return rc;
 }
@@ -712,6 +833,27 @@ static int add_tensors(struct connection *c, int64_t seq, const struct tensor *t
     return rc;
 }
 
+static int add_unit_tables(struct connection *c, int64_t seq, const struct unit_table *tables,
+                           size_t n, struct ovr_err *err) {
+    int rc = 0;
+    for (size_t i = 0; !rc && i < n; i++) {
+        const struct unit_table *t = &tables[i];
+        rc = run(c,
+                 bind(c, ADD_UNIT_TABLE, "iisiii", seq, (int64_t)t->layer, t->split,
+                      (int64_t)t->units, (int64_t)t->classes, (int64_t)t->cells),
+                 err);
+    }
+    return rc;
+}
+
+/* What an experiment's end means to those that wait for it, in the same transaction. */
+static int end_wait(struct connection *c, int64_t seq, enum state state, struct ovr_err *err) {
+    return run(c,
+               state == STATE_SUCCEEDED ? bind(c, RELEASE_NEXT, "i", seq)
+                                        : bind(c, BREAK_CHAINS, "i", now_ms()),
+               err);
+}
+
 int store_finish(struct store *store, int64_t seq, const struct outcome *o, struct ovr_err *err) {
     struct connection *c = &store->writer;
     int rc = begin(store, err);
@@ -726,13 +868,17 @@ int store_finish(struct store *store, int64_t seq, const struct outcome *o, stru
     if (!rc)
         rc = must_have_changed(c, err);
     if (!rc)
+        rc = end_wait(c, seq, o->state, err);
+    if (!rc)
         rc = add_figures(c, seq, 0, o->result, o->n_result, err);
     if (!rc)
         rc = add_figures(c, seq, -1, o->provenance, o->n_provenance, err);
     if (!rc)
         rc = add_tensors(c, seq, o->tensors, o->n_tensors, err);
-    if (!rc && o->histogram)
-        rc = add_histogram(c, seq, o->histogram, err);
+    if (!rc)
+        rc = add_histograms(c, seq, o->histograms, o->n_histograms, err);
+    if (!rc)
+        rc = add_unit_tables(c, seq, o->unit_tables, o->n_unit_tables, err);
     return end_run(store, seq, rc, err);
 }
 
@@ -761,6 +907,8 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
     rc = run(c, bind(c, COUNT_CRASH, ""), err);
     if (!rc)
         rc = run(c, bind(c, GIVE_UP, "ii", now_ms(), (int64_t)max_crashes), err);
+    if (!rc)
+        rc = run(c, bind(c, BREAK_CHAINS, "i", now_ms()), err);
     while (!rc) {
         sqlite3_stmt *row = bind(c, RUNNING, "");
         int step = sqlite3_step(row);
@@ -797,9 +945,10 @@ static int cancel(struct store *store, const char *id, int64_t *seq, int *was_ru
     *was_running = e.state == STATE_RUNNING;
     if (*was_running)
         rc = write_last_epochs(store, e.seq, err);
-    if (!rc && (e.state == STATE_QUEUED || e.state == STATE_RUNNING))
+    if (!rc && (e.state == STATE_QUEUED || e.state == STATE_RUNNING)) {
         rc = run(c, bind(c, CANCEL, "ii", e.seq, now_ms()), err);
-    else if (!rc && e.state != STATE_CANCELLED)
+        rc = rc ? rc : end_wait(c, e.seq, STATE_CANCELLED, err);
+    } else if (!rc && e.state != STATE_CANCELLED)
         rc =
             ovr_fail(err, OVR_CONFLICT, NULL,
                      "the experiment has already %s; only a queued or running one can be cancelled",
@@ -860,25 +1009,83 @@ int store_read_figures(struct store *store, int64_t seq, int from, int to,
     return rc;
 }
 
-int store_read_histogram(struct store *store, int64_t seq, int *epoch, char split[16],
+/* Copies a row's counts; not 0 where they are of other bins. */
+static int read_histogram(sqlite3_stmt *row, struct histogram *h) {
+    if (sqlite3_column_bytes(row, 4) != sizeof h->counts)
+        return -1;
+    h->zero_count = (uint64_t)sqlite3_column_int64(row, 1);
+    h->total = (uint64_t)sqlite3_column_int64(row, 2);
+    h->maximum = sqlite3_column_double(row, 3);
+    memcpy(h->counts, sqlite3_column_blob(row, 4), sizeof h->counts);
+    return 0;
+}
+
+int store_read_histogram(struct store *store, int64_t seq, int *layer, int *epoch, char split[16],
                          struct histogram *h, struct ovr_err *err) {
     struct connection *c = take_reader(store);
-    sqlite3_stmt *row = bind(c, READ_HISTOGRAM, "iis", seq, (int64_t)*epoch, split);
+    sqlite3_stmt *row =
+        bind(c, READ_HISTOGRAM, "iisi", seq, (int64_t)*epoch, split, (int64_t)*layer);
     int rc = 0, step = sqlite3_step(row);
-    if (step == SQLITE_ROW && sqlite3_column_bytes(row, 4) == sizeof h->counts) {
-        h->zero_count = (uint64_t)sqlite3_column_int64(row, 1);
-        h->total = (uint64_t)sqlite3_column_int64(row, 2);
-        h->maximum = sqlite3_column_double(row, 3);
-        memcpy(h->counts, sqlite3_column_blob(row, 4), sizeof h->counts);
+    if (step == SQLITE_ROW && read_histogram(row, h) == 0) {
         char found[16];
         copy_column(row, 0, found, sizeof found);
         memcpy(split, found, sizeof found);
         *epoch = sqlite3_column_int(row, 5);
+        *layer = sqlite3_column_int(row, 6);
     } else if (step == SQLITE_DONE || step == SQLITE_ROW) {
-        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no histogram of epoch %d%s%s", *epoch,
+        char of_layer[40] = "", of_epoch[40] = "";
+        if (*layer >= 0)
+            snprintf(of_layer, sizeof of_layer, " of layer hidden.%d", *layer);
+        if (*epoch)
+            snprintf(of_epoch, sizeof of_epoch, " of epoch %d", *epoch);
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no histogram%s%s%s%s", of_layer, of_epoch,
                       *split ? " on split " : "", split);
     } else {
         rc = db_fail(c, err);
+    }
+    sqlite3_reset(row);
+    give_back(c);
+    return rc;
+}
+
+int store_read_histograms(struct store *store, int64_t seq, int layer, int from, int limit,
+                          int (*row)(void *, const struct epoch_histogram *), void *context,
+                          struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *statement = bind(c, READ_HISTOGRAMS, "iiii", seq, (int64_t)layer,
+                                   (int64_t)(from > 1 ? from : 1), (int64_t)limit);
+    int rc = 0, step = SQLITE_DONE;
+    while (!rc && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+        struct histogram histogram;
+        char split[16];
+        copy_column(statement, 0, split, sizeof split);
+        struct epoch_histogram one = {sqlite3_column_int(statement, 5), split, &histogram,
+                                      sqlite3_column_int(statement, 6)};
+        if (read_histogram(statement, &histogram) == 0)
+            rc = row(context, &one);
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(statement);
+    give_back(c);
+    return rc;
+}
+
+int store_read_unit_table(struct store *store, int64_t seq, int layer, struct unit_table *table,
+                          struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, READ_UNIT_TABLE, "ii", seq, (int64_t)layer);
+    int rc = 0, step = sqlite3_step(row);
+    if (step == SQLITE_ROW) {
+        *table = (struct unit_table){.layer = sqlite3_column_int(row, 4),
+                                     .units = (size_t)sqlite3_column_int64(row, 1),
+                                     .classes = (size_t)sqlite3_column_int64(row, 2),
+                                     .cells = (size_t)sqlite3_column_int64(row, 3)};
+        copy_column(row, 0, table->split, sizeof table->split);
+    } else {
+        rc = step == SQLITE_DONE ? ovr_fail(err, OVR_NOT_FOUND, NULL,
+                                            "there is no table of units of layer hidden.%d", layer)
+                                 : db_fail(c, err);
     }
     sqlite3_reset(row);
     give_back(c);
@@ -923,6 +1130,313 @@ int store_read_tensors(struct store *store, int64_t seq, const char *epoch, stru
         *n = 0;
     }
     return rc;
+}
+
+/* Sweeps */
+
+void sweep_release(struct sweep *s) {
+    free(s->name);
+    free(s->tags);
+    free(s->notes);
+    free(s->request);
+    free(s->axes);
+    free(s->target);
+    *s = (struct sweep){0};
+}
+
+enum state sweep_state(const struct sweep *s) {
+    if (s->cancelled)
+        return STATE_CANCELLED;
+    if (s->more || s->counts[STATE_QUEUED] || s->counts[STATE_RUNNING])
+        return STATE_RUNNING;
+    return s->counts[STATE_SUCCEEDED] ? STATE_SUCCEEDED : STATE_FAILED;
+}
+
+static int read_sweep(sqlite3_stmt *row, struct sweep *s, struct ovr_err *err) {
+    int failed = 0;
+    *s = (struct sweep){
+        .seq = sqlite3_column_int64(row, 0),
+        .name = dup_column(row, 2, &failed),
+        .tags = dup_column(row, 3, &failed),
+        .notes = dup_column(row, 4, &failed),
+        .request = dup_column(row, 5, &failed),
+        .axes = dup_column(row, 6, &failed),
+        .target = dup_column(row, 7, &failed),
+        .points = sqlite3_column_int(row, 8),
+        .repeats = sqlite3_column_int(row, 9),
+        .more = sqlite3_column_int(row, 10),
+        .cancelled = sqlite3_column_int(row, 11),
+        .created_at = sqlite3_column_int64(row, 12),
+        .revision = sqlite3_column_int64(row, 14),
+    };
+    copy_column(row, 1, s->id, sizeof s->id);
+    for (int i = 0; i < N_STATES; i++)
+        s->counts[i] = sqlite3_column_int64(row, 15 + i);
+    if (sweep_state(s) != STATE_RUNNING)
+        s->finished_at = sqlite3_column_int64(row, 13);
+    if (!failed)
+        return 0;
+    sweep_release(s);
+    return ovr_nomem(err, "a sweep");
+}
+
+static int add_points(struct connection *c, int64_t sweep, int first,
+                      const struct new_points *points, struct ovr_err *err) {
+    int rc = 0;
+    size_t repeats = (size_t)points->repeats, n = points->n_points * repeats;
+    int64_t *seqs = calloc(n + 1, sizeof *seqs);
+    if (!seqs)
+        return ovr_nomem(err, "the points of a sweep");
+    for (size_t i = 0; !rc && i < n; i++) {
+        struct membership member = {.sweep = sweep,
+                                    .point = first + (int64_t)(i / repeats),
+                                    .repeat = (int64_t)(i % repeats)};
+        char id[ID_SIZE];
+        if (points->chained && i >= repeats)
+            member.waits_for = seqs[i - repeats];
+        if (i % repeats == 0)
+            rc = run(c, bind(c, ADD_POINT, "iis", sweep, member.point, points->values[i / repeats]),
+                     err);
+        if (!rc)
+            rc = insert_experiment(c, &points->experiments[i], &member, id, err);
+        seqs[i] = sqlite3_last_insert_rowid(c->db);
+    }
+    free(seqs);
+    return rc;
+}
+
+static int add_sweep(struct connection *c, const struct new_sweep *s, char id[ID_SIZE],
+                     struct ovr_err *err) {
+    int rc = store_new_id(id, err);
+    if (!rc)
+        rc = run(c,
+                 bind(c, ADD_SWEEP, "sssssssiiii", id, s->name, s->tags, s->notes, s->request,
+                      s->axes, s->target, (int64_t)s->points.n_points, (int64_t)s->points.repeats,
+                      (int64_t)s->more, now_ms()),
+                 err);
+    int64_t seq = sqlite3_last_insert_rowid(c->db);
+    if (!rc)
+        rc = add_points(c, seq, 0, &s->points, err);
+    return rc ? rc : add_key(c, s->idempotency_key, s->body_sha256, 0, seq, err);
+}
+
+int store_add_sweep(struct store *store, const struct new_sweep *s, char id[ID_SIZE], int *repeated,
+                    struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = find_key(c, s->idempotency_key, s->body_sha256, 1, id, err);
+    *repeated = rc == 1;
+    if (!rc)
+        rc = add_sweep(c, s, id, err);
+    return end(store, *repeated ? 0 : rc, err);
+}
+
+int store_extend_sweep(struct store *store, int64_t seq, int points_so_far,
+                       const struct new_points *points, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int64_t n = (int64_t)points->n_points;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc =
+        run(c, bind(c, n ? EXTEND_SWEEP : CLOSE_SWEEP, "iii", seq, (int64_t)points_so_far, n), err);
+    if (!rc && !sqlite3_changes(c->db))
+        rc = ovr_fail(err, OVR_CONFLICT, NULL, "the sweep has gone on meanwhile");
+    if (!rc)
+        rc = add_points(c, seq, points_so_far, points, err);
+    return end(store, rc, err);
+}
+
+int store_due_sweep(struct store *store, char id[ID_SIZE], struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, DUE_SWEEP, "");
+    int step = sqlite3_step(row);
+    if (step == SQLITE_ROW)
+        copy_column(row, 0, id, ID_SIZE);
+    int rc = step == SQLITE_ROW ? 0 : step == SQLITE_DONE ? OVR_NOT_FOUND : db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
+    return rc;
+}
+
+static int find_sweep(struct connection *c, const char *id, struct sweep *s, struct ovr_err *err) {
+    sqlite3_stmt *row = bind(c, GET_SWEEP, "s", id);
+    int step = sqlite3_step(row);
+    int rc = step == SQLITE_ROW ? read_sweep(row, s, err)
+             : step == SQLITE_DONE
+                 ? ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no sweep %.40s", id)
+                 : db_fail(c, err);
+    sqlite3_reset(row);
+    return rc;
+}
+
+static int visit_point(const struct sweep_reader *reader, sqlite3_stmt *row, struct ovr_err *err) {
+    const char *values = (const char *)sqlite3_column_text(row, 1);
+    return values ? reader->point(reader->context, sqlite3_column_int(row, 0), values)
+                  : ovr_nomem(err, "a sweep");
+}
+
+static int visit_run(const struct sweep_reader *reader, sqlite3_stmt *row, struct ovr_err *err) {
+    struct sweep_run run = {
+        .point = sqlite3_column_int(row, 0),
+        .repeat = sqlite3_column_int(row, 1),
+        .id = (const char *)sqlite3_column_text(row, 2),
+        .state = find_state((const char *)sqlite3_column_text(row, 3)),
+        .problem_kind = (const char *)sqlite3_column_text(row, 4),
+        .problem_detail = (const char *)sqlite3_column_text(row, 5),
+    };
+    return run.id ? reader->run(reader->context, &run) : ovr_nomem(err, "a sweep");
+}
+
+static int visit_figure(const struct sweep_reader *reader, sqlite3_stmt *row, struct ovr_err *err) {
+    struct figure figure = read_figure(row);
+    if (!figure.name || (figure.kind == FIGURE_TEXT && !figure.text))
+        return ovr_nomem(err, "a sweep");
+    return reader->figure(reader->context, sqlite3_column_int(row, 0), sqlite3_column_int(row, 3),
+                          &figure);
+}
+
+/* Every row of a statement on the sweep's seq to one of the visitors above. */
+static int visit(struct connection *c, enum sql which, int64_t seq,
+                 const struct sweep_reader *reader,
+                 int (*visitor)(const struct sweep_reader *, sqlite3_stmt *, struct ovr_err *),
+                 struct ovr_err *err) {
+    sqlite3_stmt *row = bind(c, which, "i", seq);
+    int rc = 0, step = SQLITE_DONE;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW)
+        rc = visitor(reader, row, err);
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    return rc;
+}
+
+int store_read_sweep(struct store *store, const char *id, struct sweep *s,
+                     const struct sweep_reader *reader, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    *s = (struct sweep){0};
+    int rc = run(c, bind(c, BEGIN_READING, ""), err);
+    if (!rc) {
+        rc = find_sweep(c, id, s, err);
+        if (!rc && reader->point)
+            rc = visit(c, SWEEP_POINTS, s->seq, reader, visit_point, err);
+        if (!rc && reader->run)
+            rc = visit(c, SWEEP_RUNS, s->seq, reader, visit_run, err);
+        if (!rc && reader->figure)
+            rc = visit(c, SWEEP_FIGURES, s->seq, reader, visit_figure, err);
+        run(c, bind(c, COMMIT, ""), NULL);
+    }
+    give_back(c);
+    if (rc)
+        sweep_release(s);
+    return rc;
+}
+
+int store_list_sweeps(struct store *store, int64_t before, int limit, struct sweep **list,
+                      size_t *n, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, LIST_SWEEPS, "ii", before ? before : INT64_MAX, (int64_t)limit);
+    int rc = 0, step = SQLITE_DONE;
+    *list = NULL;
+    *n = 0;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
+        struct sweep *longer = grow(*list, *n, sizeof **list);
+        if (!longer) {
+            rc = ovr_nomem(err, "a list of sweeps");
+            break;
+        }
+        *list = longer;
+        rc = read_sweep(row, *list + *n, err);
+        *n += !rc;
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
+    if (rc) {
+        sweep_list_free(*list, *n);
+        *list = NULL;
+        *n = 0;
+    }
+    return rc;
+}
+
+void sweep_list_free(struct sweep *list, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        sweep_release(&list[i]);
+    free(list);
+}
+
+/* Those of a sweep that run, in an array with a 0 behind the last. */
+struct stopped {
+    int64_t *seqs;
+    char (*ids)[ID_SIZE];
+    size_t n;
+};
+
+static int find_running(struct connection *c, int64_t sweep, size_t most, struct stopped *stopped,
+                        struct ovr_err *err) {
+    stopped->seqs = calloc(most + 1, sizeof *stopped->seqs);
+    stopped->ids = calloc(most + 1, sizeof *stopped->ids);
+    if (!stopped->seqs || !stopped->ids)
+        return ovr_nomem(err, "the running experiments of a sweep");
+    sqlite3_stmt *row = bind(c, SWEEP_RUNNING, "i", sweep);
+    int step;
+    while ((step = sqlite3_step(row)) == SQLITE_ROW && stopped->n < most) {
+        stopped->seqs[stopped->n] = sqlite3_column_int64(row, 0);
+        copy_column(row, 1, stopped->ids[stopped->n++], ID_SIZE);
+    }
+    sqlite3_reset(row);
+    return step == SQLITE_DONE ? 0 : db_fail(c, err);
+}
+
+static int cancel_sweep(struct store *store, const char *id, struct stopped *stopped,
+                        struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    struct sweep s;
+    int rc = find_sweep(c, id, &s, err);
+    if (rc)
+        return rc;
+    enum state state = sweep_state(&s);
+    size_t n_running = (size_t)s.counts[STATE_RUNNING];
+    int64_t seq = s.seq;
+    sweep_release(&s);
+    if (state == STATE_CANCELLED)
+        return 0;
+    if (state != STATE_RUNNING)
+        return ovr_fail(err, OVR_CONFLICT, NULL,
+                        "the sweep has already %s; only a running one can be cancelled",
+                        state_names[state]);
+    rc = find_running(c, seq, n_running, stopped, err);
+    for (size_t i = 0; !rc && i < stopped->n; i++)
+        rc = write_last_epochs(store, stopped->seqs[i], err);
+    if (!rc)
+        rc = run(c, bind(c, CANCEL_RUNS, "ii", seq, now_ms()), err);
+    return rc ? rc : run(c, bind(c, CANCEL_SWEEP, "i", seq), err);
+}
+
+int store_cancel_sweep(struct store *store, const char *id, char (**running)[ID_SIZE],
+                       size_t *n_running, struct ovr_err *err) {
+    struct stopped stopped = {0};
+    *running = NULL;
+    *n_running = 0;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = commit(store, cancel_sweep(store, id, &stopped, err), err);
+    for (size_t i = 0; !rc && i < stopped.n; i++)
+        runs_end(&store->runs, stopped.seqs[i]);
+    release_writer(store);
+    free(stopped.seqs);
+    if (rc) {
+        free(stopped.ids);
+        return rc;
+    }
+    *running = stopped.ids;
+    *n_running = stopped.n;
+    return 0;
 }
 
 /* Data sets */

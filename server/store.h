@@ -8,8 +8,9 @@
  *
  *   queued → running → succeeded | failed | cancelled,   queued → cancelled,   running → queued
  *
- * and every change adds 1 to the revision. Big arrays are files beside the database
- * (server/weights.h, server/cache.h).
+ * and every change adds 1 to the revision. An experiment of a chain is not taken from the queue
+ * before the one that it waits for has succeeded, and fails when that one does not. Big arrays are
+ * files beside the database (server/weights.h, server/cache.h).
  */
 #ifndef SERVER_STORE_H
 #define SERVER_STORE_H
@@ -17,6 +18,7 @@
 #include "core/err.h"
 #include "core/measure.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum { ID_SIZE = 13, SHA256_SIZE = 65, DATASET_NAME_SIZE = 65 }; /* with the final NUL */
@@ -49,17 +51,23 @@ struct experiment {
     int64_t created_at, started_at, finished_at; /* 0: not yet */
     int attempts;
     char *queue_reason, *problem_kind, *problem_pointer, *problem_detail; /* NULL: none */
-    int64_t position; /* in the queue, from 1; 0 if not queued */
+    int64_t position;    /* in the queue, from 1; 0 if not queued */
+    char sweep[ID_SIZE]; /* "": none, and what follows means nothing */
+    int point, repeat;
+    char waits_for[ID_SIZE]; /* "": none, or it has succeeded */
 };
 
 void experiment_release(struct experiment *experiment);
 
 struct new_experiment {
+    const char *id; /* of store_new_id(); NULL: the store makes one */
     const char *name, *tags, *spec;
     int priority;
     int64_t memory_bytes;
     const char *idempotency_key, *body_sha256; /* NULL: none */
 };
+
+int store_new_id(char id[ID_SIZE], struct ovr_err *err);
 
 /* Queues it. With an idempotency key that is known, *id is the experiment it made and *repeated is
  * 1; a known key with another body is OVR_CONFLICT. */
@@ -71,8 +79,8 @@ int store_get_experiment(struct store *store, const char *id, struct experiment 
                          struct ovr_err *err);
 
 struct experiment_filter {
-    const char *state, *tag, *name_prefix; /* NULL: any */
-    int64_t before;                        /* seq of the last one seen; 0: from the newest */
+    const char *state, *tag, *name_prefix, *sweep; /* NULL: any */
+    int64_t before; /* seq of the last one seen; 0: from the newest */
     int limit;
 };
 
@@ -101,13 +109,15 @@ struct epoch_histogram {
     int epoch;
     const char *split;
     const struct histogram *histogram;
+    int layer; /* hidden layer, from 0 */
 };
 
 /* Takes a copy and returns at once; it is in the database with the next store_write_epochs(), or
  * with the experiment's final state. OVR_CONFLICT when the experiment does not run any more; a
  * fault of the last attempt to write its epochs comes back here too. */
 int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct figure *figures,
-                    size_t n_figures, const struct epoch_histogram *histogram, struct ovr_err *err);
+                    size_t n_figures, const struct epoch_histogram *histograms, size_t n_histograms,
+                    struct ovr_err *err);
 
 /* Writes all epochs that wait, in one transaction. To be called a few times a second, so that
  * watchers see them soon. After a fault they wait on. */
@@ -121,6 +131,13 @@ struct tensor {
     size_t rows, columns;
 };
 
+/* The table of a layer's units (core/units.h), which is in files. */
+struct unit_table {
+    int layer;
+    char split[16]; /* where it was measured */
+    size_t units, classes, cells;
+};
+
 struct outcome {
     enum state state; /* succeeded, failed or cancelled */
     const char *problem_kind, *problem_pointer, *problem_detail; /* failed only */
@@ -128,8 +145,10 @@ struct outcome {
     size_t n_result, n_provenance;
     const struct tensor *tensors;
     size_t n_tensors;
-    const struct epoch_histogram
-        *histogram; /* of the result's split; NULL: none beside the epochs' */
+    const struct epoch_histogram *histograms; /* of the result's split, beside the epochs' */
+    size_t n_histograms;
+    const struct unit_table *unit_tables;
+    size_t n_unit_tables;
 };
 
 /* Ends a running experiment. OVR_CONFLICT when it does not run any more (it was cancelled
@@ -148,6 +167,89 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
  * OVR_CONFLICT in a final state, except that cancelling twice is fine. */
 int store_cancel(struct store *store, const char *id, int *was_running, struct ovr_err *err);
 
+/* Sweeps */
+
+struct sweep {
+    int64_t seq;
+    char id[ID_SIZE];
+    char *name, *tags, *notes, *request; /* the request is JSON as posted */
+    char *axes;                          /* JSON array of pointers */
+    char *target;                        /* JSON; NULL: no search */
+    int points, repeats;                 /* points so far, experiments of each */
+    int more;                            /* 1: points may still be added */
+    int cancelled;
+    int64_t created_at, finished_at; /* 0: not yet */
+    int64_t revision;                /* grows with every change of it or of its experiments */
+    int64_t counts[N_STATES];        /* of its experiments */
+};
+
+void sweep_release(struct sweep *sweep);
+
+/* running; then cancelled if it was, failed if none of its experiments succeeded, or succeeded. */
+enum state sweep_state(const struct sweep *sweep);
+
+/* Points with their experiments: experiment i is repeat i % repeats of point i / repeats. */
+struct new_points {
+    const char *const *values; /* a JSON object for each point */
+    const struct new_experiment *experiments;
+    size_t n_points;
+    int repeats;
+    int chained; /* each experiment waits for the same repeat of the point before */
+};
+
+struct new_sweep {
+    const char *name, *tags, *notes, *request, *axes, *target;
+    int more;
+    struct new_points points;
+    const char *idempotency_key, *body_sha256; /* NULL: none */
+};
+
+/* All of it or nothing, in one transaction. Keys work as in store_add_experiment(). */
+int store_add_sweep(struct store *store, const struct new_sweep *sweep, char id[ID_SIZE],
+                    int *repeated, struct ovr_err *err);
+
+/* Adds points to one that has `points_so_far`; without any it is closed: no more will follow.
+ * OVR_CONFLICT when somebody else has done either meanwhile. */
+int store_extend_sweep(struct store *store, int64_t seq, int points_so_far,
+                       const struct new_points *points, struct ovr_err *err);
+
+/* One to which points may follow and whose experiments have all ended. OVR_NOT_FOUND: none. */
+int store_due_sweep(struct store *store, char id[ID_SIZE], struct ovr_err *err);
+
+struct sweep_run { /* texts are borrowed */
+    int point, repeat;
+    const char *id;
+    enum state state;
+    const char *problem_kind, *problem_detail; /* NULL: none */
+};
+
+/* What store_read_sweep() calls: for every point, then for every experiment, then for every figure
+ * of a result, each by (point, repeat). What is NULL is not called. Each returns 0 or a negative
+ * code, which ends the reading. */
+struct sweep_reader {
+    void *context;
+    int (*point)(void *context, int point, const char *values);
+    int (*run)(void *context, const struct sweep_run *run);
+    int (*figure)(void *context, int point, int repeat, const struct figure *figure);
+};
+
+/* Everything at one moment. *sweep is filled before the first call; on success the caller releases
+ * it. */
+int store_read_sweep(struct store *store, const char *id, struct sweep *sweep,
+                     const struct sweep_reader *reader, struct ovr_err *err);
+
+/* Newest first, those older than `before` (seq; 0: from the newest). The caller frees *list with
+ * sweep_list_free(). */
+int store_list_sweeps(struct store *store, int64_t before, int limit, struct sweep **list,
+                      size_t *n, struct ovr_err *err);
+void sweep_list_free(struct sweep *list, size_t n);
+
+/* Cancels what has not ended, and no more points will follow. *running, which the caller frees, are
+ * the ids whose workers have to be told. OVR_CONFLICT when it has ended, except that cancelling
+ * twice is fine. */
+int store_cancel_sweep(struct store *store, const char *id, char (**running)[ID_SIZE],
+                       size_t *n_running, struct ovr_err *err);
+
 /* What an experiment left */
 
 /* Calls row() for each figure of epochs from..to in order. row() copies what it keeps. */
@@ -155,10 +257,21 @@ int store_read_figures(struct store *store, int64_t seq, int from, int to,
                        int (*row)(void *context, int epoch, const struct figure *figure),
                        void *context, struct ovr_err *err);
 
-/* *epoch 0: that of the result, or of the newest epoch while there is no result. *split "": any.
- * Both are filled with what was found. */
-int store_read_histogram(struct store *store, int64_t seq, int *epoch, char split[16],
+/* *layer −1: the last layer, the code. *epoch 0: that of the result, or of the newest epoch while
+ * there is no result. *split "": any. All are filled with what was found. */
+int store_read_histogram(struct store *store, int64_t seq, int *layer, int *epoch, char split[16],
                          struct histogram *histogram, struct ovr_err *err);
+
+/* Calls row() for the histograms of epochs from `from` on, at most `limit`, in order (layer −1: of
+ * the last layer); the result's is none of them. row() copies what it keeps and returns 0 or a
+ * negative code. */
+int store_read_histograms(struct store *store, int64_t seq, int layer, int from, int limit,
+                          int (*row)(void *context, const struct epoch_histogram *histogram),
+                          void *context, struct ovr_err *err);
+
+/* layer −1: of the last layer. OVR_NOT_FOUND: the experiment has no such table. */
+int store_read_unit_table(struct store *store, int64_t seq, int layer, struct unit_table *table,
+                          struct ovr_err *err);
 
 /* All tensors of "best" or "last"; the caller frees *tensors. */
 int store_read_tensors(struct store *store, int64_t seq, const char *epoch, struct tensor **tensors,

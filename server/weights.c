@@ -30,6 +30,11 @@ void weights_path(const char *data_dir, const char *id, const struct tensor *ten
     snprintf(path, size, "%s/experiments/%s/%s/%s.npy", data_dir, id, tensor->epoch, tensor->name);
 }
 
+void weights_units_path(const char *data_dir, const char *id, int layer, const char *part,
+                        char *path, size_t size) {
+    snprintf(path, size, "%s/experiments/%s/units/%d.%s.npy", data_dir, id, layer, part);
+}
+
 static int remove_entry(const char *path, const struct stat *stat, int type, struct FTW *where) {
     (void)stat;
     (void)type;
@@ -159,11 +164,26 @@ static void save_preprocess(struct saving *s, const struct preprocess *preproces
     }
 }
 
+static void save_part(struct saving *s, int layer, const char *part, int dimensions, size_t rows,
+                      size_t columns, const real *numbers) {
+    char path[PATH_SIZE + 128];
+    snprintf(path, sizeof path, "%s/units/%d.%s.npy", s->directory, layer, part);
+    if (!s->rc && rows && columns)
+        s->rc = npy_write(path, DTYPE, dimensions, rows, columns, numbers, s->err);
+}
+
+static void save_units(struct saving *s, int layer, const struct units *u) {
+    save_part(s, layer, "table", 2, u->n_units, UNIT_FIGURES, u->table);
+    save_part(s, layer, "classes", 2, u->n_units, u->n_classes, u->class_means);
+    save_part(s, layer, "cells", 2, u->n_units, u->n_cells, u->cell_means);
+    save_part(s, layer, "cell_samples", 1, u->n_cells, 1, u->cell_samples);
+}
+
 static int make_directories(struct saving *s) {
     char path[PATH_SIZE + 16];
-    const char *const names[] = {"", "/best", "/last"};
+    const char *const names[] = {"", "/best", "/last", "/units"};
     int rc = remove_tree(s->directory, s->err);
-    for (size_t i = 0; !rc && i < 3; i++) {
+    for (size_t i = 0; !rc && i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s%s", s->directory, names[i]);
         rc = files_make_directory(path, s->err);
     }
@@ -174,11 +194,11 @@ static int make_directories(struct saving *s) {
 static int publish(struct saving *s, const char *data_dir, const char *id) {
     char path[PATH_SIZE + 16], final[PATH_SIZE];
     int rc = 0;
-    snprintf(path, sizeof path, "%s/best", s->directory);
-    rc = files_sync_directory(path, s->err);
-    snprintf(path, sizeof path, "%s/last", s->directory);
-    rc = rc ? rc : files_sync_directory(path, s->err);
-    rc = rc ? rc : files_sync_directory(s->directory, s->err);
+    const char *const names[] = {"/best", "/last", "/units", ""};
+    for (size_t i = 0; !rc && i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s%s", s->directory, names[i]);
+        rc = files_sync_directory(path, s->err);
+    }
     snprintf(final, sizeof final, "%s/experiments/%s", data_dir, id);
     rc = rc ? rc : remove_tree(final, s->err); /* of an attempt that was killed right after this */
     if (!rc && rename(s->directory, final))
@@ -198,6 +218,8 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
     if (result->probed)
         save_probe(&s, result);
     save_net(&s, "last", kind, &result->net, result->last, result->last_counts);
+    for (size_t l = 0; l < result->net.config.n_layers; l++)
+        save_units(&s, (int)l, &result->units[l]);
     if (!s.rc)
         s.rc = publish(&s, data_dir, id);
     if (s.rc)

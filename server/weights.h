@@ -2,6 +2,7 @@
  *
  *   DATA_DIR/experiments/<id>/best/<tensor>.npy     weights of the best epoch, preprocessing, probe
  *   DATA_DIR/experiments/<id>/last/<tensor>.npy     weights after the last epoch
+ *   DATA_DIR/experiments/<id>/units/<layer>.<part>.npy    what its units do (core/units.h)
  *
  * The directory appears whole, by a rename, before the store says that the experiment succeeded.
  *
@@ -52,6 +53,11 @@ int weights_read(const char *data_dir, const char *id, const struct tensor *tens
 /* Where a tensor that the store lists lies. */
 void weights_path(const char *data_dir, const char *id, const struct tensor *tensor, char *path,
                   size_t size);
+
+/* The parts of a layer's table of units: "table" K×UNIT_FIGURES, "classes" K×C, and with cells of
+ * the sphere "cells" K×cells and "cell_samples" cells. All float32. */
+void weights_units_path(const char *data_dir, const char *id, int layer, const char *part,
+                        char *path, size_t size);
 
 /* Makes DATA_DIR/experiments and removes what a killed daemon left half written. */
 int weights_init(const char *data_dir, struct ovr_err *err);

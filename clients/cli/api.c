@@ -81,3 +81,18 @@ int api_call(struct cli *cli, struct http_request request, struct buf *path, jso
 int api_get(struct cli *cli, struct buf *path, json_t **answer) {
     return api_call(cli, (struct http_request){0}, path, answer);
 }
+
+int api_stream(struct cli *cli, struct buf *path, FILE *out) {
+    struct http_reply reply = {0};
+    if (path->failed || !path->data)
+        return api_complain_memory();
+    struct http_request request = {.path = path->data, .sink = out};
+    int http_code = http_send(cli->http, &request, &reply), code = EXIT_OK;
+    if (http_code)
+        code = api_complain_transport(cli, http_code);
+    else if (reply.status < 200 || reply.status > 299)
+        code = api_complain_refusal(cli, &reply);
+    http_reply_release(&reply);
+    buf_release(path);
+    return code;
+}

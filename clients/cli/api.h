@@ -15,6 +15,9 @@ int api_call(struct cli *cli, struct http_request request, struct buf *path, jso
 
 int api_get(struct cli *cli, struct buf *path, json_t **answer);
 
+/* Streams the answer of a GET to `out` as it is. Releases the path. */
+int api_stream(struct cli *cli, struct buf *path, FILE *out);
+
 /* `errors` or `warnings` of an answer: a line each on stderr, "  /model/hidden/0: must be …". */
 void api_print_faults(const json_t *faults);
 

@@ -1,6 +1,6 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
- * api.c (one conversation with the daemon), jobs.c, watch.c, histogram.c, data.c, reproduce.c (the
- * commands); http.c, file.c, text.c and value.c are what they stand on. */
+ * api.c (one conversation with the daemon), jobs.c, sweeps.c, watch.c, histogram.c, units.c,
+ * data.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are what they stand on. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -9,7 +9,7 @@
 /* Exit codes; documented in the help, relied on by scripts. */
 enum exit_code {
     EXIT_OK = 0,
-    EXIT_FAILED = 1,      /* the experiment failed or was cancelled */
+    EXIT_FAILED = 1,      /* the experiment or the sweep failed or was cancelled */
     EXIT_USAGE = 2,       /* bad arguments, or a local file that cannot be read or written */
     EXIT_REFUSED = 3,     /* the server refused, or its answer made no sense */
     EXIT_UNREACHABLE = 4, /* no connection, or it broke */
@@ -17,9 +17,9 @@ enum exit_code {
 
 struct options {
     const char *host;
-    bool json, watch, dry_run, quick, again;
-    const char *state, *tag, *name, *limit; /* NULL where not given, like all below */
-    const char *epoch, *format, *rows, *output, *out, *examples;
+    bool json, watch, dry_run, dead, csv, cancel, quick, again;
+    const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
+    const char *epoch, *format, *rows, *output, *sort, *layer, *out, *examples;
 };
 
 struct cli {
@@ -35,8 +35,12 @@ int command_show(struct cli *cli);
 int command_watch(struct cli *cli);
 int command_metrics(struct cli *cli);
 int command_histogram(struct cli *cli);
+int command_units(struct cli *cli);
+int command_compare(struct cli *cli);
 int command_weights(struct cli *cli);
 int command_cancel(struct cli *cli);
+int command_sweeps(struct cli *cli);
+int command_sweep(struct cli *cli);
 int command_upload(struct cli *cli);
 int command_reproduce(struct cli *cli);
 int command_datasets(struct cli *cli);

@@ -51,23 +51,10 @@ static int list_tensors(struct cli *cli) {
 /* Streams the tensor to `out`. */
 static int fetch_tensor(struct cli *cli, const char *format, FILE *out) {
     struct buf path = {0};
-    struct http_reply reply = {0};
     buf_path(&path, "/v1/experiments/{}/weights/{}", cli->args[0], cli->args[1]);
     buf_query(&path, "format", format);
     buf_query(&path, "rows", cli->options.rows);
-    if (path.failed)
-        return api_complain_memory();
-    struct http_request request = {.path = path.data, .sink = out};
-    int http_code = http_send(cli->http, &request, &reply), code = EXIT_OK;
-    if (http_code)
-        code = api_complain_transport(cli, http_code);
-    else if (reply.status < 200 || reply.status > 299)
-        code = api_complain_refusal(cli, &reply);
-    else if (!strcmp(format, "json") && reply.last_byte != '\n')
-        fputc('\n', out);
-    http_reply_release(&reply);
-    buf_release(&path);
-    return code;
+    return api_stream(cli, &path, out);
 }
 
 static bool ends_with(const char *text, const char *end) {

@@ -120,6 +120,7 @@ int command_histogram(struct cli *cli) {
     json_t *answer;
     buf_path(&path, "/v1/experiments/{}/histogram", cli->args[0]);
     buf_query(&path, "epoch", cli->options.epoch);
+    buf_query(&path, "layer", cli->options.layer);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)
         code = print_histogram(cli, answer);

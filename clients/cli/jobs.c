@@ -25,18 +25,32 @@ const char *experiment_reason(const json_t *experiment) {
     return "";
 }
 
-void print_sparsity(const json_t *sparsity) {
-    const char *name, *between = "  sparsity    ";
+/* The numbers of an object in a line, under a label. */
+static void print_figures(const char *label, const json_t *figures) {
+    const char *name, *between = label;
     const json_t *member;
     char figure[FIGURE_ROOM];
-    json_object_foreach((json_t *)sparsity, name, member) {
+    json_object_foreach((json_t *)figures, name, member) {
         if (!json_is_number(member) && !json_is_null(member))
             continue;
         printf("%s%s %s", between, name, text_figure(figure, value_number(member, "")));
         between = "   ";
     }
-    if (between[2] == ' ')
+    if (between != label)
         putchar('\n');
+}
+
+void print_sparsity(const json_t *sparsity) {
+    const char *name;
+    const json_t *member;
+    char label[64];
+    print_figures("  sparsity    ", sparsity);
+    json_object_foreach((json_t *)sparsity, name, member) {
+        if (!json_is_object(member))
+            continue;
+        snprintf(label, sizeof label, "    %.40s: ", name);
+        print_figures(label, member);
+    }
 }
 
 void print_outcome(const json_t *experiment) {
@@ -92,7 +106,7 @@ static void print_estimate(const json_t *answer) {
 }
 
 /* stdout gets the id alone, so that scripts can say id=$(ovrctl submit …). */
-static int after_submit(struct cli *cli, const json_t *experiment) {
+static int after_submit(struct cli *cli, const json_t *experiment, bool sweep) {
     const char *id = value_string(experiment, "id");
     if (!*id)
         return api_complain_nonsense(cli);
@@ -101,9 +115,9 @@ static int after_submit(struct cli *cli, const json_t *experiment) {
         fflush(stdout);
     }
     if (cli->options.watch)
-        return watch_experiment(cli, id);
+        return sweep ? watch_sweep(cli, id) : watch_experiment(cli, id);
     if (terminal_is(STDOUT_FILENO))
-        fprintf(stderr, "follow it with: ovrctl watch %s\n", id);
+        fprintf(stderr, "follow it with: ovrctl %s %s\n", sweep ? "sweep --watch" : "watch", id);
     return EXIT_OK;
 }
 
@@ -115,7 +129,8 @@ int command_submit(struct cli *cli) {
     int code = read_spec(cli->args[0], &spec);
     if (code)
         goto out;
-    buf_path(&path, "/v1/experiments");
+    bool sweep = document_is_sweep(spec.data, spec.size);
+    buf_path(&path, sweep ? "/v1/sweeps" : "/v1/experiments");
     buf_query(&path, "dry_run", cli->options.dry_run ? "true" : NULL);
     struct http_request request = {
         .method = "POST", .body = spec.data ? spec.data : "", .body_size = spec.size};
@@ -130,10 +145,12 @@ int command_submit(struct cli *cli) {
     if (json_array_size(value_at(answer, "warnings")))
         fprintf(stderr, "ovrctl: accepted, but\n");
     api_print_faults(value_at(answer, "warnings"));
-    if (cli->options.dry_run)
-        print_estimate(answer);
+    if (!cli->options.dry_run)
+        code = after_submit(cli, answer, sweep);
+    else if (sweep)
+        print_sweep_estimate(answer);
     else
-        code = after_submit(cli, answer);
+        print_estimate(answer);
 out:
     json_decref(answer);
     buf_release(&spec);
@@ -191,6 +208,7 @@ int command_list(struct cli *cli) {
     buf_query(&path, "state", options->state);
     buf_query(&path, "tag", options->tag);
     buf_query(&path, "name", options->name);
+    buf_query(&path, "sweep", options->sweep);
     buf_query(&path, "limit", options->limit);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)
@@ -289,9 +307,15 @@ static int print_metrics(struct cli *cli, const json_t *series) {
 }
 
 int command_metrics(struct cli *cli) {
+    const char *format = cli->options.format;
     struct buf path = {0};
     json_t *answer;
+    if (format && strcmp(format, "csv"))
+        return complain(EXIT_USAGE, "--format of metrics is csv, got %s", format);
     buf_path(&path, "/v1/experiments/{}/metrics", cli->args[0]);
+    buf_query(&path, "format", format);
+    if (format)
+        return api_stream(cli, &path, stdout);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)
         code = print_metrics(cli, value_at(answer, "series"));

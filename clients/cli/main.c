@@ -28,10 +28,16 @@ enum option_bit {
     OPTION_FORMAT = 1 << 9,
     OPTION_ROWS = 1 << 10,
     OPTION_OUTPUT = 1 << 11,
-    OPTION_QUICK = 1 << 12,
-    OPTION_OUT = 1 << 13,
-    OPTION_EXAMPLES = 1 << 14,
-    OPTION_AGAIN = 1 << 15,
+    OPTION_SORT = 1 << 12,
+    OPTION_DEAD = 1 << 13,
+    OPTION_LAYER = 1 << 14,
+    OPTION_SWEEP = 1 << 15,
+    OPTION_CSV = 1 << 16,
+    OPTION_CANCEL = 1 << 17,
+    OPTION_QUICK = 1 << 18,
+    OPTION_OUT = 1 << 19,
+    OPTION_EXAMPLES = 1 << 20,
+    OPTION_AGAIN = 1 << 21,
     OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
 };
 
@@ -78,6 +84,12 @@ static const struct option_row {
      "only with this tag"},
     {OPTION_NAME, "--name", NULL, "PREFIX", offsetof(struct options, name), is_not_empty,
      "the start of a name", "only names that start like this"},
+    {OPTION_SWEEP, "--sweep", NULL, "ID", offsetof(struct options, sweep), is_not_empty, "an id",
+     "only those of this sweep"},
+    {OPTION_CSV, "--csv", NULL, NULL, offsetof(struct options, csv), NULL, NULL,
+     "the whole table as CSV, a line for each experiment"},
+    {OPTION_CANCEL, "--cancel", NULL, NULL, offsetof(struct options, cancel), NULL, NULL,
+     "cancel what has not ended"},
     {OPTION_LIMIT, "--limit", NULL, "N", offsetof(struct options, limit), is_limit,
      "a number from 1 to 500", "at most so many (default 50, at most 500)"},
     {OPTION_EPOCH, "--epoch", NULL, "N", offsetof(struct options, epoch), is_number, "a number",
@@ -85,11 +97,18 @@ static const struct option_row {
     {OPTION_FORMAT, "--format", NULL, "FORMAT", offsetof(struct options, format), is_not_empty,
      "a format",
      "of a tensor: json or npy (default: npy where FILE ends in .npy, else json);\n"
-     "of an upload: cifar10 (the default)"},
+     "of an upload: cifar10 (the default); of metrics: csv, with every figure"},
     {OPTION_ROWS, "--rows", NULL, "A:B", offsetof(struct options, rows), is_row_range,
      "two numbers like 0:64", "rows A to B-1 of the tensor only"},
     {OPTION_OUTPUT, "--output", "-o", "FILE", offsetof(struct options, output), is_not_empty,
      "a file name", "write the tensor there, whole or not at all"},
+    {OPTION_SORT, "--sort", NULL, "FIGURE", offsetof(struct options, sort), is_not_empty,
+     "a figure such as firing_rate, or -firing_rate",
+     "by this column, smallest first; with a minus (--sort=-mean) largest first"},
+    {OPTION_DEAD, "--dead", NULL, NULL, offsetof(struct options, dead), NULL, NULL,
+     "only units that answer to no sample"},
+    {OPTION_LAYER, "--layer", NULL, "N", offsetof(struct options, layer), is_number, "a number",
+     "of this hidden layer, from 0 on (default: the last)"},
     {OPTION_QUICK, "--quick", NULL, NULL, offsetof(struct options, quick), NULL, NULL,
      "fewer points, samples, units and epochs: minutes on two cores"},
     {OPTION_OUT, "--out", NULL, "DIR", offsetof(struct options, out), is_not_empty, "a directory",
@@ -106,17 +125,26 @@ static const struct command {
     unsigned options; /* besides those that all have */
     int (*run)(struct cli *cli);
 } commands[] = {
-    {"submit", "FILE|-", "queue an experiment from its spec; prints the id", 1, 1,
+    {"submit", "FILE|-", "queue an experiment, or a sweep (it has a base); prints the id", 1, 1,
      OPTION_WATCH | OPTION_DRY_RUN, command_submit},
     {"list", "", "experiments, newest first", 0, 0,
-     OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_LIMIT, command_list},
+     OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_SWEEP | OPTION_LIMIT, command_list},
     {"show", "ID", "one experiment", 1, 1, 0, command_show},
     {"watch", "ID", "its progress, live, until it ends", 1, 1, 0, command_watch},
-    {"metrics", "ID", "its figures, epoch by epoch", 1, 1, 0, command_metrics},
-    {"histogram", "ID", "its activations as a histogram", 1, 1, OPTION_EPOCH, command_histogram},
+    {"metrics", "ID", "its figures, epoch by epoch", 1, 1, OPTION_FORMAT, command_metrics},
+    {"histogram", "ID", "its activations as a histogram", 1, 1, OPTION_EPOCH | OPTION_LAYER,
+     command_histogram},
+    {"compare", "A B",
+     "how far the activations of two are apart; ID:3 means after epoch 3, ID alone the best", 2, 2,
+     OPTION_LAYER, command_compare},
+    {"units", "ID", "what each hidden unit does", 1, 1,
+     OPTION_SORT | OPTION_DEAD | OPTION_LAYER | OPTION_LIMIT, command_units},
     {"weights", "ID [TENSOR]", "its tensors, or the values of one", 1, 2,
      OPTION_FORMAT | OPTION_ROWS | OPTION_OUTPUT, command_weights},
     {"cancel", "ID", "stop it at its next step", 1, 1, 0, command_cancel},
+    {"sweeps", "", "sweeps, newest first", 0, 0, OPTION_LIMIT, command_sweeps},
+    {"sweep", "ID", "the table of its points", 1, 1, OPTION_CSV | OPTION_WATCH | OPTION_CANCEL,
+     command_sweep},
     {"upload", "NAME SPLIT FILE|-", "send a data set's split, train or test", 3, 3, OPTION_FORMAT,
      command_upload},
     {"reproduce", "[ID...]",
@@ -185,7 +213,7 @@ static void print_help(const struct command *only) {
             print_option(&option_rows[i]);
     printf("\nexit codes:\n"
            "  0  done\n"
-           "  1  the experiment failed or was cancelled (watch, submit --watch), or not all\n"
+           "  1  the experiment or sweep failed or was cancelled (watch, --watch), or not all\n"
            "     could be run (reproduce)\n"
            "  2  bad usage, or a local file could not be read or written\n"
            "  3  the server refused, or its answer made no sense\n"

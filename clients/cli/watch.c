@@ -1,6 +1,6 @@
-/* Following one experiment to its end: polls it four times a second, at the price of a 304 while
- * nothing changes. On a terminal one line is drawn over and over; elsewhere every state and every
- * epoch get a line of their own. A daemon that restarts is waited for. */
+/* Following an experiment or a sweep to its end: polls it a few times a second, at the price of a
+ * 304 while nothing changes. On a terminal one line is drawn over and over; elsewhere every state
+ * and every epoch get a line of their own. A daemon that restarts is waited for. */
 #include "clients/cli/api.h"
 #include "clients/cli/jobs.h"
 #include "clients/cli/value.h"
@@ -11,11 +11,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { POLL_MS = 250, RETRY_MS = 500, PATIENCE_S = 30 };
+enum { POLL_MS = 250, POLL_SWEEP_MS = 1000, RETRY_MS = 500, PATIENCE_S = 30 };
 
 struct watch {
     struct cli *cli;
     const char *id;
+    bool sweep; /* `experiment` below is one, and has no metrics */
     char etag[sizeof((struct http_reply *)0)->etag];
     json_t *experiment;     /* as last seen; NULL before the first answer */
     char *text;             /* its JSON as it came */
@@ -92,7 +93,8 @@ static int take_experiment(struct watch *watch, struct http_reply *reply) {
     watch->text = reply->body;
     reply->body = NULL;
     snprintf(watch->etag, sizeof watch->etag, "%s", reply->etag);
-    watch->changed = watch->metrics_behind = true;
+    watch->changed = true;
+    watch->metrics_behind = !watch->sweep;
     return EXIT_OK;
 }
 
@@ -100,7 +102,7 @@ static int poll_experiment(struct watch *watch) {
     struct buf path = {0};
     struct http_reply reply = {0};
     watch->changed = false;
-    buf_path(&path, "/v1/experiments/{}", watch->id);
+    buf_path(&path, watch->sweep ? "/v1/sweeps/{}" : "/v1/experiments/{}", watch->id);
     if (path.failed)
         return api_complain_memory();
     struct http_request request = {.path = path.data, .if_none_match = watch->etag};
@@ -188,13 +190,21 @@ static const char *present_status(const json_t *experiment) {
     return !strcmp(state, "running") && *phase ? phase : state;
 }
 
-static double done_share(const json_t *progress) {
-    double step = value_number(progress, "step"), steps = value_number(progress, "steps");
-    return steps > 0 ? step / steps : 0;
+static double done_share(const json_t *experiment) {
+    struct sweep_counts runs = sweep_counts(experiment);
+    double step = value_number(experiment, "progress.step");
+    double steps = value_number(experiment, "progress.steps");
+    return runs.all > 0 ? runs.done / runs.all : steps > 0 ? step / steps : 0;
 }
 
 /* "training 12/30" while it runs, "queued: why" else. */
 static void add_head(struct buf *head, const json_t *experiment) {
+    struct sweep_counts runs = sweep_counts(experiment);
+    if (!isnan(runs.all)) {
+        buf_addf(head, "%s, %.0f of %.0f done", value_string(experiment, "state"), runs.done,
+                 runs.all);
+        return;
+    }
     double epochs = value_number(experiment, "progress.epochs");
     const char *reason = experiment_reason(experiment);
     buf_add(head, present_status(experiment));
@@ -211,6 +221,9 @@ static void add_figures(struct buf *tail, const struct watch *watch, bool wide) 
     char figure[FIGURE_ROOM];
     double speed = value_number(progress, "samples_per_second");
     double eta = value_number(progress, "eta_seconds");
+    struct sweep_counts runs = sweep_counts(watch->experiment);
+    if (!isnan(runs.all))
+        buf_addf(tail, "  %.0f running  %.0f failed", runs.running, runs.failed);
     if (!isnan(watch->loss))
         buf_addf(tail, "  loss %s", text_figure(figure, watch->loss));
     if (!isnan(watch->near_zero))
@@ -240,8 +253,8 @@ static void compose_line(struct buf *line, const struct watch *watch, const char
     buf_add(line, head);
     if (running && spare >= bar) {
         buf_add(line, "  ");
-        buf_bar(line, done_share(value_at(watch->experiment, "progress")),
-                spare - GAP < BAR_MAX ? spare - GAP : BAR_MAX, terminal_utf8() ? "░" : ".");
+        buf_bar(line, done_share(watch->experiment), spare - GAP < BAR_MAX ? spare - GAP : BAR_MAX,
+                terminal_utf8() ? "░" : ".");
     }
     buf_add(line, tail);
 }
@@ -271,12 +284,16 @@ static int draw_line(const struct watch *watch) {
 /* Without a terminal: a line for every change of state or phase. */
 static void print_status(struct watch *watch) {
     const char *status = present_status(watch->experiment);
+    struct sweep_counts runs = sweep_counts(watch->experiment);
     const char *reason = experiment_reason(watch->experiment);
     char line[sizeof watch->status];
     if (state_is_final(status)) /* the summary says it */
         return;
     bool queued = !strcmp(status, "queued") && *reason;
-    snprintf(line, sizeof line, "%s%s%s", status, queued ? ": " : "", queued ? reason : "");
+    if (!isnan(runs.all))
+        snprintf(line, sizeof line, "%s, %.0f of %.0f done", status, runs.done, runs.all);
+    else
+        snprintf(line, sizeof line, "%s%s%s", status, queued ? ": " : "", queued ? reason : "");
     if (!strcmp(line, watch->status))
         return;
     memcpy(watch->status, line, sizeof line);
@@ -297,6 +314,9 @@ static int conclude(struct watch *watch) {
     const char *state = value_string(watch->experiment, "state");
     if (watch->cli->options.json) {
         printf("%s\n", watch->text);
+    } else if (watch->sweep) {
+        erase_line(watch);
+        print_sweep(watch->experiment);
     } else {
         double took = text_time(value_string(watch->experiment, "finished_at")) -
                       text_time(value_string(watch->experiment, "started_at"));
@@ -311,8 +331,8 @@ static int conclude(struct watch *watch) {
     return strcmp(state, "succeeded") ? EXIT_FAILED : EXIT_OK;
 }
 
-int watch_experiment(struct cli *cli, const char *id) {
-    struct watch watch = {.cli = cli, .id = id, .loss = NAN, .near_zero = NAN};
+static int watch_one(struct cli *cli, const char *id, bool sweep) {
+    struct watch watch = {.cli = cli, .id = id, .sweep = sweep, .loss = NAN, .near_zero = NAN};
     watch.live = terminal_is(STDOUT_FILENO) && !cli->options.json;
     int code = EXIT_OK;
     for (;;) {
@@ -330,11 +350,19 @@ int watch_experiment(struct cli *cli, const char *id) {
             code = conclude(&watch);
             break;
         }
-        pause_ms(POLL_MS);
+        pause_ms(sweep ? POLL_SWEEP_MS : POLL_MS);
     }
     json_decref(watch.experiment);
     free(watch.text);
     return code;
+}
+
+int watch_experiment(struct cli *cli, const char *id) {
+    return watch_one(cli, id, false);
+}
+
+int watch_sweep(struct cli *cli, const char *id) {
+    return watch_one(cli, id, true);
 }
 
 int command_watch(struct cli *cli) {

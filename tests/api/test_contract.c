@@ -8,7 +8,7 @@
 static const char *const methods[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
 
 /* A finished experiment and a data set with which every route can answer. */
-static char *finished;
+static char *finished, *finished_sweep;
 
 static int set_up(void **state) {
     struct daemon *d = daemon_new(NULL);
@@ -17,24 +17,37 @@ static int set_up(void **state) {
     finished = submit(d, "{'dataset':{'generator':'sphere','samples':200},'model':{'kind':"
                          "'ovr_encoder','hidden':[8]},'training':{'epochs':2},'probe':null}");
     wait_for(d, finished, "succeeded");
+    const struct answer *a =
+        post(d, "/v1/sweeps",
+             "{'base':{'dataset':{'generator':'sphere','samples':200},'model':{"
+             "'kind':'mlp','hidden':[8]}},'grid':{'/training/epochs':[1]}}");
+    assert_status(a, 202);
+    finished_sweep = strdup(text_at(a->json, "/id"));
+    wait_for(d, text_at(a->json, "/points/0/experiments/0/id"), "succeeded");
     return 0;
 }
 
 static int tear_down(void **state) {
     free(finished);
+    free(finished_sweep);
     return without_daemon(state);
 }
 
-/* A path that exists, from its template. */
+/* A path that exists, from its template, with the query that it can't do without. */
 static const char *instance(const char *template) {
     static char path[256];
     size_t n = 0;
+    if (strcmp(template, "/v1/compare/histograms") == 0) {
+        snprintf(path, sizeof path, "%s?a=%s&b=%s:1", template, finished, finished);
+        return path;
+    }
+    int of_sweep = strncmp(template, "/v1/sweeps/", 11) == 0;
     for (const char *c = template; *c; c++) {
         if (*c != '{') {
             path[n++] = *c;
             continue;
         }
-        const char *value = strncmp(c, "{id}", 4) == 0       ? finished
+        const char *value = strncmp(c, "{id}", 4) == 0 ? (of_sweep ? finished_sweep : finished)
                             : strncmp(c, "{tensor}", 8) == 0 ? "encoder.bias"
                             : strncmp(c, "{name}", 6) == 0   ? "cifar10"
                                                              : "train";
@@ -43,6 +56,12 @@ static const char *instance(const char *template) {
     }
     path[n] = '\0';
     return path;
+}
+
+/* The same with one more argument. */
+static const char *with_argument(const char *template, const char *name, const char *value) {
+    const char *path = instance(template);
+    return text("%s%c%s=%s", path, strchr(path, '?') ? '&' : '?', name, value);
 }
 
 #define each_path(d, template, item)                                                               \
@@ -150,7 +169,7 @@ static void test_query_arguments_are_documented(void **state) {
                                      json_object_get(operation, "parameters")};
             if (!operation)
                 continue;
-            const struct answer *a = send(d, methods[m], text("%s?no_such=1", instance(template)));
+            const struct answer *a = send(d, methods[m], with_argument(template, "no_such", "1"));
             assert_problem(a, 422, "invalid-query", "no_such");
             char known[512];
             const char *names = strstr(fault(a, "no_such"), "known are: ");
@@ -178,7 +197,7 @@ static void test_query_arguments_are_documented(void **state) {
 
 static int refuses_query(struct daemon *d, const char *template, const char *name,
                          const char *value) {
-    const struct answer *a = get(d, "%s?%s=%s", instance(template), name, value);
+    const struct answer *a = send(d, "GET", with_argument(template, name, value));
     if (a->status == 422)
         assert_problem(a, 422, "invalid-query", name);
     return a->status == 422;
@@ -685,25 +704,32 @@ static void test_references_and_examples(void **state) {
 }
 
 /* What the contract shows as a body to post can be posted, and fits its own schema. */
-static void test_examples_can_be_posted(void **state) {
-    struct daemon *d = *state;
+static size_t post_examples(struct daemon *d, const char *path, const char *in_contract) {
     json_t *media =
-        at(d->contract, "/paths/~1v1~1experiments/post/requestBody/content/application~1json");
+        at(d->contract, text("/paths/%s/post/requestBody/content/application~1json", in_contract));
     const char *name;
     json_t *example;
-    size_t n = 0, i;
+    size_t n = 0;
     json_object_foreach(json_object_get(media, "examples"), name, example) {
         struct check check = {.contract = d->contract};
         json_t *value = json_object_get(example, "value");
         if (!fits(&check, json_object_get(media, "schema"), value, ""))
             fail_msg("the example %s does not fit: %s", name, check.fault);
         char *body = json_dumps(value, JSON_COMPACT);
-        const struct answer *a = post(d, "/v1/experiments?dry_run=true", body);
+        const struct answer *a = post(d, text("%s?dry_run=true", path), body);
         free(body);
         assert_status(a, 200);
         n++;
     }
-    assert_int_equal(n, 3);
+    return n;
+}
+
+static void test_examples_can_be_posted(void **state) {
+    struct daemon *d = *state;
+    json_t *example;
+    size_t i;
+    assert_int_equal(post_examples(d, "/v1/experiments", "~1v1~1experiments"), 3);
+    assert_int_equal(post_examples(d, "/v1/sweeps", "~1v1~1sweeps"), 5);
     json_array_foreach(at(d->contract, "/components/schemas/Spec/examples"), i, example) {
         char *body = json_dumps(example, JSON_COMPACT);
         assert_status(post(d, "/v1/experiments?dry_run=true", body), 200);

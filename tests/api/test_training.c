@@ -217,7 +217,9 @@ static void test_histogram_of_every_epoch(void **state) {
                    "epoch 7");
     assert_problem(get(d, "/v1/experiments/%s/histogram?epoch=1&split=test", encoder), 404,
                    "not-found", "test");
-    assert_problem(get(d, "/v1/experiments/%s/histogram?layer=hidden.1", encoder), 422,
+    assert_problem(get(d, "/v1/experiments/%s/histogram?layer=hidden.1", encoder), 404, "not-found",
+                   "hidden.1");
+    assert_problem(get(d, "/v1/experiments/%s/histogram?layer=output", encoder), 422,
                    "invalid-query", "hidden.0");
 }
 
@@ -453,6 +455,97 @@ static void check_sparsity(struct daemon *d, const char *id, double *code) {
     }
 }
 
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Hoyer, Treves–Rolls and Gini of m values `stride` apart, by their formulas, added to sums[3].
+ * Returns whether the vector is not zero. */
+static int reckon_three(const double *v, size_t m, size_t stride, double sums[3]) {
+    double sorted[N_TEST > HIDDEN ? N_TEST : HIDDEN], l1 = 0, squares = 0, ranked = 0;
+    double size = (double)m;
+    for (size_t k = 0; k < m; k++) {
+        sorted[k] = v[k * stride];
+        l1 += sorted[k];
+        squares += sorted[k] * sorted[k];
+    }
+    if (l1 == 0)
+        return 0;
+    qsort(sorted, m, sizeof *sorted, by_value);
+    for (size_t k = 1; k <= m; k++)
+        ranked += sorted[k - 1] / l1 * (size - (double)k + 0.5) / size;
+    sums[0] += (sqrt(size) - l1 / sqrt(squares)) / (sqrt(size) - 1);
+    sums[1] += (1 - l1 * l1 / (size * squares)) / (1 - 1 / size);
+    sums[2] += 1 - 2 * ranked;
+    return 1;
+}
+
+static void assert_three(const json_t *given, const double sums[3], double n) {
+    static const char *const names[] = {"hoyer", "treves_rolls", "gini"};
+    for (size_t i = 0; i < 3; i++)
+        if (fabs(number_at(given, text("/%s", names[i])) - sums[i] / n) > 1e-4)
+            fail_msg("%s is %.9g, reckoned %.9g", names[i], number_at(given, text("/%s", names[i])),
+                     sums[i] / n);
+}
+
+/* One row of the table of units, from its column of the code. */
+static double check_unit(const json_t *unit, const double *column, const uint8_t *records) {
+    double by_class[CLASSES] = {0}, n_class[CLASSES] = {0}, mean = 0, maximum = 0, active = 0;
+    double three[3] = {0}, total = 0, entropy = 0;
+    for (size_t i = 0; i < N_TEST; i++) {
+        double h = column[i * HIDDEN];
+        by_class[records[i * RECORD]] += h;
+        n_class[records[i * RECORD]]++;
+        mean += h / N_TEST;
+        maximum = fmax(maximum, h);
+        active += h > 1e-4;
+    }
+    for (size_t c = 0; c < CLASSES; c++)
+        total += by_class[c] /= fmax(n_class[c], 1);
+    for (size_t c = 0; c < CLASSES; c++)
+        entropy -= by_class[c] > 0 ? by_class[c] / total * log(by_class[c] / total) : 0;
+    assert_true(fabs(number_at(unit, "/mean") - mean) < 1e-4);
+    assert_true(fabs(number_at(unit, "/maximum") - maximum) < 1e-3);
+    assert_count(number_at(unit, "/firing_rate") * N_TEST, active, 1, "firing_rate");
+    if (!reckon_three(column, N_TEST, HIDDEN, three))
+        return NAN;
+    assert_three(unit, three, 1);
+    assert_true(fabs(number_at(unit, "/classes") - exp(entropy)) < 1e-3);
+    assert_true(by_class[(int)number_at(unit, "/strongest_class")] >= 0.999 * mean);
+    return exp(entropy);
+}
+
+static void check_units(struct daemon *d, const char *id, const double *code,
+                        const uint8_t *records) {
+    const json_t *sparsity = at(result_of(d, id), "/sparsity");
+    const json_t *table = get(d, "/v1/experiments/%s/units?limit=500", id)->json;
+    struct tensor weight = fetch(d, id, "encoder.weight", 2, "");
+    struct tensor bias = fetch(d, id, "encoder.bias", 1, "");
+    double rows[3] = {0}, columns[3] = {0}, n_rows = 0, n_columns = 0, classes = 0, negative = 0;
+    for (size_t i = 0; i < N_TEST; i++)
+        n_rows += reckon_three(code + i * HIDDEN, HIDDEN, 1, rows);
+    for (size_t k = 0; k < HIDDEN; k++) {
+        const json_t *unit = at(table, text("/units/%zu", k));
+        double squares = 0, number = check_unit(unit, code + k, records);
+        for (size_t c = 0; c < weight.columns; c++)
+            squares += pow((double)weight.numbers[k * weight.columns + c], 2);
+        assert_int_equal(number_at(unit, "/unit"), k);
+        assert_true(fabs(number_at(unit, "/weight_norm") - sqrt(squares)) < 1e-5 * sqrt(squares));
+        assert_true((float)number_at(unit, "/bias") == bias.numbers[k]);
+        n_columns += reckon_three(code + k, N_TEST, HIDDEN, columns);
+        classes += isnan(number) ? 0 : number;
+        negative += bias.numbers[k] < 0;
+    }
+    assert_three(at(sparsity, "/over_samples"), rows, n_rows);
+    assert_three(at(sparsity, "/over_units"), columns, n_columns);
+    assert_true(fabs(number_at(sparsity, "/classes_per_unit") - classes / n_columns) < 1e-3);
+    assert_true(fabs(number_at(result_of(d, id), "/bias/negative") - negative / HIDDEN) < 1e-9);
+    double active = (1 - number_at(sparsity, "/zero")) * HIDDEN;
+    assert_true(fabs(number_at(sparsity, "/active_units/mean") - active) < 1e-9);
+    free(weight.numbers), free(bias.numbers);
+}
+
 /* The test split is one batch, so J's terms follow from the definitions of the loss. */
 static void check_loss(struct daemon *d, const char *id, const double *code) {
     double sum[HIDDEN] = {0}, mean = 0, alive = 0, square = 0;
@@ -520,6 +613,7 @@ static void test_figures_follow_from_the_downloads(void **state) {
     for (size_t i = 0; i < COUNT(ids); i++) {
         double *code = reckon_code(d, ids[i], i == 0, records);
         check_sparsity(d, ids[i], code); /* leaves relu(code) */
+        check_units(d, ids[i], code, records);
         check_loss(d, ids[i], code);
         check_probe(d, ids[i], code, records);
         free(code);

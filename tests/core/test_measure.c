@@ -2,15 +2,34 @@
 #include "core/measure.h"
 #include "tests/core/check.h"
 
-enum { UNITS = 300, SAMPLES = 150, BLOCK = 64, GROUP = 16 }; /* ragged shard, batch and group */
+enum { UNITS = 300, SAMPLES = 150, BLOCK = 64 }; /* ragged shard and batch */
 
+/* A layer whose activations are what it is given, negative ones as well. */
 struct pass {
-    struct net *net;
+    struct activations layer;
+    real *shards; /* what layer.h points to */
+    double *squares;
     struct measure *measure;
-    const real *h;
+    const real *h, *bias;
     size_t n;
     struct measures out;
 };
+
+/* By one member: rows first .. first + n − 1 as the net would leave them. */
+static void show_rows(struct pass *pass, size_t first, size_t n) {
+    for (size_t s = 0; s < pass->layer.n_shards; s++) {
+        struct shard shard = activations_shard(&pass->layer, s);
+        real *to = pass->shards + pass->layer.max_rows * shard.first;
+        for (size_t i = 0; i < n; i++)
+            memcpy(to + i * shard.units, pass->h + (first + i) * UNITS + shard.first,
+                   shard.units * sizeof *to);
+    }
+    for (size_t i = 0; i < n; i++) {
+        pass->squares[i] = 0;
+        for (size_t k = 0; k < UNITS; k++)
+            pass->squares[i] += pow((double)pass->h[(first + i) * UNITS + k], 2);
+    }
+}
 
 static void measure_split(struct member *member, void *arg) {
     struct pass *pass = arg;
@@ -18,46 +37,50 @@ static void measure_split(struct member *member, void *arg) {
     measure_reset(member, pass->measure);
     for (size_t first = 0; first < pass->n; first += BLOCK) {
         size_t n = min_size(BLOCK, pass->n - first);
-        struct batch batch = {.x = pass->h + first * UNITS, .n = n, .group = GROUP};
-        net_forward(member, pass->net, &batch);
-        struct activations activations = net_activations(pass->net);
-        measure_add(member, pass->measure, &activations, n);
+        if (member->rank == 0)
+            show_rows(pass, first, n);
+        team_barrier(member);
+        measure_add(member, pass->measure, &pass->layer, n);
     }
-    measure_finish(member, pass->measure, &out);
+    measure_finish(member, pass->measure, pass->bias, &out);
     if (member->rank == 0)
         pass->out = out;
 }
 
-static struct measure *new_measure(const struct net *net, int members, struct arena *arena) {
-    struct ovr_err err = {0};
-    struct arena counting = {0};
-    struct activations activations = net_activations(net);
-    assert_null(measure_place(&activations, members, &counting));
-    assert_ok(arena_open(arena, counting.used, &err), &err);
-    struct measure *measure = measure_place(&activations, members, arena);
-    assert_int_equal(arena->used, counting.used);
-    return measure;
-}
-
 /* Measures h (n×UNITS), after another split whose every unit is far more active: sums have to start
  * anew. */
-static struct measures measure(const real *h, size_t n, int threads) {
-    struct arena arena;
+static struct measures measure_with_bias(const real *h, size_t n, int threads, const real *bias) {
+    struct ovr_err err = {0};
+    struct arena arena, counting = {0};
     struct team *team = new_team(threads);
-    real *bright = new_reals(BLOCK * UNITS);
+    real *bright = new_reals(BLOCK * UNITS), *shards = new_reals(BLOCK * UNITS);
+    double squares[BLOCK];
     for (size_t i = 0; i < BLOCK * UNITS; i++)
         bright[i] = (real)1e10;
-    struct pass pass = {.net = new_mirror(UNITS, BLOCK, threads), .h = bright, .n = BLOCK};
-    pass.measure = new_measure(pass.net, threads, &arena);
+    struct pass pass = {
+        .layer = {kernels_get(ISA_AUTO), UNITS, count_shards(UNITS), BLOCK, shards, squares},
+        .shards = shards,
+        .squares = squares,
+        .h = bright,
+        .n = BLOCK,
+        .bias = bias};
+    assert_null(measure_place(&pass.layer, threads, &counting));
+    assert_ok(arena_open(&arena, counting.used, &err), &err);
+    pass.measure = measure_place(&pass.layer, threads, &arena);
+    assert_int_equal(arena.used, counting.used);
     team_run(team, measure_split, &pass);
     pass.h = h;
     pass.n = n;
     team_run(team, measure_split, &pass);
     arena_close(&arena);
-    free_net(pass.net);
     team_free(team);
     free(bright);
+    free(shards);
     return pass.out;
+}
+
+static struct measures measure(const real *h, size_t n, int threads) {
+    return measure_with_bias(h, n, threads, NULL);
 }
 
 static double row_norm(const real *row) {
@@ -100,13 +123,14 @@ static void check_histogram(const struct histogram *histogram, const real *h, si
     double maximum = 0;
     for (size_t i = 0; i < n * UNITS; i++) {
         size_t bin = 0;
-        while (bin + 1 < HISTOGRAM_BINS && h[i] >= (float)histogram_edges[bin + 1])
+        double magnitude = fabs((double)h[i]);
+        while (bin + 1 < HISTOGRAM_BINS && magnitude >= (float)histogram_edges[bin + 1])
             bin++;
         if (h[i] == 0)
             zero++;
         else
             counts[bin]++;
-        maximum = fmax(maximum, h[i]);
+        maximum = fmax(maximum, magnitude);
     }
     assert_true(histogram->zero_count == zero);
     for (size_t bin = 0; bin < HISTOGRAM_BINS; bin++) {
@@ -118,10 +142,37 @@ static void check_histogram(const struct histogram *histogram, const real *h, si
     assert_true(histogram->maximum == maximum);
 }
 
+/* What is of each row, with the sparsity that has its own test. */
+static void check_rows(const real *h, size_t n, const struct measures *measures) {
+    struct sparsity_sums sums = {0};
+    double active = 0, squares = 0, least = INFINITY, most = 0;
+    for (size_t i = 0; i < n; i++) {
+        real values[UNITS], scratch[UNITS];
+        size_t count = 0;
+        for (size_t k = 0; k < UNITS; k++)
+            if (h[i * UNITS + k] != 0)
+                values[count++] = h[i * UNITS + k];
+        struct sparsity one = sparsity_of(values, scratch, count, UNITS);
+        sparsity_sum(&sums, &one);
+        active += (double)count / (double)n;
+        squares += (double)(count * count) / (double)n;
+        least = fmin(least, (double)count);
+        most = fmax(most, (double)count);
+    }
+    struct sparsity mean = sparsity_mean(&sums);
+    assert_near(measures->over_samples.hoyer, mean.hoyer, 1e-12);
+    assert_near(measures->over_samples.treves_rolls, mean.treves_rolls, 1e-12);
+    assert_near(measures->over_samples.gini, mean.gini, 1e-12);
+    assert_near(measures->active_units.mean, active, 1e-9);
+    assert_near(measures->active_units.sd, sqrt(fmax(squares - active * active, 0)), 1e-6);
+    assert_true((double)measures->active_units.min == least);
+    assert_true((double)measures->active_units.max == most);
+}
+
 static void check_measures(const real *h, size_t n, const struct measures *measures) {
     size_t near = 0, zero = 0, zero_codes = 0;
     for (size_t i = 0; i < n * UNITS; i++) {
-        near += (double)h[i] < 0.1;
+        near += fabs((double)h[i]) < 0.1;
         zero += h[i] == 0;
     }
     for (size_t i = 0; i < n; i++)
@@ -132,6 +183,7 @@ static void check_measures(const real *h, size_t n, const struct measures *measu
     assert_int_equal(measures->dead_units, naive_dead_units(h, n));
     assert_int_equal(measures->zero_codes, zero_codes);
     check_histogram(&measures->histogram, h, n);
+    check_rows(h, n, measures);
 }
 
 /* Over many octaves, with codes of zeros and units that are never active. */
@@ -149,21 +201,73 @@ static real *new_wide_activations(size_t n) {
 static void equals_naive_recomputation(void **state) {
     (void)state;
     real *h = new_wide_activations(SAMPLES);
-    for (size_t i = 0; i < COUNT(TEAM_SIZES); i++) {
-        struct measures measures = measure(h, SAMPLES, TEAM_SIZES[i]);
-        assert_int_equal(measures.zero_codes, 3);
-        assert_int_equal(measures.dead_units, 3);
-        check_measures(h, SAMPLES, &measures);
+    for (int sign = 0; sign < 2; sign++) {
+        struct measures first = measure(h, SAMPLES, 1);
+        for (size_t i = 0; i < COUNT(TEAM_SIZES); i++) {
+            struct measures measures = measure(h, SAMPLES, TEAM_SIZES[i]);
+            assert_int_equal(measures.zero_codes, 3);
+            assert_int_equal(measures.dead_units, 3);
+            check_measures(h, SAMPLES, &measures);
+            assert_memory_equal(&measures, &first, sizeof first);
+        }
+        for (size_t i = 0; i < SAMPLES * UNITS; i += 3) /* as a tanh would have it */
+            h[i] = -h[i];
     }
     free(h);
 }
 
-static void edges_are_quarter_octaves(void **state) {
+static void assert_same_measures(const struct measures *a, const struct measures *b) {
+    assert_near(a->overlap, b->overlap, 1e-12);
+    assert_near(a->over_samples.hoyer, b->over_samples.hoyer, 1e-12);
+    assert_near(a->over_samples.treves_rolls, b->over_samples.treves_rolls, 1e-12);
+    assert_near(a->over_samples.gini, b->over_samples.gini, 1e-12);
+    assert_memory_equal(&a->active_units, &b->active_units, sizeof a->active_units);
+    assert_memory_equal(&a->histogram, &b->histogram, sizeof a->histogram);
+    assert_int_equal(a->dead_units, b->dead_units);
+}
+
+/* Neither the order of the samples nor that of the units matters. */
+static void order_does_not_matter(void **state) {
     (void)state;
-    assert_true(histogram_edges[0] == 0);
-    assert_true(histogram_edges[17] == 0.1);
-    for (int j = -16; j <= 40; j++)
-        assert_relative(histogram_edges[j + 17], 0.1 * exp2(j / 4.0), 1e-14);
+    real *h = new_wide_activations(SAMPLES), *other = new_reals(SAMPLES * UNITS);
+    struct measures measures = measure(h, SAMPLES, 2), moved;
+    for (size_t i = 0; i < SAMPLES; i++)
+        memcpy(other + i * UNITS, h + i * 7 % SAMPLES * UNITS, UNITS * sizeof *h);
+    moved = measure(other, SAMPLES, 2);
+    assert_same_measures(&measures, &moved);
+    for (size_t i = 0; i < SAMPLES; i++)
+        for (size_t k = 0; k < UNITS; k++)
+            other[i * UNITS + k] = h[i * UNITS + k * 7 % UNITS];
+    moved = measure(other, SAMPLES, 2);
+    assert_same_measures(&measures, &moved);
+    free(h);
+    free(other);
+}
+
+static void halves_add_up(void **state) {
+    (void)state;
+    real *h = new_wide_activations(SAMPLES);
+    struct measures whole = measure(h, SAMPLES, 2), one = measure(h, 70, 2),
+                    other = measure(h + 70 * UNITS, SAMPLES - 70, 2);
+    histogram_add(&one.histogram, &other.histogram);
+    assert_memory_equal(&one.histogram, &whole.histogram, sizeof whole.histogram);
+    free(h);
+}
+
+static void biases(void **state) {
+    (void)state;
+    real *h = new_wide_activations(2), bias[UNITS];
+    for (size_t k = 0; k < UNITS; k++) /* −100 … 199, shuffled */
+        bias[k * 7 % UNITS] = (real)k - 100;
+    struct bias_measures measured = measure_with_bias(h, 2, 2, bias).bias;
+    assert_int_equal(measured.n, UNITS);
+    assert_near(measured.negative, 1. / 3, 1e-15);
+    /* numpy.quantile(range(-100, 200), [0, .25, .5, .75, 1]) */
+    const double expected[BIAS_QUANTILES] = {-100, -25.25, 49.5, 124.25, 199};
+    for (size_t q = 0; q < BIAS_QUANTILES; q++)
+        assert_near(measured.quantile[q], expected[q], 1e-12);
+    assert_int_equal(measure(h, 2, 1).bias.n, 0);
+    free(h);
 }
 
 /* A value on an edge belongs to the bin above it, the one just below to the bin below. */
@@ -224,20 +328,14 @@ static void overlap_needs_two_codes(void **state) {
 static void infinities_and_nans_stay_in_bounds(void **state) {
     (void)state;
     real *h = new_reals(UNITS);
-    const real broken[] = {(real)INFINITY, (real)NAN, -(real)NAN};
+    const real broken[] = {(real)INFINITY, (real)NAN, -(real)NAN, -(real)INFINITY};
     for (size_t i = 0; i < COUNT(broken); i++) {
-        struct arena arena;
-        struct team *team = new_team(1);
-        struct pass pass = {.net = new_mirror(UNITS, BLOCK, 1), .h = h, .n = 1};
-        pass.measure = new_measure(pass.net, 1, &arena);
         for (size_t k = 0; k < UNITS; k++)
-            net_bias(pass.net, 0)[k] = broken[i];
-        team_run(team, measure_split, &pass);
-        assert_int_equal(pass.out.histogram.zero_count, 0);
-        assert_int_equal(pass.out.histogram.counts[HISTOGRAM_BINS - 1], UNITS);
-        arena_close(&arena);
-        free_net(pass.net);
-        team_free(team);
+            h[k] = broken[i];
+        struct measures measures = measure(h, 1, 1);
+        assert_int_equal(measures.histogram.zero_count, 0);
+        assert_int_equal(measures.histogram.counts[HISTOGRAM_BINS - 1], UNITS);
+        assert_int_equal(measures.active_units.min, UNITS);
     }
     free(h);
 }
@@ -245,7 +343,9 @@ static void infinities_and_nans_stay_in_bounds(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_naive_recomputation),
-        cmocka_unit_test(edges_are_quarter_octaves),
+        cmocka_unit_test(order_does_not_matter),
+        cmocka_unit_test(halves_add_up),
+        cmocka_unit_test(biases),
         cmocka_unit_test(values_on_edges),
         cmocka_unit_test(values_above_the_last_edge),
         cmocka_unit_test(overlap_needs_two_codes),

@@ -123,7 +123,7 @@ static void a_file_holds_the_same(void **state) {
     struct prepared *mapped;
     assert_int_equal(memory->in_file, 0);
     assert_int_equal(file->in_file, 1);
-    assert_int_equal(file->bytes, prepared_bytes(&config, TRAIN, TEST, WIDTH));
+    assert_int_equal(file->bytes, prepared_bytes(&config, TRAIN, TEST, WIDTH, 0));
     assert_same(memory, file);
     size_t bytes = file->bytes;
     prepared_free(file);
@@ -184,11 +184,59 @@ static void stop_flag_is_obeyed(void **state) {
     data_release(&data);
 }
 
+/* Each sample of the sphere keeps its cell, held out or not, and a block that is mapped again has
+ * them as well. */
+static void cells_stay_with_their_samples(void **state) {
+    (void)state;
+    const struct sphere_config sphere = {
+        .samples = 90, .test_samples = 30, .latitudes = 2, .sectors = 3, .classes = 4, .seed = 6};
+    struct ovr_err err = {0};
+    struct data data = {.team = new_team(2)};
+    assert_ok(sphere_generate(&data.train, &sphere, 0, &err), &err);
+    assert_ok(sphere_generate(&data.test, &sphere, 1, &err), &err);
+    const struct prepare_config config = {.protocol = PROTOCOL_CLEAN, .validation = 0.2};
+    char path[] = "/tmp/ovr-prepared-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    unlink(path);
+    struct prepared *built = build(&data, &config, 5, fd), *mapped;
+    assert_ok(prepared_map(&mapped, fd, built->bytes, &err), &err);
+    assert_int_equal(built->bytes, prepared_bytes(&config, 90, 30, 3, 9));
+    uint16_t classes[9];
+    sphere_classes(&sphere, classes);
+    const struct split *splits[] = {&built->train,  &built->watched,  &built->test,
+                                    &mapped->train, &mapped->watched, &mapped->test};
+    for (size_t s = 0; s < COUNT(splits); s++)
+        for (size_t i = 0; i < splits[s]->n; i++) {
+            const real *x = splits[s]->x + 3 * i;
+            uint32_t cell = splits[s]->cells[i];
+            double turn = atan2((double)x[1], (double)x[0]) / (2 * M_PI);
+            turn += turn < 0 ? 1 : 0;
+            assert_int_equal(cell / 3, (size_t)(((double)x[2] + 1) / 2 * 3));
+            assert_int_equal(cell % 3, (size_t)(turn * 3));
+            assert_int_equal(splits[s]->labels[i], classes[cell]);
+        }
+    assert_int_equal(mapped->n_cells, 9);
+    close(fd);
+    prepared_free(mapped);
+    prepared_free(built);
+    data_release(&data);
+    data = new_data();
+    built = build(&data, &config, 5, -1);
+    assert_true(built->n_cells == 0 && !built->train.cells && !built->test.cells);
+    prepared_free(built);
+    data_release(&data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(clean_splits),          cmocka_unit_test(published_splits),
-        cmocka_unit_test(a_file_holds_the_same), cmocka_unit_test(other_files_are_refused),
-        cmocka_unit_test(goes_without_the_file), cmocka_unit_test(stop_flag_is_obeyed),
+        cmocka_unit_test(cells_stay_with_their_samples),
+        cmocka_unit_test(clean_splits),
+        cmocka_unit_test(published_splits),
+        cmocka_unit_test(a_file_holds_the_same),
+        cmocka_unit_test(other_files_are_refused),
+        cmocka_unit_test(goes_without_the_file),
+        cmocka_unit_test(stop_flag_is_obeyed),
     };
     return cmocka_run_group_tests_name("core/prepared", tests, start_blas, NULL);
 }

@@ -200,7 +200,7 @@ static void the_limit_holds(void **state) {
     open_shop(&shop, state, BLOCK);
     struct stat stat_;
     char oldest[800];
-    uint64_t room = 2 * (prepared_bytes(&shop.spec.train.data, RECORDS, RECORDS, 3072) + 65);
+    uint64_t room = 2 * (prepared_bytes(&shop.spec.train.data, RECORDS, RECORDS, 3072, 0) + 65);
     shop.cache.limit_bytes = room;
     get_and_put(&shop, 0);
     only_file(&shop, oldest);

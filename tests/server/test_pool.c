@@ -1,5 +1,6 @@
 /* The pool and its jobs: small experiments from the queue to their end, with a real store. */
 #include "server/pool.h"
+#include "server/sweeps.h"
 #include "server/weights.h"
 #include "tests/server/check.h"
 
@@ -140,12 +141,12 @@ static void a_job_succeeds(void **state) {
     struct experiment e = look_up(store, id);
     assert_true(e.started_at >= e.created_at && e.finished_at >= e.started_at);
     assert_int_equal(e.revision, 1 + 1 + 3 + 1); /* posted, claimed, epochs, finished */
-    assert_ok(store_read_histogram(store, e.seq, &epoch, split, &h, &err), &err);
+    assert_ok(store_read_histogram(store, e.seq, &(int){0}, &epoch, split, &h, &err), &err);
     assert_int_equal(h.total, 50 * 300);
     assert_string_equal(split, "test");
     epoch = 1;
     *split = '\0';
-    assert_ok(store_read_histogram(store, e.seq, &epoch, split, &h, &err), &err);
+    assert_ok(store_read_histogram(store, e.seq, &(int){0}, &epoch, split, &h, &err), &err);
     assert_string_equal(split, "validation");
     assert_ok(store_read_tensors(store, e.seq, "best", &tensors, &n, &err), &err);
     assert_int_equal(n, 4);
@@ -540,6 +541,55 @@ static void jobs_wait_before_the_pool_starts(void **state) {
     close_shop(&shop);
 }
 
+/* Ends both ends of a search behind the pool's back, as a daemon does that dies right then. */
+static void post_search(struct store *store, char id[ID_SIZE]) {
+    struct admission admission = {store, 1 << 30, 2, 1e10};
+    struct sweep_plan plan;
+    struct ovr_err err = {0};
+    json_t *faults = json_array(), *warnings = json_array();
+    json_t *document = json_loads("{\"base\":" SHORT("1") ",\"target_sparsity\":{\"near_zero\":0.7,"
+                                                          "\"points\":3}}",
+                                  0, NULL);
+    int repeated, waiting;
+    assert_ok(sweep_plan_read(document, &admission, &plan, faults, warnings, &err), &err);
+    assert_ok(store_add_sweep(store, &plan.sweep, id, &repeated, &err), &err);
+    sweep_plan_release(&plan);
+    json_decref(document);
+    json_decref(faults);
+    json_decref(warnings);
+    for (int i = 0; i < 2; i++) {
+        struct experiment e;
+        struct figure figure = {.name = "sparsity.near_zero", .real = i ? 0.9 : 0.3};
+        struct outcome outcome = {.state = STATE_SUCCEEDED, .result = &figure, .n_result = 1};
+        assert_ok(store_claim(store, INT64_MAX, &e, &waiting, &err), &err);
+        assert_ok(store_finish(store, e.seq, &outcome, &err), &err);
+        experiment_release(&e);
+    }
+}
+
+static void a_search_is_taken_up_at_start(void **state) {
+    struct shop shop;
+    struct sweep sweep;
+    char id[ID_SIZE];
+    struct ovr_err err = {0};
+    post_search(((struct place *)*state)->store, id);
+    open_shop(&shop, state, 1, 1 << 30);
+    for (int waited = 0;; waited += 5) {
+        assert_ok(store_read_sweep(shop.place->store, id, &sweep, &(struct sweep_reader){0}, &err),
+                  &err);
+        enum state now = sweep_state(&sweep);
+        int points = sweep.points;
+        sweep_release(&sweep);
+        if (now == STATE_SUCCEEDED && points == 3)
+            break;
+        assert_int_equal(now, STATE_RUNNING);
+        assert_true(waited < PATIENCE_MS);
+        pool_tick(shop.pool);
+        sleep_ms(5);
+    }
+    close_shop(&shop);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         with_store(a_job_succeeds),
@@ -561,6 +611,7 @@ int main(void) {
         with_store(epochs_are_seen_soon),
         with_store(the_disk_keeps_no_core),
         with_store(jobs_wait_before_the_pool_starts),
+        with_store(a_search_is_taken_up_at_start),
     };
     return cmocka_run_group_tests_name("server/pool", tests, start_blas, NULL);
 }

@@ -1,9 +1,11 @@
 /* The store: what goes in comes out, states change along legal ways only, and many threads may ask.
  */
+#include "server/migrations.h"
 #include "tests/server/check.h"
 
 #include <pthread.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <sys/resource.h>
 
 static struct store *store_of(void **state) {
@@ -392,9 +394,9 @@ static struct histogram new_histogram(uint64_t mark) {
 static void add_epoch(struct store *store, int64_t seq, int epoch, const char *split) {
     struct ovr_err err = {0};
     struct histogram h = new_histogram((uint64_t)epoch);
-    struct epoch_histogram eh = {epoch, split, &h};
+    struct epoch_histogram eh = {epoch, split, &h, 0};
     struct figure loss = {.name = "train.loss", .real = epoch / 2.0};
-    assert_ok(store_add_epoch(store, seq, epoch, &loss, 1, &eh, &err), &err);
+    assert_ok(store_add_epoch(store, seq, epoch, &loss, 1, &eh, 1, &err), &err);
 }
 
 static void write_epochs(struct store *store) {
@@ -419,9 +421,9 @@ static void figures_of_all_kinds(void **state) {
         {.name = "number", .kind = FIGURE_TEXT, .text = "123"},
     };
     struct histogram h = new_histogram(1);
-    struct epoch_histogram eh = {1, "test", &h};
+    struct epoch_histogram eh = {1, "test", &h, 0};
     struct ovr_err err = {0};
-    assert_ok(store_add_epoch(store, seq, 1, figures, COUNT(figures), &eh, &err), &err);
+    assert_ok(store_add_epoch(store, seq, 1, figures, COUNT(figures), &eh, 1, &err), &err);
     write_epochs(store);
     struct seen s = figures_of(store, seq, 1, 1);
     assert_int_equal(s.n, COUNT(figures));
@@ -476,12 +478,12 @@ static void an_epoch_needs_a_running_experiment(void **state) {
     char id[ID_SIZE];
     int running;
     struct histogram h = new_histogram(1);
-    struct epoch_histogram eh = {1, "test", &h};
+    struct epoch_histogram eh = {1, "test", &h, 0};
     struct figure f = {.name = "x"};
     int64_t seq = start_one(store, id);
     store_cancel(store, id, &running, NULL);
     struct ovr_err err = {0};
-    assert_failed(store_add_epoch(store, seq, 1, &f, 1, &eh, &err), OVR_CONFLICT, &err,
+    assert_failed(store_add_epoch(store, seq, 1, &f, 1, &eh, 1, &err), OVR_CONFLICT, &err,
                   "not running");
     assert_int_equal(figures_of(store, seq, 0, 9).n, 0);
 }
@@ -548,7 +550,7 @@ static void a_thousand_epochs_write_themselves(void **state) {
     int64_t seq = start_one(store, id);
     for (int i = 1; i <= 1000; i++)
         add_epoch(store, seq, i, "test");
-    assert_int_equal(store_read_histogram(store, seq, &epoch, any, &h, NULL), 0);
+    assert_int_equal(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, NULL), 0);
     assert_in_range(epoch, 800, 1000);
 }
 
@@ -558,7 +560,7 @@ static void a_fault_comes_back_to_the_job(void **state) {
     char ids[2][ID_SIZE];
     struct ovr_err err = {0};
     struct histogram h = new_histogram(1);
-    struct epoch_histogram eh = {2, "test", &h};
+    struct epoch_histogram eh = {2, "test", &h, 0};
     struct figure f = {.name = "x"};
     int64_t seq = start_one(store, ids[0]), idle = start_one(store, ids[1]);
     add_epoch(store, seq, 1, "test");
@@ -569,8 +571,8 @@ static void a_fault_comes_back_to_the_job(void **state) {
     now.rlim_cur = 1;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &now), 0);
     int rc = store_write_epochs(store, NULL);
-    int full = store_add_epoch(store, seq, 2, &f, 1, &eh, &err);
-    int of_idle = store_add_epoch(store, idle, 2, &f, 1, &eh, NULL);
+    int full = store_add_epoch(store, seq, 2, &f, 1, &eh, 1, &err);
+    int of_idle = store_add_epoch(store, idle, 2, &f, 1, &eh, 1, NULL);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
     assert_int_equal(rc, OVR_IO);
     assert_failed(full, OVR_IO, &err, "the database refused");
@@ -590,7 +592,7 @@ static void assert_histogram(struct store *store, int64_t seq, int epoch, const 
     char text[16];
     snprintf(text, sizeof text, "%s", split);
     memset(&h, 0xff, sizeof h);
-    assert_ok(store_read_histogram(store, seq, &epoch, text, &h, &err), &err);
+    assert_ok(store_read_histogram(store, seq, &(int){0}, &epoch, text, &h, &err), &err);
     assert_int_equal(epoch, found_epoch);
     assert_string_equal(text, found_split);
     assert_memory_equal(&h, &expected, sizeof h);
@@ -603,8 +605,8 @@ static void choosing_a_histogram(void **state) {
     int epoch = 0;
     struct histogram h;
     struct ovr_err err = {0};
-    assert_failed(store_read_histogram(store, seq, &epoch, any, &h, &err), OVR_NOT_FOUND, &err,
-                  "there is no histogram");
+    assert_failed(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, &err), OVR_NOT_FOUND,
+                  &err, "there is no histogram");
     for (int i = 1; i <= 3; i++)
         add_epoch(store, seq, i, "validation");
     write_epochs(store);
@@ -612,18 +614,92 @@ static void choosing_a_histogram(void **state) {
     assert_histogram(store, seq, 2, "", 2, "validation", 2);
     assert_histogram(store, seq, 1, "validation", 1, "validation", 1);
     struct histogram last = new_histogram(77);
-    struct epoch_histogram of_result = {0, "test", &last};
-    struct outcome outcome = {.state = STATE_SUCCEEDED, .histogram = &of_result};
+    struct epoch_histogram of_result = {0, "test", &last, 0};
+    struct outcome outcome = {
+        .state = STATE_SUCCEEDED, .histograms = &of_result, .n_histograms = 1};
     assert_ok(store_finish(store, seq, &outcome, &(struct ovr_err){0}), &(struct ovr_err){0});
     assert_histogram(store, seq, 0, "", 0, "test", 77); /* that of the result */
     assert_histogram(store, seq, 0, "validation", 3, "validation", 3);
     assert_histogram(store, seq, 3, "", 3, "validation", 3);
     epoch = 4;
-    assert_int_equal(store_read_histogram(store, seq, &epoch, any, &h, NULL), OVR_NOT_FOUND);
+    assert_int_equal(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, NULL),
+                     OVR_NOT_FOUND);
     epoch = 1;
     err = (struct ovr_err){0};
-    assert_failed(store_read_histogram(store, seq, &epoch, train, &h, &err), OVR_NOT_FOUND, &err,
-                  "epoch 1 on split train");
+    assert_failed(store_read_histogram(store, seq, &(int){0}, &epoch, train, &h, &err),
+                  OVR_NOT_FOUND, &err, "of epoch 1 on split train");
+}
+
+static int count_and_check(void *context, const struct epoch_histogram *eh) {
+    int *epoch = context;
+    struct histogram expected = new_histogram((uint64_t)(100 * eh->layer + eh->epoch));
+    assert_int_equal(eh->epoch, ++*epoch);
+    assert_string_equal(eh->split, "validation");
+    assert_memory_equal(eh->histogram, &expected, sizeof expected);
+    return 0;
+}
+
+static int refuse(void *context, const struct epoch_histogram *eh) {
+    (void)context;
+    (void)eh;
+    return OVR_NOMEM;
+}
+
+/* Each hidden layer has its own series; the result's histogram is none of it. */
+static void series_of_several_layers(void **state) {
+    struct store *store = store_of(state);
+    char id[ID_SIZE], any[16] = "";
+    int64_t seq = start_one(store, id);
+    struct ovr_err err = {0};
+    for (int i = 1; i <= 5; i++) {
+        struct histogram h[2] = {new_histogram((uint64_t)i), new_histogram((uint64_t)(100 + i))};
+        struct epoch_histogram both[] = {{i, "validation", &h[0], 0}, {i, "validation", &h[1], 1}};
+        assert_ok(store_add_epoch(store, seq, i, NULL, 0, both, 2, &err), &err);
+    }
+    write_epochs(store);
+    struct histogram last[2] = {new_histogram(77), new_histogram(78)}, h;
+    struct epoch_histogram of_result[] = {{0, "test", &last[0], 0}, {0, "test", &last[1], 1}};
+    const struct unit_table tables[] = {{0, "test", 5, 10, 0}, {1, "test", 7, 10, 25}};
+    struct outcome outcome = {.state = STATE_SUCCEEDED,
+                              .histograms = of_result,
+                              .n_histograms = 2,
+                              .unit_tables = tables,
+                              .n_unit_tables = 2};
+    assert_ok(store_finish(store, seq, &outcome, &err), &err);
+    for (int layer = 0; layer < 2; layer++) {
+        int epoch = 0;
+        assert_ok(store_read_histograms(store, seq, layer, 0, 100, count_and_check, &epoch, &err),
+                  &err);
+        assert_int_equal(epoch, 5);
+        epoch = 2;
+        assert_ok(store_read_histograms(store, seq, layer, 3, 2, count_and_check, &epoch, &err),
+                  &err);
+        assert_int_equal(epoch, 4);
+        epoch = 0;
+        *any = '\0';
+        assert_ok(store_read_histogram(store, seq, &(int){layer}, &epoch, any, &h, &err), &err);
+        assert_memory_equal(&h, &last[layer], sizeof h);
+        struct unit_table table;
+        assert_ok(store_read_unit_table(store, seq, layer, &table, &err), &err);
+        assert_int_equal(table.layer, layer);
+        assert_string_equal(table.split, "test");
+        assert_true(table.units == tables[layer].units && table.classes == 10 &&
+                    table.cells == tables[layer].cells);
+    }
+    int epoch = 0, last_layer = -1;
+    struct unit_table table;
+    *any = '\0';
+    assert_ok(store_read_histogram(store, seq, &last_layer, &epoch, any, &h, &err), &err);
+    assert_int_equal(last_layer, 1);
+    assert_memory_equal(&h, &last[1], sizeof h);
+    assert_ok(store_read_unit_table(store, seq, -1, &table, &err), &err);
+    assert_int_equal(table.layer, 1);
+    assert_int_equal(store_read_histograms(store, seq, 0, 1, 9, refuse, NULL, NULL), OVR_NOMEM);
+    assert_ok(store_read_histograms(store, seq, 2, 1, 9, refuse, NULL, &err), &err); /* none */
+    assert_int_equal(store_read_histogram(store, seq, &(int){2}, &epoch, any, &h, NULL),
+                     OVR_NOT_FOUND);
+    assert_failed(store_read_unit_table(store, seq, 2, &table, &err), OVR_NOT_FOUND, &err,
+                  "hidden.2");
 }
 
 /* Outcomes */
@@ -713,7 +789,8 @@ static void requeueing_starts_anew(void **state) {
     assert_int_equal(e.position, 1);
     experiment_release(&e);
     assert_int_equal(figures_of(store, seq, -1, 99).n, 0);
-    assert_int_equal(store_read_histogram(store, seq, &epoch, any, &h, NULL), OVR_NOT_FOUND);
+    assert_int_equal(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, NULL),
+                     OVR_NOT_FOUND);
     assert_int_equal(figures_of(store, kept, -1, 99).n, 1); /* nobody else's */
     e = claim(store);
     assert_string_equal(e.id, id);
@@ -843,6 +920,13 @@ static void versions_of_a_data_set(void **state) {
 
 /* Files */
 
+static int count_migrations(void) {
+    int n = 0;
+    while (migrations[n])
+        n++;
+    return n;
+}
+
 static void opening_twice_changes_nothing(void **state) {
     struct place *place = *state;
     char id[ID_SIZE];
@@ -858,12 +942,46 @@ static void opening_twice_changes_nothing(void **state) {
     char *after = read_whole(place->database, &m);
     assert_int_equal(n, m);
     assert_memory_equal(after, before, n);
-    assert_int_equal(before[63], 1); /* user_version, in the header at 60, big-endian */
+    assert_int_equal(before[63], count_migrations()); /* user_version, at 60, big-endian */
     free(before);
     free(after);
 }
 
+/* What the first version of the schema held is there afterwards. */
+static void an_old_database_is_migrated(void **state) {
+    struct place *place = *state;
+    sqlite3 *db;
+    store_close(place->store);
+    place->store = NULL;
+    char path[128];
+    snprintf(path, sizeof path, "%s/old.sqlite", place->dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, migrations[0], NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(
+            db,
+            "PRAGMA user_version = 1; INSERT INTO experiment (id, name, tags, state, "
+            "priority, spec, memory_bytes, created_at) VALUES ('old', '', '', 'succeeded', "
+            "0, '{}', 0, 0); INSERT INTO histogram VALUES (1, 3, 'test', 3, 6, 0.375, "
+            "zeroblob(464))",
+            NULL, NULL, NULL),
+        SQLITE_OK);
+    sqlite3_close(db);
+    struct ovr_err err = {0};
+    struct store *store;
+    struct histogram h;
+    char split[16] = "";
+    int epoch = 0;
+    assert_ok(store_open(&store, path, 1, &err), &err);
+    assert_ok(store_read_histogram(store, 1, &(int){0}, &epoch, split, &h, &err), &err);
+    assert_int_equal(epoch, 3);
+    assert_string_equal(split, "test");
+    assert_true(h.zero_count == 3 && h.total == 6 && h.maximum == 0.375 && h.counts[57] == 0);
+    store_close(store);
+}
+
 static void a_newer_database_is_refused(void **state) {
+    char expected[100];
     struct place *place = *state;
     struct ovr_err err = {0};
     struct store *store;
@@ -871,10 +989,12 @@ static void a_newer_database_is_refused(void **state) {
     store_close(place->store);
     place->store = NULL;
     char *bytes = read_whole(place->database, &n);
-    bytes[62] = 3; /* version 768 + 1 */
+    bytes[62] = 3; /* version 768 + its own */
+    snprintf(expected, sizeof expected,
+             "written by a newer ovrd (schema %d, this program knows %d)", 768 + count_migrations(),
+             count_migrations());
     write_whole(place->database, bytes, n);
-    assert_failed(store_open(&store, place->database, 1, &err), OVR_CONFLICT, &err,
-                  "written by a newer ovrd (schema 769, this program knows 1)");
+    assert_failed(store_open(&store, place->database, 1, &err), OVR_CONFLICT, &err, expected);
     assert_null(store);
     free(bytes);
 }
@@ -933,7 +1053,7 @@ static void *read_on(void *arg) {
         int rc = !s || store_read_figures(r->store, r->seq, 1, EPOCHS, see, s, NULL);
         r->wrong += rc || s->n < last;
         last = s ? s->n : 0;
-        if (last && store_read_histogram(r->store, r->seq, &epoch, split, &h, NULL))
+        if (last && store_read_histogram(r->store, r->seq, &(int){0}, &epoch, split, &h, NULL))
             r->wrong++;
         r->wrong += epoch < last || (last && h.zero_count != (uint64_t)epoch);
         if (store_get_experiment(r->store, r->id, &e, NULL) == 0) {
@@ -986,6 +1106,7 @@ int main(void) {
         with_store(a_thousand_epochs_write_themselves),
         with_store(a_fault_comes_back_to_the_job),
         with_store(choosing_a_histogram),
+        with_store(series_of_several_layers),
         with_store(results_and_tensors),
         with_store(an_outcome_is_whole_or_not_there),
         with_store(requeueing_starts_anew),
@@ -993,6 +1114,7 @@ int main(void) {
         with_store(shutdowns_are_not_crashes),
         with_store(versions_of_a_data_set),
         with_store(opening_twice_changes_nothing),
+        with_store(an_old_database_is_migrated),
         with_store(a_newer_database_is_refused),
         with_place(a_foreign_file_is_left_alone),
         with_place(places_where_no_file_can_be),

@@ -104,6 +104,49 @@ static void check_tensor(const char *dir, const struct tensor *list, size_t n, c
     free(numbers);
 }
 
+static void check_part(const char *dir, const char *part, int dimensions, size_t rows,
+                       size_t columns, int mark) {
+    char path[256];
+    weights_units_path(dir, ID, 0, part, path, sizeof path);
+    float *numbers = read_npy(path, rows, columns, dimensions);
+    for (size_t i = 0; i < rows * columns; i++)
+        assert_true(numbers[i] == (float)(mark * 1000 + (int)i));
+    free(numbers);
+}
+
+static void a_table_of_units_comes_back(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct preprocess preprocess;
+    struct train_result r = new_result(0, &preprocess);
+    struct tensor list[MAX_TENSORS];
+    size_t n, without;
+    struct ovr_err err = {0};
+    assert_ok(weights_init(dir, &err), &err);
+    assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &without, &err), &err);
+    assert_int_equal(count_entries(dir, "/experiments/abc/units"), 0);
+    r.units[0] = (struct units){.n_units = UNITS,
+                                .n_classes = CLASSES,
+                                .table = new_numbers(UNITS * UNIT_FIGURES, 1),
+                                .class_means = new_numbers(UNITS * CLASSES, 2),
+                                .cell_means = new_numbers(UNITS * 7, 3),
+                                .cell_samples = new_numbers(7, 4)};
+    for (size_t cells = 0; cells <= 7; cells += 7) {
+        r.units[0].n_cells = cells;
+        assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
+        assert_int_equal(n, without); /* they are no tensors of the model */
+        check_part(dir, "table", 2, UNITS, UNIT_FIGURES, 1);
+        check_part(dir, "classes", 2, UNITS, CLASSES, 2);
+        assert_int_equal(count_entries(dir, "/experiments/abc/units"), cells ? 4 : 2);
+    }
+    check_part(dir, "cells", 2, UNITS, 7, 3);
+    check_part(dir, "cell_samples", 1, 7, 1, 4);
+    free(r.units[0].table);
+    free(r.units[0].class_means);
+    free(r.units[0].cell_means);
+    free(r.units[0].cell_samples);
+    release(&r, &preprocess);
+}
+
 static void prepare(const char *dir) {
     struct ovr_err err = {0};
     assert_ok(weights_init(dir, &err), &err);
@@ -135,7 +178,7 @@ static void an_mlp_comes_back(void **state) {
     check_tensor(dir, list, n, "best", "preprocess.1.mean", 1, 4, 1, 6000, 1, 0);
     check_tensor(dir, list, n, "best", "preprocess.1.components", 2, INPUTS, 4, 7000, 4, 1);
     assert_int_equal(count_entries(dir, "/experiments"), 1);
-    assert_int_equal(count_entries(dir, "/experiments/abc"), 2);
+    assert_int_equal(count_entries(dir, "/experiments/abc"), 3);
     assert_int_equal(count_entries(dir, "/experiments/abc/best"), 10);
     assert_int_equal(count_entries(dir, "/experiments/abc/last"), 4);
     weights_remove(dir, ID);
@@ -386,7 +429,7 @@ static void what_lies_in_the_way_goes(void **state) {
     write_whole(path, "x", 1);
     assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
     assert_int_equal(count_entries(dir, "/experiments"), 2);
-    assert_int_equal(count_entries(dir, "/experiments/abc"), 2);
+    assert_int_equal(count_entries(dir, "/experiments/abc"), 3);
     prepare(dir); /* the next start removes what is half, and keeps what is whole */
     assert_int_equal(count_entries(dir, "/experiments"), 1);
     assert_int_equal(count_entries(dir, "/experiments/abc/best"), 8);
@@ -448,6 +491,7 @@ int main(void) {
         with_place(weights_to_start_from),
         cmocka_unit_test(other_tensors_are_no_parts),
         with_place(damaged_files_cannot_be_started_from),
+        with_place(a_table_of_units_comes_back),
         with_place(what_lies_in_the_way_goes),
         with_place(a_file_instead_of_the_directory),
         with_place(a_full_disk_leaves_nothing),
