@@ -119,7 +119,8 @@ $(B)/api/system.o: api/openapi.json
 $(B)/ovrd: $(B)/server/main.o $(API) $(SERVER) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(API_LIBS)
-$(B)/ovrctl: $(call objects,clients/cli)
+CLIENT := $(call objects,clients/cli) $(call objects,clients/reproduce)
+$(B)/ovrctl: $(CLIENT)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CLIENT_LIBS) -lm
 
@@ -138,6 +139,10 @@ $(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
 	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lcmocka
+$(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduce) \
+                        $(B)/clients/cli/text.o $(B)/clients/cli/value.o
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ -ljansson -lm -lcmocka
 # numpy is Debian's, which belongs to Debian's python3.
 $(B)/tests/science/%: tests/science/%.py $(B)/ovrd
 	$(say) LN $@

@@ -8,6 +8,7 @@
 struct row_figures {
     struct sparsity sparsity;
     size_t active;
+    double sum;
 };
 
 /* Sums of one member. */
@@ -18,6 +19,7 @@ struct member_sums {
     real maximum;
     /* Of all rows, the same for every member: */
     struct sparsity_sums over_samples;
+    double sum;
     uint64_t rows, zero_codes, active, active_squares, active_min, active_max;
     /* What it works with: */
     double *row_weight;     /* max_rows: 1/‖h_i‖, or 0 for a zero row */
@@ -119,20 +121,24 @@ static size_t gather_row(const struct activations *a, size_t row, real *values) 
 static void measure_row(struct measure *m, struct member_sums *sums, const struct activations *a,
                         size_t row) {
     size_t active = gather_row(a, row, sums->values);
-    for (size_t j = 0; j < active; j++)
+    double sum = 0;
+    for (size_t j = 0; j < active; j++) {
         sums->counts[find_bin(m, sums->values[j])]++;
+        sum += (double)sums->values[j];
+    }
     sums->zero_count += m->n_units - active;
     sums->total += m->n_units;
     /* A zero code by its norm is one here as well. */
     size_t counted = sums->row_weight[row] != 0 ? active : 0;
-    m->rows[row] =
-        (struct row_figures){sparsity_of(sums->values, sums->scratch, counted, m->n_units), active};
+    m->rows[row] = (struct row_figures){
+        sparsity_of(sums->values, sums->scratch, counted, m->n_units), active, sum};
 }
 
 static void add_rows(const struct measure *m, struct member_sums *sums, size_t n) {
     for (size_t i = 0; i < n; i++) {
         uint64_t active = m->rows[i].active;
         sparsity_sum(&sums->over_samples, &m->rows[i].sparsity);
+        sums->sum += m->rows[i].sum;
         sums->active += active;
         sums->active_squares += active * active;
         sums->active_min = active < sums->active_min ? active : sums->active_min;
@@ -238,6 +244,7 @@ void measure_finish(struct member *member, struct measure *m, const real *bias,
     double total = (double)histogram->total;
     out->near_zero = (double)histogram_near_zero(histogram) / total;
     out->zero = (double)histogram->zero_count / total;
+    out->mean_activation = sums->sum / total;
     double codes = total / (double)m->n_units - (double)out->zero_codes;
     out->overlap = codes < 2 ? NAN : (m->parts[0] - codes) / (codes * (codes - 1));
     team_barrier(member); /* all have read the sums before anyone starts the next split */

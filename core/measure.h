@@ -2,6 +2,7 @@
  * of magnitudes |h|: activations may be negative.
  *
  *   near_zero   share of |h| < 0.1                     zero   share exactly 0
+ *   mean_activation   Σ h/(n·K), with its sign, as the activity term of J has it
  *   overlap     (‖ŝ‖² − n₊)/(n₊(n₊ − 1)), the mean cosine of two different samples' codes; n₊ codes
  *               are not zero
  *   dead unit   max_i |h_ik| = 0
@@ -31,8 +32,9 @@ struct bias_measures {
 };
 
 struct measures {
-    double near_zero, zero, overlap; /* overlap: NaN with fewer than two non-zero codes */
-    struct sparsity over_samples;    /* NaN without a non-zero code */
+    double near_zero, zero, mean_activation;
+    double overlap;               /* NaN with fewer than two non-zero codes */
+    struct sparsity over_samples; /* NaN without a non-zero code */
     struct {
         double mean, sd; /* sd: of these samples, divided by their number */
         size_t min, max;

@@ -98,6 +98,7 @@ static void add_bias(struct figures *figures, const struct bias_measures *bias) 
 static void add_measures(struct figures *figures, const struct measures *m) {
     add_real(figures, "sparsity.near_zero", m->near_zero);
     add_real(figures, "sparsity.zero", m->zero);
+    add_real(figures, "sparsity.mean_activation", m->mean_activation);
     add_real(figures, "sparsity.overlap", m->overlap);
     add_count(figures, "sparsity.dead_units", m->dead_units);
     add_count(figures, "sparsity.zero_codes", m->zero_codes);

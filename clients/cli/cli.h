@@ -1,6 +1,6 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
- * api.c (one conversation with the daemon), jobs.c, sweeps.c, watch.c, histogram.c, units.c, data.c
- * (the commands); http.c, text.c and value.c are what they stand on. */
+ * api.c (one conversation with the daemon), jobs.c, sweeps.c, watch.c, histogram.c, units.c,
+ * data.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are what they stand on. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -17,9 +17,9 @@ enum exit_code {
 
 struct options {
     const char *host;
-    bool json, watch, dry_run, dead, csv, cancel;
+    bool json, watch, dry_run, dead, csv, cancel, quick, again;
     const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
-    const char *epoch, *format, *rows, *output, *sort, *layer, *label;
+    const char *epoch, *format, *rows, *output, *sort, *layer, *label, *out, *examples;
 };
 
 struct cli {
@@ -42,6 +42,7 @@ int command_cancel(struct cli *cli);
 int command_sweeps(struct cli *cli);
 int command_sweep(struct cli *cli);
 int command_upload(struct cli *cli);
+int command_reproduce(struct cli *cli);
 int command_datasets(struct cli *cli);
 int command_version(struct cli *cli);
 

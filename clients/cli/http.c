@@ -91,6 +91,10 @@ void http_reply_release(struct http_reply *reply) {
     *reply = (struct http_reply){0};
 }
 
+bool http_is_passing(int status) {
+    return status == 429 || (status >= 502 && status <= 504);
+}
+
 const char *http_url(const struct http *http) {
     return http->base;
 }
@@ -244,6 +248,11 @@ static struct curl_slist *make_headers(const struct http_request *request, bool 
     if (request->if_none_match && *request->if_none_match) {
         char line[sizeof((struct http_reply *)0)->etag + 24];
         snprintf(line, sizeof line, "If-None-Match: %s", request->if_none_match);
+        add_header(&headers, failed, line);
+    }
+    if (request->idempotency_key) {
+        char line[IDEMPOTENCY_KEY_MAX + 24];
+        snprintf(line, sizeof line, "Idempotency-Key: %s", request->idempotency_key);
         add_header(&headers, failed, line);
     }
     return headers;

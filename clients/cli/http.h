@@ -10,6 +10,8 @@
 /* What is kept in memory of one answer; the rest belongs into a file. */
 enum { HTTP_MEMORY_MAX = 64 << 20 };
 
+enum { IDEMPOTENCY_KEY_MAX = 255 };
+
 struct http;
 
 struct http_request {
@@ -18,6 +20,7 @@ struct http_request {
     const char *body;   /* JSON to send with a POST; NULL: none */
     size_t body_size;
     const char *if_none_match;                    /* an ETag; NULL or "": none */
+    const char *idempotency_key;                  /* NULL: none; at most IDEMPOTENCY_KEY_MAX */
     FILE *upload;                                 /* the body of a PUT, streamed */
     int64_t upload_size;                          /* -1 where unknown */
     FILE *sink;                                   /* takes the body of a 2xx answer; NULL: memory */
@@ -49,6 +52,9 @@ void http_close(struct http *http); /* NULL is fine */
 /* Returns an enum http_code. The caller releases *reply in any case. */
 int http_send(struct http *http, const struct http_request *request, struct http_reply *reply);
 void http_reply_release(struct http_reply *reply);
+
+/* Statuses of a daemon, or of a proxy before it, that is going down, coming up, or overrun. */
+bool http_is_passing(int status);
 
 const char *http_url(const struct http *http);
 const char *http_trouble(const struct http *http); /* why the last http_send() failed */

@@ -34,7 +34,11 @@ enum option_bit {
     OPTION_SWEEP = 1 << 15,
     OPTION_CSV = 1 << 16,
     OPTION_CANCEL = 1 << 17,
-    OPTION_LABEL = 1 << 20,
+    OPTION_QUICK = 1 << 18,
+    OPTION_OUT = 1 << 19,
+    OPTION_EXAMPLES = 1 << 20,
+    OPTION_AGAIN = 1 << 21,
+    OPTION_LABEL = 1 << 22,
     OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
 };
 
@@ -74,7 +78,7 @@ static const struct option_row {
     {OPTION_WATCH, "--watch", NULL, NULL, offsetof(struct options, watch), NULL, NULL,
      "stay and watch it to its end"},
     {OPTION_DRY_RUN, "--dry-run", NULL, NULL, offsetof(struct options, dry_run), NULL, NULL,
-     "check the spec and estimate its cost; store nothing"},
+     "check and estimate the cost; store nothing"},
     {OPTION_STATE, "--state", NULL, "STATE", offsetof(struct options, state), is_not_empty,
      "a state", "queued, running, paused, succeeded, failed or cancelled"},
     {OPTION_TAG, "--tag", NULL, "TAG", offsetof(struct options, tag), is_not_empty, "a tag",
@@ -109,6 +113,14 @@ static const struct option_row {
      "only units that answer to no sample"},
     {OPTION_LAYER, "--layer", NULL, "N", offsetof(struct options, layer), is_number, "a number",
      "of this hidden layer, from 0 on (default: the last)"},
+    {OPTION_QUICK, "--quick", NULL, NULL, offsetof(struct options, quick), NULL, NULL,
+     "fewer points, samples, units and epochs: minutes on two cores"},
+    {OPTION_OUT, "--out", NULL, "DIR", offsetof(struct options, out), is_not_empty, "a directory",
+     "where the report goes (default: ovrd-report)"},
+    {OPTION_EXAMPLES, "--examples", NULL, "DIR", offsetof(struct options, examples), is_not_empty,
+     "a directory", "where the examples are (default: those ovrctl came with)"},
+    {OPTION_AGAIN, "--again", NULL, NULL, offsetof(struct options, again), NULL, NULL,
+     "run anew what the daemon has run already"},
 };
 
 static const struct command {
@@ -140,6 +152,11 @@ static const struct command {
     {"upload", "NAME SPLIT FILE|- [LABELS]",
      "send a data set's split, train or test; idx and npy have their labels in a second file", 3, 4,
      OPTION_FORMAT | OPTION_LABEL, command_upload},
+    {"reproduce", "[ID...]",
+     "run the paper's experiments, or those named, and write a report: what the paper claims,\n"
+     "      what was measured, whether it holds",
+     0, 64, OPTION_QUICK | OPTION_OUT | OPTION_EXAMPLES | OPTION_AGAIN | OPTION_DRY_RUN,
+     command_reproduce},
     {"datasets", "", "the data sets on the server", 0, 0, 0, command_datasets},
     {"version", "", "of ovrctl and of the server", 0, 0, 0, command_version},
 };
@@ -201,7 +218,8 @@ static void print_help(const struct command *only) {
             print_option(&option_rows[i]);
     printf("\nexit codes:\n"
            "  0  done\n"
-           "  1  the experiment or sweep failed or was cancelled (watch, --watch)\n"
+           "  1  the experiment or sweep failed or was cancelled (watch, --watch), or not all\n"
+           "     could be run (reproduce)\n"
            "  2  bad usage, or a local file could not be read or written\n"
            "  3  the server refused, or its answer made no sense\n"
            "  4  the server could not be reached\n");

@@ -3,6 +3,8 @@
 #include "clients/cli/text.h"
 
 #include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,6 +67,12 @@ json_t *value_parse(const char *text, size_t size) {
     return value;
 }
 
+/* Beyond every array where the name is no number. */
+static size_t index_of(const char *name) {
+    bool digits = *name && !name[strspn(name, "0123456789")] && strlen(name) < 9;
+    return digits ? (size_t)atoi(name) : SIZE_MAX;
+}
+
 const json_t *value_at(const json_t *value, const char *path) {
     while (value && *path) {
         size_t n = strcspn(path, ".");
@@ -73,7 +81,8 @@ const json_t *value_at(const json_t *value, const char *path) {
             return NULL;
         memcpy(name, path, n);
         name[n] = '\0';
-        value = json_object_get(value, name);
+        value = json_is_array(value) ? json_array_get(value, index_of(name))
+                                     : json_object_get(value, name);
         path += n + (path[n] == '.');
     }
     return value;

@@ -8,7 +8,8 @@
  * names would need it are dropped. NULL where it is not JSON. */
 json_t *value_parse(const char *text, size_t size);
 
-/* The value at a path of member names, "result.sparsity.near_zero"; NULL where there is none. */
+/* The value at a path of member names and indices, "spec.model.hidden.0"; NULL where there is none.
+ */
 const json_t *value_at(const json_t *value, const char *path);
 
 double value_number(const json_t *value, const char *path);      /* NaN where there is none */

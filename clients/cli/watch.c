@@ -98,11 +98,6 @@ static int take_experiment(struct watch *watch, struct http_reply *reply) {
     return EXIT_OK;
 }
 
-/* Statuses of a daemon, or of a proxy before it, that is going down, coming up, or overrun. */
-static bool is_passing(int status) {
-    return status == 429 || (status >= 502 && status <= 504);
-}
-
 static int poll_experiment(struct watch *watch) {
     struct buf path = {0};
     struct http_reply reply = {0};
@@ -112,7 +107,7 @@ static int poll_experiment(struct watch *watch) {
         return api_complain_memory();
     struct http_request request = {.path = path.data, .if_none_match = watch->etag};
     int http_code = http_send(watch->cli->http, &request, &reply), code = EXIT_OK;
-    if (http_code || is_passing(reply.status)) {
+    if (http_code || http_is_passing(reply.status)) {
         code = wait_for_daemon(watch, http_code, &reply);
     } else {
         found_daemon(watch);
@@ -177,7 +172,7 @@ static int fetch_metrics(struct watch *watch) {
         return api_complain_memory();
     struct http_request request = {.path = path.data};
     int http_code = http_send(watch->cli->http, &request, &reply);
-    if (!http_code && !is_passing(reply.status)) {
+    if (!http_code && !http_is_passing(reply.status)) {
         json_t *answer = reply.status == 200 ? value_parse(reply.body, reply.body_size) : NULL;
         take_points(watch, value_at(answer, "series"));
         json_decref(answer);

@@ -541,6 +541,10 @@ static void check_units(struct daemon *d, const char *id, const double *code,
     assert_three(at(sparsity, "/over_units"), columns, n_columns);
     assert_true(fabs(number_at(sparsity, "/classes_per_unit") - classes / n_columns) < 1e-3);
     assert_true(fabs(number_at(result_of(d, id), "/bias/negative") - negative / HIDDEN) < 1e-9);
+    double sum = 0;
+    for (size_t i = 0; i < N_TEST * HIDDEN; i++)
+        sum += code[i];
+    assert_true(fabs(number_at(sparsity, "/mean_activation") * N_TEST * HIDDEN - sum) < 1e-4 * sum);
     double active = (1 - number_at(sparsity, "/zero")) * HIDDEN;
     assert_true(fabs(number_at(sparsity, "/active_units/mean") - active) < 1e-9);
     free(weight.numbers), free(bias.numbers);

@@ -171,7 +171,10 @@ static void check_rows(const real *h, size_t n, const struct measures *measures)
 
 static void check_measures(const real *h, size_t n, const struct measures *measures) {
     size_t near = 0, zero = 0, zero_codes = 0;
+    double sum = 0, magnitudes = 0;
     for (size_t i = 0; i < n * UNITS; i++) {
+        sum += (double)h[i];
+        magnitudes += fabs((double)h[i]);
         near += fabs((double)h[i]) < 0.1;
         zero += h[i] == 0;
     }
@@ -179,6 +182,7 @@ static void check_measures(const real *h, size_t n, const struct measures *measu
         zero_codes += row_norm(h + i * UNITS) == 0;
     assert_near(measures->near_zero, (double)near / (double)(n * UNITS), 1e-12);
     assert_near(measures->zero, (double)zero / (double)(n * UNITS), 1e-12);
+    assert_near(measures->mean_activation * (double)(n * UNITS), sum, 1e-12 * magnitudes);
     assert_near(measures->overlap, naive_overlap(h, n), 1e-6);
     assert_int_equal(measures->dead_units, naive_dead_units(h, n));
     assert_int_equal(measures->zero_codes, zero_codes);
