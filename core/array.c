@@ -117,6 +117,12 @@ static const char *npy_entry(const char *text, const char *key) {
     return *at == ':' ? at + 1 + strspn(at + 1, " ") : NULL;
 }
 
+/* How much of what stands behind 'descr': is the type, for a message. */
+static int type_length(const char *text) {
+    size_t n = strspn(text, "'\"") ? strcspn(text + 1, "'\"") + 2 : strlen(text);
+    return n < 20 ? (int)n : 20;
+}
+
 static int read_npy_type(struct array *a, const char *text, struct ovr_err *err) {
     char order, kind, end;
     unsigned size;
@@ -125,9 +131,9 @@ static int read_npy_type(struct array *a, const char *text, struct ovr_err *err)
         (kind == 'f' && size != 4 && size != 8) || (kind == 'b' && size != 1) ||
         (size != 1 && size != 2 && size != 4 && size != 8))
         return ovr_fail(err, OVR_INVALID, "",
-                        "the array's type %.20s is not read; save whole numbers (1 to 8 bytes) or "
+                        "the array's type %.*s is not read; save whole numbers (1 to 8 bytes) or "
                         "float32 or float64, as with x.astype('float32')",
-                        text ? text : "is missing and");
+                        text ? type_length(text) : 20, text ? text : "is missing and");
     a->kind = kind;
     a->size = size;
     a->big_endian = order == '>';

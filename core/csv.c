@@ -386,13 +386,18 @@ static int by_name(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* "01" is another label than "1". */
+static int leads_with_zero(const char *text) {
+    return text[0] == '0' && text[1] >= '0' && text[1] <= '9';
+}
+
 /* Labels that are all numbers of classes stay. */
 static int take_numbers(struct csv *csv, size_t *n_classes) {
     size_t most = 0;
     double value;
     for (size_t i = 0; i < csv->n_classes; i++) {
         if (!is_number(csv->classes[i], &value) || value < 0 || value >= CLASSES_MAX ||
-            value != floor(value))
+            value != floor(value) || leads_with_zero(csv->classes[i]))
             return 0;
         csv->numbers[i] = (uint16_t)value;
         most = value > (double)most ? (size_t)value : most;

@@ -575,17 +575,24 @@ static struct terms mean_terms(const struct terms *sums) {
     return mean;
 }
 
+/* Names what the model has to be changed, nothing else. */
+static int fail_diverged(const struct run *run, struct ovr_err *err) {
+    const struct train_config *config = run->config;
+    int clusters = config->kind == MODEL_KMEANS || config->kind == MODEL_ONLINE_KMEANS;
+    return ovr_fail(err, OVR_DIVERGED, clusters ? "/preprocess" : "/optimizer/learning_rate",
+                    "the loss was no longer a finite number at step %llu (epoch %d); %s%s"
+                    "standardize the data",
+                    (unsigned long long)run->failed_step, run->epoch,
+                    clusters ? "" : "lower /optimizer/learning_rate or ",
+                    !clusters && config->ovr.lambda > 0 ? "/loss/ovr/lambda, or " : "");
+}
+
 static int check_run(const struct run *run, const char *phase, struct ovr_err *err) {
     if (run->stopped)
         return ovr_fail(err, OVR_STOPPED, NULL, "stopped while %s", phase);
     if (run->out_of_memory)
         return ovr_nomem(err, "the sparse codes");
-    if (run->failed_step)
-        return ovr_fail(err, OVR_DIVERGED, "/optimizer/learning_rate",
-                        "the loss was no longer a finite number at step %llu (epoch %d); lower "
-                        "/optimizer/learning_rate or /loss/ovr/lambda, or standardize the data",
-                        (unsigned long long)run->failed_step, run->epoch);
-    return 0;
+    return run->failed_step ? fail_diverged(run, err) : 0;
 }
 
 static int evaluate(struct run *run, const struct split *split, struct terms *terms,

@@ -96,7 +96,20 @@ static int find_data(const struct admission *a, struct spec *spec, json_t *docum
     return rc ? rc : spec_pin_version(document, spec, err);
 }
 
-static void check_classes(const struct class_list *only, size_t n_classes, json_t *faults) {
+static int have_common(const struct class_list *a, const struct class_list *b) {
+    for (size_t i = 0; i < a->n; i++)
+        for (size_t j = 0; j < b->n; j++)
+            if (a->list[i] == b->list[j])
+                return 1;
+    return 0;
+}
+
+static void check_classes(const struct spec *spec, size_t n_classes, json_t *faults) {
+    const struct class_list *only = &spec->train.only, *there = &spec->only_classes;
+    if (only->n && there->n && !have_common(only, there))
+        spec_fault(
+            faults, "/training/only_classes",
+            "names none of the classes that /dataset/only_classes leaves; give some of both");
     for (size_t i = 0; i < only->n; i++) {
         char pointer[64];
         snprintf(pointer, sizeof pointer, "/training/only_classes/%zu", i);
@@ -198,7 +211,7 @@ static int check_initial(const struct admission *a, const struct spec *spec, siz
                    from.id, state_names[from.state]);
     else if (!rc)
         rc = store_read_tensors(a->store, from.seq, epoch, &tensors, &n_tensors, &why);
-    if (!rc && n_tensors && width) {
+    if (!rc && from.state == STATE_SUCCEEDED && width) {
         struct net_part have[PARTS_MAX], want[PARTS_MAX];
         const struct tensor *found[PARTS_MAX];
         size_t n_have = weights_list_parts(tensors, n_tensors, epoch, have, found);
@@ -237,7 +250,7 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
         return rc;
     size_t width = 0;
     if (data.n_train) {
-        check_classes(&spec->train.only, data.n_classes, faults);
+        check_classes(spec, data.n_classes, faults);
         rc = check_data(a, spec, &data, &width, faults, err);
     }
     rc = rc ? rc : check_initial(a, spec, width, data.n_classes, faults, err);

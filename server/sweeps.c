@@ -502,16 +502,19 @@ static void find_rows(const struct builder *b, size_t k, size_t rows[MAX_FACTORS
     }
 }
 
+static int is_search(const struct factor *factor) {
+    return strcmp(factor->member, "target_sparsity") == 0;
+}
+
 /* Where an axis stands in the document; with a row, which of its values. */
 static void factor_place(const struct factor *factor, const char *axis, const size_t *row,
                          char place[512]) {
     int random = strcmp(factor->member, "random") == 0;
-    int search = strcmp(factor->member, "target_sparsity") == 0;
     snprintf(place, 512, "/%s%s", factor->member, random ? "/parameters" : "");
-    if (search && row)
-        pointer_extend(place, 512, *row == 0 ? "min" : "max");
-    if (search)
+    if (is_search(factor)) {
+        pointer_extend(place, 512, !row ? "pointer" : *row == 0 ? "min" : "max");
         return;
+    }
     pointer_extend(place, 512, axis);
     size_t n = strlen(place);
     if (row && !random)
@@ -533,7 +536,8 @@ static int comes_from(const struct factor *factor, size_t i, const char *pointer
     json_object_foreach((json_t *)(uintptr_t)row, axis, value) {
         if (!*pointer || (!pointer_below(axis, pointer) && !pointer_below(pointer, axis)))
             continue;
-        factor_place(factor, axis, &i, place);
+        int above = strcmp(axis, pointer) && pointer_below(pointer, axis);
+        factor_place(factor, axis, above && is_search(factor) ? NULL : &i, place);
         return 1;
     }
     return 0;

@@ -19,7 +19,7 @@ struct options {
     const char *host;
     bool json, watch, dry_run, dead, csv, cancel, quick, again;
     const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
-    const char *epoch, *format, *rows, *output, *sort, *layer, *label, *out, *examples;
+    const char *epoch, *format, *rows, *output, *sort, *layer, *label, *header, *out, *examples;
 };
 
 struct cli {

@@ -132,6 +132,7 @@ static int send_opened(struct cli *cli, const struct sending *sending, FILE *fil
         buf_path(&path, "/v1/datasets/{}/{}", cli->args[0], cli->args[1]);
     buf_query(&path, "format", sending->format);
     buf_query(&path, "label", cli->options.label);
+    buf_query(&path, "header", cli->options.header);
     struct http_request request = {.method = "PUT", .upload = file, .upload_size = size};
     request.progress = draws ? draw_upload : NULL;
     int code = api_call(cli, request, &path, &answer);

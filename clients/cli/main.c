@@ -39,6 +39,7 @@ enum option_bit {
     OPTION_EXAMPLES = 1 << 20,
     OPTION_AGAIN = 1 << 21,
     OPTION_LABEL = 1 << 22,
+    OPTION_HEADER = 1 << 23,
     OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
 };
 
@@ -80,7 +81,7 @@ static const struct option_row {
     {OPTION_DRY_RUN, "--dry-run", NULL, NULL, offsetof(struct options, dry_run), NULL, NULL,
      "check and estimate the cost; store nothing"},
     {OPTION_STATE, "--state", NULL, "STATE", offsetof(struct options, state), is_not_empty,
-     "a state", "queued, running, paused, succeeded, failed or cancelled"},
+     "a state", "queued, running, succeeded, failed or cancelled"},
     {OPTION_TAG, "--tag", NULL, "TAG", offsetof(struct options, tag), is_not_empty, "a tag",
      "only with this tag"},
     {OPTION_NAME, "--name", NULL, "PREFIX", offsetof(struct options, name), is_not_empty,
@@ -102,6 +103,9 @@ static const struct option_row {
      "of metrics: csv, with every figure"},
     {OPTION_LABEL, "--label", NULL, "COLUMN", offsetof(struct options, label), is_not_empty,
      "a column", "of a csv upload: where the labels are; a name, a number from 0, or last"},
+    {OPTION_HEADER, "--header", NULL, "true|false", offsetof(struct options, header), is_not_empty,
+     "true or false",
+     "of a csv upload: is the first line one of names? (default: found out by its values)"},
     {OPTION_ROWS, "--rows", NULL, "A:B", offsetof(struct options, rows), is_row_range,
      "two numbers like 0:64", "rows A to B-1 of the tensor only"},
     {OPTION_OUTPUT, "--output", "-o", "FILE", offsetof(struct options, output), is_not_empty,
@@ -151,7 +155,7 @@ static const struct command {
      command_sweep},
     {"upload", "NAME SPLIT FILE|- [LABELS]",
      "send a data set's split, train or test; idx and npy have their labels in a second file", 3, 4,
-     OPTION_FORMAT | OPTION_LABEL, command_upload},
+     OPTION_FORMAT | OPTION_LABEL | OPTION_HEADER, command_upload},
     {"reproduce", "[ID...]",
      "run the paper's experiments, or those named, and write a report: what the paper claims,\n"
      "      what was measured, whether it holds",

@@ -85,7 +85,11 @@ static int load_study(struct study *study, const char *directory, const char *id
         return api_complain_memory();
     if (strchr(id, '/'))
         return complain(EXIT_USAGE, "an id has no slashes: %s", id);
-    int code = read_json(&study->description, directory, "figures/", id, false);
+    int code = read_json(&study->description, directory, "figures/", id, true);
+    if (!code && !study->description)
+        code = complain(EXIT_USAGE,
+                        "there is no experiment %s in %s; 'ovrctl reproduce --dry-run' lists all",
+                        id, directory);
     if (!code)
         code = check_description(study);
     if (!code)

@@ -345,6 +345,9 @@ static void test_faults_of_the_data(void **state) {
     send_named(d, "odd", 40, 8);
     assert_fault(post(d, "/v1/experiments", text(spec, ",'only_classes':[4]", "")),
                  "/dataset/only_classes", "no sample of a split");
+    assert_fault(post(d, "/v1/experiments",
+                      text(spec, ",'only_classes':[1,2]", ",'training':{'only_classes':[0,3]}")),
+                 "/training/only_classes", "none of the classes that /dataset/only_classes leaves");
     assert_fault(
         post(d, "/v1/experiments", text(spec, ",'only_classes':[1,2],'train_limit':21", "")),
         "/dataset/train_limit", "the split has only 20 samples");
@@ -355,7 +358,7 @@ static void test_faults_of_the_data(void **state) {
                  "/preprocess", "zca needs at least as many");
     assert_fault(
         post(d, "/v1/experiments", text(spec, "", ",'preprocess':[{'experiment':'abcdefghijkl'}]")),
-        "/preprocess/0/experiment", "has no experiment abcdefghijkl");
+        "/preprocess/0/experiment", "there is no experiment abcdefghijkl");
     assert_fault(post(d, "/v1/experiments",
                       text(spec, "", ",'preprocess':['contrast',{'experiment':'abcdefghijkl'}]")),
                  "/preprocess/1/experiment", "must be the first step");

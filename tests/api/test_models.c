@@ -427,6 +427,11 @@ static void test_weights_that_cannot_be_started_from(void **state) {
     wait_for(d, done, "succeeded");
     check_init_refused(d, "8", "aaaaaaaaaaaa", "there is no experiment aaaaaaaaaaaa");
     check_init_refused(d, "9", done, "no weights of the shapes");
+    char *bare = submit(d, "{'dataset':{'generator':'sphere'},'model':{'kind':'identity'},"
+                           "'probe':null}"); /* has no weights at all */
+    wait_for(d, bare, "succeeded");
+    check_init_refused(d, "8", bare, "no weights of the shapes");
+    free(bare);
     wait_for_epoch(d, running, 1);
     check_init_refused(d, "8", running, "its weights are there once it succeeded");
     assert_status(post(d, text("/v1/experiments/%s/cancel", running), NULL), 202);

@@ -232,7 +232,7 @@ static void test_bad_examples_are_refused(void **state) {
     struct daemon *d = *state;
     char *said;
     assert_int_equal(reproduce(d, "nobody", &said), 2);
-    expect(said, "nobody.json");
+    expect(said, "there is no experiment nobody in");
     assert_int_equal(reproduce(d, "../shape", &said), 2);
     write_example("figures/odd.json",
                   "{'title': 'Odd', 'figures': [{'title': 'F', 'plot': 'pie'}]}");

@@ -430,6 +430,19 @@ static void test_ovrctl(void **state) {
     ovrctl(d, 3, "sweep nobody");
 }
 
+/* Years as names of columns look like values; only the user can tell. */
+static void test_ovrctl_uploads_with_a_header(void **state) {
+    struct daemon *d = *state;
+    write_file(d, "years.csv", "2019,2020,kind\n1,2,a\n3,4,b\n");
+    ovrctl(d, 0, text("upload years train %s/years.csv --label last", d->dir));
+    assert_json(get(d, "/v1/datasets/years")->json, "/splits/train/samples", "3");
+    ovrctl(d, 0, text("upload years train %s/years.csv --label last --header true", d->dir));
+    const struct answer *a = get(d, "/v1/datasets/years");
+    assert_json(a->json, "/splits/train/samples", "2");
+    assert_json(a->json, "/summary/train/features/1/name", "'2020'");
+    ovrctl(d, 3, text("upload years train %s/years.csv --label last --header yes", d->dir));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_grid_from_post_to_table),
@@ -447,6 +460,7 @@ int main(void) {
         cmocka_unit_test(test_a_search_whose_points_are_cancelled),
         cmocka_unit_test(test_two_hundred_points_are_one_request),
         cmocka_unit_test(test_ovrctl),
+        cmocka_unit_test(test_ovrctl_uploads_with_a_header),
     };
     return cmocka_run_group_tests_name("api/sweeps", tests, with_daemon, without_daemon);
 }

@@ -243,6 +243,21 @@ static void more_centroids_than_samples(void **state) {
     data_release(&data);
 }
 
+/* Squares beyond float32: there is no learning rate to lower. */
+static void values_too_large_for_distances(void **state) {
+    (void)state;
+    struct data data = new_data();
+    struct train_config config = config_of(MODEL_KMEANS);
+    struct record record;
+    for (size_t i = 0; i < N_TRAIN * D; i++)
+        data.train.values[i] *= (real)1e30;
+    run_into(&record, &config, &data, 2);
+    assert_failed(record.rc, OVR_DIVERGED, &record.err, "(epoch 1); standardize the data");
+    assert_string_equal(record.err.field, "/preprocess");
+    train_result_release(&record.result);
+    data_release(&data);
+}
+
 static void more_axes_than_values(void **state) {
     (void)state;
     struct data data = new_data();
@@ -335,6 +350,7 @@ int main(void) {
         cmocka_unit_test(far_from_zero),
         cmocka_unit_test(centroids_of_one_class),
         cmocka_unit_test(more_centroids_than_samples),
+        cmocka_unit_test(values_too_large_for_distances),
         cmocka_unit_test(more_axes_than_values),
         cmocka_unit_test(centroids_from_elsewhere),
         cmocka_unit_test(nothing_to_train_has_no_epochs),

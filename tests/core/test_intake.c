@@ -148,6 +148,11 @@ static void labels_that_are_numbers_stay(void **state) {
     s = read_table("last", -1, "1,1000\n2,999\n"); /* one too many for a number */
     assert_memory_equal(s.class_names, "1000\000999", 9);
     samples_release(&s);
+    s = read_table("last", -1, "1,1\n2,01\n"); /* two classes, not one */
+    assert_int_equal(s.n_classes, 2);
+    assert_memory_equal(s.class_names, "01\0001", 5);
+    assert_true(s.labels[0] == 1 && s.labels[1] == 0);
+    samples_release(&s);
 }
 
 static void headers(void **state) {
@@ -354,7 +359,7 @@ static void bad_numpy_arrays(void **state) {
     assert_refused(&npy_features, npy_fortran, sizeof npy_fortran, "ascontiguousarray");
     assert_refused(&npy_features, npy_objects, sizeof npy_objects, "the array's type '|O'");
     assert_refused(&npy_features, npy_text, sizeof npy_text, "the array's type '<U1'");
-    assert_refused(&npy_features, npy_half, sizeof npy_half, "the array's type '<f2'");
+    assert_refused(&npy_features, npy_half, sizeof npy_half, "the array's type '<f2' is not");
     assert_refused(&npy_features, npy_nan, sizeof npy_nan,
                    "value 2 of sample 1 (both from 0) is nan; only finite");
     assert_refused(&npy_features, npy_huge, sizeof npy_huge,

@@ -1003,6 +1003,7 @@ static void divergence_names_the_step(void **state) {
     run_into(record, &config, &sphere.train, &sphere.test, 2);
     assert_failed(record->rc, OVR_DIVERGED, &record->err, "at step 2 (epoch 1)");
     assert_string_equal(record->err.field, "/optimizer/learning_rate");
+    assert_non_null(strstr(record->err.text, "/loss/ovr/lambda"));
     record_free(record);
     sphere_release(&sphere);
 }
@@ -1013,9 +1014,11 @@ static void divergence_is_seen_in_the_evaluation(void **state) {
     struct sphere sphere = new_sphere(32, 150);
     struct train_config config = mlp_config();
     config.optimizer.learning_rate = 1e38;
+    config.ovr.lambda = 0;
     struct record *record = new_record();
     run_into(record, &config, &sphere.train, &sphere.test, 2);
     assert_failed(record->rc, OVR_DIVERGED, &record->err, "at step 1 (epoch 1)");
+    assert_null(strstr(record->err.text, "/loss/ovr/lambda")); /* it is 0 already */
     record_free(record);
     sphere_release(&sphere);
 }

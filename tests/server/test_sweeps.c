@@ -327,6 +327,9 @@ static void faults_lead_into_the_document(void **state) {
          "3..50", 1},
         {"{" BASE ",'target_sparsity':{'near_zero':0.5,'pointer':'/training/epochs'}}",
          "/target_sparsity/max", "must be an integer", 2},
+        {"{'base':{" SPHERE ",'model':{'kind':'kmeans','hidden':[20]}},'target_sparsity':{"
+         "'near_zero':0.5}}",
+         "/target_sparsity/pointer", "this kind of model does not use it", 1},
         {"{" BASE ",'target_sparsity':{'near_zero':0.5},'points':[{}]}", "/target_sparsity",
          "stands alone", 1},
         {"{" BASE ",'chain':[{}],'grid':{'/training/epochs':[1]}}", "/chain", "stands alone", 1},
