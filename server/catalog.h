@@ -53,9 +53,8 @@ struct upload_outcome {
 };
 
 /* Checks the whole, syncs it to disk and makes it the current version, or joins it with the other
- * half. That half is the one that waits, else the current version's; where the latter does not
- * agree in the number of samples, features wait for new labels and labels are refused. Frees the
- * upload either way. */
+ * half. Features wait for labels that come after them; labels belong to the features that wait,
+ * else to the current version's. Frees the upload either way. */
 int upload_finish(struct upload *upload, struct upload_outcome *outcome, struct ovr_err *err);
 
 /* No split of it is current any more. OVR_CONFLICT while an experiment that has not ended uses it;

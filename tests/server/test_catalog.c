@@ -416,7 +416,7 @@ static void halves_become_a_split(void **state) {
     samples_release(&samples);
 }
 
-/* One half anew: with the other of the current version, or waiting for one that fits. */
+/* Labels anew go with the current features; features anew wait for labels. */
 static void halves_are_replaced(void **state) {
     struct place *place = *state;
     struct catalog catalog = open_catalog(place);
@@ -433,6 +433,10 @@ static void halves_are_replaced(void **state) {
     assert_half_refused(
         &catalog, 0, 7,
         "the features of the current version are of 5; send the new features first");
+    o = send_half(&catalog, 1, 5, 4); /* never with the old labels, though they are as many */
+    assert_string_equal(o.missing, "labels");
+    assert_ok(store_get_split(place->store, "d", "train", "", &o.split, &err), &err);
+    assert_string_equal(o.split.sha256, first.split.sha256);
     o = send_half(&catalog, 1, 7, 9);
     assert_string_equal(o.missing, "labels");
     assert_half_refused(&catalog, 0, 5, "the features that wait for them are of 7");
