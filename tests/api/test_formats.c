@@ -355,7 +355,7 @@ static void test_faults_of_the_data(void **state) {
                  "/preprocess", "zca needs at least as many");
     assert_fault(
         post(d, "/v1/experiments", text(spec, "", ",'preprocess':[{'experiment':'abcdefghijkl'}]")),
-        "/preprocess/0/experiment", "has no experiment abcdefghijkl");
+        "/preprocess/0/experiment", "there is no experiment abcdefghijkl");
     assert_fault(post(d, "/v1/experiments",
                       text(spec, "", ",'preprocess':['contrast',{'experiment':'abcdefghijkl'}]")),
                  "/preprocess/1/experiment", "must be the first step");
