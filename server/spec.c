@@ -1,5 +1,7 @@
 #include "server/spec.h"
 
+#include "core/utf8.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -267,25 +269,13 @@ struct place {
 
 enum { POINTER_SIZE = 256 };
 
-/* Takes half a character off the end of a text that was cut: JSON holds whole ones only. */
-static void trim(char *text) {
-    size_t n = strlen(text), last = n;
-    while (last && (text[last - 1] & 0xc0) == 0x80)
-        last--;
-    if (last == 0 || !(text[last - 1] & 0x80))
-        return;
-    unsigned char lead = (unsigned char)text[--last];
-    if (n - last < (lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2))
-        text[last] = '\0';
-}
-
 void spec_fault(json_t *faults, const char *pointer, const char *format, ...) {
     char detail[512];
     va_list args;
     va_start(args, format);
     vsnprintf(detail, sizeof detail, format, args);
     va_end(args);
-    trim(detail);
+    utf8_mend(detail);
     if (json_array_append_new(faults,
                               json_pack("{s:s, s:s}", "pointer", pointer, "detail", detail)))
         json_array_append_new(faults, json_null()); /* takes no memory in an array so short */
@@ -312,7 +302,7 @@ static const char *type_name(const json_t *value) {
 /* A scalar as the sender wrote it, shortened. */
 static void quote(const json_t *value, char text[64]) {
     if (json_is_string(value)) {
-        snprintf(text, 60, "\"%s\"", json_string_value(value)); /* spec_fault() trims it */
+        snprintf(text, 60, "\"%s\"", json_string_value(value)); /* spec_fault() mends it */
     } else if (json_is_integer(value)) {
         snprintf(text, 64, "%lld", (long long)json_integer_value(value));
     } else if (json_is_real(value)) {
@@ -367,7 +357,7 @@ static void extend_pointer(char out[POINTER_SIZE], const char *pointer, const ch
         }
     }
     out[n] = '\0';
-    trim(out);
+    utf8_mend(out);
 }
 
 static void fault_range(struct reading *r, const struct field *f, const char *pointer,
