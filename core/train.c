@@ -304,8 +304,14 @@ static void init_work(struct member *member, void *arg) {
         run->stopped = 1;
 }
 
-static void biases_work(struct member *member, void *arg) {
-    kmeans_set_biases(member, &((struct run *)arg)->kmeans);
+static void continue_work(struct member *member, void *arg) {
+    struct run *run = arg;
+    const struct initial *initial = run->config->initial;
+    const real *counts = NULL;
+    for (size_t i = 0; i < initial->n; i++)
+        if (initial->parts[i].part == PART_COUNTS && initial->parts[i].rows == run->kmeans.n_units)
+            counts = initial->weights[i];
+    kmeans_continue(member, &run->kmeans, counts);
 }
 
 /* The leading principal axes of the prepared training samples become the weights, and what takes
@@ -350,7 +356,7 @@ static int start_weights(struct run *run, struct ovr_err *err) {
         return ovr_fail(err, OVR_STOPPED, NULL, "stopped while the first centroids were chosen");
     int rc = load_initial(run, err);
     if (!rc && is_kmeans(config) && config->initial)
-        team_run(run->team, biases_work, run);
+        team_run(run->team, continue_work, run);
     return !rc && config->kind == MODEL_PCA ? fit_pca(run, err) : rc;
 }
 
