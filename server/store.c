@@ -20,11 +20,19 @@ const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "fa
     "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
-/* What only a queued one has. */
-#define QUEUE_COLUMNS                                                                              \
+/* What only a queued one has: what it waits for, and its place in the queue. */
+#define QUEUE_COLUMNS(place)                                                                       \
     ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), CASE state WHEN 'queued' "    \
-    "THEN (SELECT count(*) FROM experiment AS q WHERE q.state = 'queued' AND (q.priority > "       \
-    "e.priority OR (q.priority = e.priority AND q.seq <= e.seq))) END"
+    "THEN (" place ") END"
+/* The place of one is counted; for a list the queue is numbered once. */
+#define ONE_EXPERIMENT                                                                             \
+    "SELECT " EXPERIMENT_COLUMNS QUEUE_COLUMNS(                                                    \
+        "SELECT count(*) FROM experiment AS q WHERE q.state = 'queued' AND (q.priority > "         \
+        "e.priority OR (q.priority = e.priority AND q.seq <= e.seq))")
+#define LISTED_EXPERIMENTS                                                                         \
+    "WITH queue AS MATERIALIZED (SELECT seq AS number, row_number() OVER (ORDER BY priority "      \
+    "DESC, seq) AS place FROM experiment WHERE state = 'queued') SELECT " EXPERIMENT_COLUMNS       \
+        QUEUE_COLUMNS("SELECT place FROM queue WHERE number = e.seq")
 #define SWEEP_COLUMNS                                                                              \
     "s.seq, s.id, s.name, s.tags, s.notes, s.request, s.axes, s.target, s.points, s.repeats, "     \
     "s.more, s.cancelled, s.created_at, max(e.finished_at), s.revision + total(e.revision), "      \
@@ -113,14 +121,12 @@ static const char *const sql[N_SQL] = {
     [FIND_KEY] = "SELECT coalesce(e.id, s.id), i.body_sha256, i.sweep IS NOT NULL "
                  "FROM idempotency AS i LEFT JOIN experiment AS e ON e.seq = i.experiment "
                  "LEFT JOIN sweep AS s ON s.seq = i.sweep WHERE i.key = ?1",
-    [GET_EXPERIMENT] =
-        "SELECT " EXPERIMENT_COLUMNS QUEUE_COLUMNS " FROM experiment AS e WHERE id = ?1",
-    [LIST_EXPERIMENTS] =
-        "SELECT " EXPERIMENT_COLUMNS QUEUE_COLUMNS
-        " FROM experiment AS e WHERE seq < ?1 AND (?2 IS NULL OR "
-        "state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND (?4 IS NULL "
-        "OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq FROM sweep "
-        "AS s WHERE s.id = ?5)) ORDER BY seq DESC LIMIT ?6",
+    [GET_EXPERIMENT] = ONE_EXPERIMENT " FROM experiment AS e WHERE id = ?1",
+    [LIST_EXPERIMENTS] = LISTED_EXPERIMENTS
+    " FROM experiment AS e WHERE seq < ?1 AND (?2 IS NULL OR "
+    "state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND (?4 IS NULL "
+    "OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq FROM sweep "
+    "AS s WHERE s.id = ?5)) ORDER BY seq DESC LIMIT ?6",
     [FIRST_IN_QUEUE] = "SELECT seq, memory_bytes FROM experiment WHERE state = 'queued' "
                        "AND waits_for IS NULL ORDER BY priority DESC, seq LIMIT 1",
     [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM experiment WHERE state = 'queued' "
