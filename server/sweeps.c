@@ -316,7 +316,8 @@ static int read_draw(const json_t *how, struct draw *draw) {
     if (kind == 3)
         return json_array_size(bounds) > 0;
     return json_array_size(bounds) == 2 && json_is_number(from) && json_is_number(to) &&
-           draw->from < draw->to && (kind != 0 || draw->from > 0) &&
+           draw->from < draw->to && isfinite(draw->to - draw->from) &&
+           (kind != 0 || draw->from > 0) &&
            (kind != 2 || (json_is_integer(from) && json_is_integer(to) &&
                           draw->to - draw->from < 4e9 && fabs(draw->from) < MAX_SEED));
 }
@@ -734,6 +735,10 @@ static void check_point(const struct builder *b, size_t k, const json_t *spec, j
                    "has no weights that it could take over from the point before");
     if ((double)b->spec->train.seed > MAX_SEED - (b->repeats - 1))
         spec_fault(found, "/training/seed", "is too high for %d repeats", b->repeats);
+    if (b->searches && !json_is_real(pointer_get(spec, b->target.pointer)))
+        spec_fault(found, b->target.pointer,
+                   "takes no number with a fraction here, and a search tries such between min and "
+                   "max");
 }
 
 /* Point k from its rows to its experiments; faults go on to the caller's. */
