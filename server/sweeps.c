@@ -96,33 +96,32 @@ static void check_members(const json_t *object, const char *pointer, const char 
     }
 }
 
-/* A number at object[name] that has to be in [min, max]; `otherwise` where there is none. */
-static double read_real(const json_t *object, const char *name, double min, double max,
-                        double otherwise, const char *pointer, json_t *faults) {
+/* The number at object[name] where it lies in [min, max] and, for `whole`, is an integer; a fault
+ * and `otherwise` where it does not, `otherwise` where nothing is there. */
+static double read_number(const json_t *object, const char *name, int whole, double min, double max,
+                          double otherwise, const char *pointer, json_t *faults) {
     const json_t *value = json_object_get(object, name);
     double number = json_number_value(value);
     char place[300];
     if (!value)
         return otherwise;
-    if (json_is_number(value) && number >= min && number <= max)
+    if (json_is_number(value) && (!whole || number == floor(number)) && number >= min &&
+        number <= max)
         return number;
     snprintf(place, sizeof place, "%s/%s", pointer, name);
-    spec_fault(faults, place, "must be a number %g..%g", min, max);
+    spec_fault(faults, place, "must be %s %.16g..%.16g", whole ? "an integer" : "a number", min,
+               max);
     return otherwise;
+}
+
+static double read_real(const json_t *object, const char *name, double min, double max,
+                        double otherwise, const char *pointer, json_t *faults) {
+    return read_number(object, name, 0, min, max, otherwise, pointer, faults);
 }
 
 static double read_whole(const json_t *object, const char *name, double min, double max,
                          double otherwise, const char *pointer, json_t *faults) {
-    const json_t *value = json_object_get(object, name);
-    double number = json_number_value(value);
-    char place[300];
-    if (!value)
-        return otherwise;
-    if (json_is_number(value) && number == floor(number) && number >= min && number <= max)
-        return number;
-    snprintf(place, sizeof place, "%s/%s", pointer, name);
-    spec_fault(faults, place, "must be an integer %.16g..%.16g", min, max);
-    return otherwise;
+    return read_number(object, name, 1, min, max, otherwise, pointer, faults);
 }
 
 /* Takes rows over. */
