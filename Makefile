@@ -43,7 +43,7 @@ CORE_PLAIN := $(patsubst core/%.c,%.o,$(filter-out core/kernels_isa.c,$(wildcard
 CORE_ALL   := $(CORE_PLAIN) $(ISAS:%=kernels_%.o)
 CORE   := $(CORE_ALL:%=$(B)/core/%)
 CORE64 := $(CORE_ALL:%=$(B)/core64/%)
-SERVER := $(filter-out $(B)/server/main.o,$(call objects,server))
+SERVER := $(filter-out $(B)/server/main.o,$(call objects,server) $(call objects,server/store))
 API    := $(call objects,api)
 
 # A test links what its folder's name says; core64 is the float64 build of core.
@@ -83,7 +83,7 @@ run-bench:
 	@$(MAKE) -s --no-print-directory all $(B)/tests/bench/bench
 	@python3 tests/bench/run.py --build $(B) $(BENCH)
 format: ## clang-format over all C sources
-	clang-format -i $(wildcard */*.[ch] clients/*/*.[ch] tests/*/*.[ch])
+	clang-format -i $(wildcard */*.[ch] */*/*.[ch])
 clean: ## remove everything that was built
 	rm -rf build
 
