@@ -39,7 +39,7 @@ forbid '#include "(core|server|api)/' clients/*/*.[ch] -- 'clients know nothing 
 forbid '<microhttpd' $(except api api/http.c) core/*.[ch] $server -- 'libmicrohttpd belongs to api/http.c'
 forbid '<sqlite3|"server/store/' $(except server server/store/*.[ch]) core/*.[ch] api/*.[ch] -- 'sqlite3 belongs to server/store/'
 forbid '<(cblas|lapacke)' $(except core core/linalg.c) $server api/*.[ch] -- 'BLAS and LAPACK belong to core/linalg.c'
-forbid '<jansson' core/*.[ch] $(except server server/spec.h server/spec.c server/sweeps.c server/pointer.h server/pointer.c) -- 'jansson belongs to api/, server/spec.c and what is made of specs'
+forbid '<jansson' core/*.[ch] $(except server server/spec.h server/spec.c server/sweep_points.h server/pointer.h server/pointer.c) -- 'jansson belongs to api/, server/spec.c and what is made of specs'
 forbid '<nettle' $(except server server/digest.h server/digest.c) core/*.[ch] api/*.[ch] -- 'nettle belongs to server/digest.c'
 forbid '<zlib' $(except server server/gunzip.c) core/*.[ch] api/*.[ch] -- 'zlib belongs to server/gunzip.c'
 forbid '<png' $(except api api/png.c) core/*.[ch] $server -- 'libpng belongs to api/png.c'
