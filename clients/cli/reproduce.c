@@ -534,6 +534,15 @@ static void print_verdicts_json(const struct report_study *studies, size_t n) {
     json_decref(list);
 }
 
+static void verdict_row(struct table *table, const struct report_study *study, const char *claim,
+                        enum verdict verdict, const char *finding) {
+    table_cell(table, "%s", study->id);
+    table_cell(table, "%s", claim);
+    table_cell(table, "%s", *study->trouble ? "did not run" : verdict_text(verdict));
+    table_cell(table, "%s", finding);
+}
+
+/* One row for each claim that is judged; a study without one has a row all the same. */
 static void print_verdicts(const struct report_study *studies, size_t n) {
     static const struct column columns[] = {{"experiment", false, false},
                                             {"claim", false, false},
@@ -541,18 +550,20 @@ static void print_verdicts(const struct report_study *studies, size_t n) {
                                             {"measured", false, true}};
     struct table table = {.columns = columns, .n_columns = sizeof columns / sizeof *columns};
     for (size_t s = 0; s < n; s++) {
-        size_t i;
+        const struct report_study *study = &studies[s];
+        size_t i, judged = 0;
         const json_t *figure;
-        json_array_foreach(json_object_get(studies[s].description, "figures"), i, figure) {
-            const struct judgement *judgement = &studies[s].judgements[i];
-            if (!*studies[s].trouble && judgement->verdict == REPORTED)
+        json_array_foreach(json_object_get(study->description, "figures"), i, figure) {
+            const struct judgement *judgement = &study->judgements[i];
+            if (*study->trouble || judgement->verdict == REPORTED)
                 continue;
-            table_cell(&table, "%s", studies[s].id);
-            table_cell(&table, "%s", value_string(figure, "title"));
-            table_cell(&table, "%s",
-                       *studies[s].trouble ? "did not run" : verdict_text(judgement->verdict));
-            table_cell(&table, "%s", judgement->finding.data ? judgement->finding.data : "");
+            verdict_row(&table, study, value_string(figure, "title"), judgement->verdict,
+                        judgement->finding.data ? judgement->finding.data : "");
+            judged++;
         }
+        if (!judged)
+            verdict_row(&table, study, value_string(study->description, "title"), REPORTED,
+                        study->trouble);
     }
     if (table_print(&table))
         api_complain_memory();
