@@ -323,6 +323,9 @@ static void faults_lead_into_the_document(void **state) {
         {"{" BASE ",'random':{'points':3,'parameters':{'/training/epochs':{'integer':[1,2.5]}}}}",
          "/random/parameters/~1training~1epochs", "must be {", 1},
         {"{" BASE ",'target_sparsity':{}}", "/target_sparsity", "near_zero", 1},
+        {"{" BASE ",'target_sparsity':{'near_zero':0.5,'pointer':'/training/epochs','min':1,'max':"
+         "9}}",
+         "/target_sparsity/min", "no number with a fraction", 2},
         {"{" BASE ",'target_sparsity':{'near_zero':2}}", "/target_sparsity/near_zero", "0..1", 1},
         {"{" BASE ",'target_sparsity':{'near_zero':0.5,'min':1}}", "/target_sparsity/min",
          "below max", 1},
@@ -330,9 +333,6 @@ static void faults_lead_into_the_document(void **state) {
          "3..50", 1},
         {"{" BASE ",'target_sparsity':{'near_zero':0.5,'pointer':'/training/epochs'}}",
          "/target_sparsity/max", "must be an integer", 2},
-        {"{" BASE ",'target_sparsity':{'near_zero':0.5,'pointer':'/training/epochs','min':1,'max':"
-         "9}}",
-         "/target_sparsity/min", "no number with a fraction", 2},
         {"{" BASE ",'target_sparsity':{'near_zero':0.5},'points':[{}]}", "/target_sparsity",
          "stands alone", 1},
         {"{" BASE ",'chain':[{}],'grid':{'/training/epochs':[1]}}", "/chain", "stands alone", 1},
