@@ -2,6 +2,7 @@
  * all, waits, and writes the report. The daemon does the work, so a call that was broken off finds
  * by its idempotency keys what it left there. */
 #include "clients/cli/api.h"
+#include "clients/cli/clock.h"
 #include "clients/cli/file.h"
 #include "clients/cli/jobs.h"
 #include "clients/cli/study.h"
@@ -26,17 +27,6 @@ struct reproduction {
     double started;
     bool live; /* a progress line on a terminal */
 };
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
-static void pause_ms(int ms) {
-    struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
-    nanosleep(&time, NULL);
-}
 
 /* GET that waits so long for a daemon that restarts. Releases the path. */
 static int get(struct cli *cli, struct buf *path, double patience_s, json_t **answer) {
