@@ -593,7 +593,7 @@ static struct terms mean_terms(const struct terms *sums) {
 /* Names what the model has to be changed, nothing else. */
 static int fail_diverged(const struct run *run, struct ovr_err *err) {
     const struct train_config *config = run->config;
-    int clusters = config->kind == MODEL_KMEANS || config->kind == MODEL_ONLINE_KMEANS;
+    int clusters = is_kmeans(config);
     return ovr_fail(err, OVR_DIVERGED, clusters ? "/preprocess" : "/optimizer/learning_rate",
                     "the loss was no longer a finite number at step %llu (epoch %d); %s%s"
                     "standardize the data",
