@@ -64,6 +64,7 @@ enum sql {
     RUNNING,
     DELETE_FIGURES,
     DELETE_HISTOGRAMS,
+    NOTE_CHECKPOINT,
     CANCEL,
     RELEASE_NEXT,
     BREAK_CHAINS,
@@ -151,8 +152,9 @@ static const char *const sql[N_SQL] = {
                 "Post it again once the cause is found' "
                 "WHERE state = 'running' AND crashes >= ?2",
     [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
-    [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1",
-    [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1",
+    [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1 AND epoch >= ?2",
+    [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1 AND epoch >= ?2",
+    [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0 WHERE seq = ?1 AND crashes > 0",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
                "?2, queue_reason = NULL, waits_for = NULL WHERE seq = ?1 AND state IN ('queued', "
                "'running')",
@@ -910,18 +912,40 @@ int store_finish(struct store *store, int64_t seq, const struct outcome *o, stru
 
 static int requeue(struct connection *c, int64_t seq, const char *reason, struct ovr_err *err) {
     int rc = run(c, bind(c, REQUEUE, "is", seq, reason), err);
-    if (!rc)
-        rc = must_have_changed(c, err);
-    if (!rc)
-        rc = run(c, bind(c, DELETE_FIGURES, "i", seq), err);
-    return rc ? rc : run(c, bind(c, DELETE_HISTOGRAMS, "i", seq), err);
+    return rc ? rc : must_have_changed(c, err);
 }
 
 int store_requeue(struct store *store, int64_t seq, const char *reason, struct ovr_err *err) {
     int rc = begin(store, err);
     if (rc)
         return rc;
-    return end_run(store, seq, requeue(&store->writer, seq, reason, err), err);
+    rc = write_last_epochs(store, seq, err);
+    if (!rc)
+        rc = requeue(&store->writer, seq, reason, err);
+    return end_run(store, seq, rc, err);
+}
+
+int store_note_checkpoint(struct store *store, int64_t seq, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = commit(store, run(c, bind(c, NOTE_CHECKPOINT, "i", seq), err), err);
+    release_writer(store);
+    return rc;
+}
+
+int store_forget_epochs(struct store *store, int64_t seq, int first, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = run(c, bind(c, DELETE_FIGURES, "ii", seq, (int64_t)first), err);
+    if (!rc)
+        rc = run(c, bind(c, DELETE_HISTOGRAMS, "ii", seq, (int64_t)first), err);
+    rc = commit(store, rc, err);
+    release_writer(store);
+    return rc;
 }
 
 int store_recover(struct store *store, int max_crashes, int *requeued, struct ovr_err *err) {
@@ -942,9 +966,11 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
         sqlite3_reset(row);
         if (step == SQLITE_DONE)
             break;
-        rc = step == SQLITE_ROW
-                 ? requeue(c, seq, "the daemon ended while it ran; it starts again", err)
-                 : db_fail(c, err);
+        rc =
+            step == SQLITE_ROW
+                ? requeue(c, seq,
+                          "the daemon ended while it ran; it goes on from its last checkpoint", err)
+                : db_fail(c, err);
         *requeued += !rc;
     }
     rc = commit(store, rc, err);
