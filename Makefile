@@ -43,7 +43,7 @@ CORE_PLAIN := $(patsubst core/%.c,%.o,$(filter-out core/kernels_isa.c,$(wildcard
 CORE_ALL   := $(CORE_PLAIN) $(ISAS:%=kernels_%.o)
 CORE   := $(CORE_ALL:%=$(B)/core/%)
 CORE64 := $(CORE_ALL:%=$(B)/core64/%)
-SERVER := $(filter-out $(B)/server/main.o,$(call objects,server))
+SERVER := $(filter-out $(B)/server/main.o,$(call objects,server) $(call objects,server/store))
 API    := $(call objects,api)
 
 # A test links what its folder's name says; core64 is the float64 build of core.
@@ -83,7 +83,7 @@ run-bench:
 	@$(MAKE) -s --no-print-directory all $(B)/tests/bench/bench
 	@python3 tests/bench/run.py --build $(B) $(BENCH)
 format: ## clang-format over all C sources
-	clang-format -i $(wildcard */*.[ch] clients/*/*.[ch] tests/*/*.[ch])
+	clang-format -i $(wildcard */*.[ch] */*/*.[ch])
 clean: ## remove everything that was built
 	rm -rf build
 
@@ -133,7 +133,7 @@ $(B)/tests/core64/%: $(B)/tests/core64/%.o $(CORE64)
 $(B)/tests/server/%: $(B)/tests/server/%.o $(SERVER) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS) -lcmocka
-$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.o $(B)/core/err.o
+$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl

@@ -35,8 +35,9 @@ json_t *json_real_or_null(double value);
  * its name goes to "nonfinite". Returns 0 or OVR_NOMEM. */
 int json_put_figure(json_t *object, const struct figure *figure);
 
-/* What experiments and sweeps have in common, posted and listed. */
-struct reply *check_key(const struct request *request); /* of idempotency; NULL: fine */
+/* What experiments and sweeps have in common, posted and listed. The posted document, whose
+ * idempotency key and query are fine; else NULL and *refusal (NULL there too without memory). */
+json_t *read_posted(struct request *request, int *dry_run, struct reply **refusal);
 struct reply *reply_refused(int code, const char *detail, json_t *faults,
                             const struct ovr_err *err); /* a spec that could not be taken */
 json_t *json_estimate(const struct cost *cost);

@@ -73,7 +73,7 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
                         id);
 }
 
-struct reply *check_key(const struct request *request) {
+static struct reply *check_key(const struct request *request) {
     const char *key = request_header(request, "Idempotency-Key");
     size_t n = key ? strlen(key) : 1;
     if (n >= 1 && n <= 255)
@@ -111,12 +111,18 @@ static struct reply *submit(struct request *request, json_t *document, struct sp
     return reply;
 }
 
+json_t *read_posted(struct request *request, int *dry, struct reply **refusal) {
+    *dry = 0;
+    *refusal = check_key(request);
+    if (!*refusal)
+        *refusal = query_bool(request, "dry_run", dry);
+    return *refusal ? NULL : body_json(request, refusal);
+}
+
 struct reply *handle_submit(struct request *request) {
-    int dry = 0;
-    struct reply *reply = check_key(request);
-    if (!reply)
-        reply = query_bool(request, "dry_run", &dry);
-    json_t *document = reply ? NULL : body_json(request, &reply);
+    int dry;
+    struct reply *reply;
+    json_t *document = read_posted(request, &dry, &reply);
     if (!document)
         return reply;
     struct spec *spec = malloc(sizeof *spec);

@@ -1,4 +1,5 @@
 #include "api/problem.h"
+#include "core/utf8.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -48,28 +49,10 @@ const char *problem_title(const char *slug) {
     return slug;
 }
 
-/* A text from anywhere as a JSON string: one that was cut inside a character is not UTF-8 any more,
- * and must not cost the whole reply. */
-static json_t *json_text(const char *text) {
-    json_t *string = json_string(text);
-    if (string)
-        return string;
-    char *ascii = strdup(text);
-    if (!ascii)
-        return NULL;
-    for (char *c = ascii; *c; c++)
-        if ((unsigned char)*c >= 0x80)
-            *c = '?';
-    string = json_string(ascii);
-    free(ascii);
-    return string;
-}
-
 /* Takes members over; may be NULL. */
 static struct reply *build(int status, const char *slug, const char *detail, json_t *members) {
-    json_t *body =
-        json_pack("{s:o, s:s, s:i, s:o}", "type", json_sprintf("/problems/%s", slug), "title",
-                  problem_title(slug), "status", status, "detail", json_text(detail));
+    json_t *body = json_pack("{s:o, s:s, s:i, s:s}", "type", json_sprintf("/problems/%s", slug),
+                             "title", problem_title(slug), "status", status, "detail", detail);
     if (body && members && json_object_update_missing(body, members) != 0) {
         json_decref(body);
         body = NULL;
@@ -89,6 +72,7 @@ static struct reply *build_formatted(int status, const char *slug, json_t *membe
         json_decref(members);
         return NULL;
     }
+    utf8_mend(detail); /* a text cut inside a character must not cost the whole reply */
     struct reply *reply = build(status, slug, detail, members);
     free(detail);
     return reply;
@@ -120,8 +104,8 @@ struct reply *problem_faults(const char *slug, const char *detail, json_t *error
 static struct reply *problem_at(int status, const char *slug, const struct ovr_err *err) {
     if (err->field[0] != '/')
         return problem(status, slug, "%s", err->text);
-    json_t *members = json_pack("{s:[{s:o, s:o}]}", "errors", "pointer", json_text(err->field),
-                                "detail", json_text(err->text));
+    json_t *members =
+        json_pack("{s:[{s:s, s:s}]}", "errors", "pointer", err->field, "detail", err->text);
     return problem_with(status, slug, members, "%s", err->text);
 }
 

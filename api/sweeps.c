@@ -457,11 +457,9 @@ static struct reply *submit(struct request *request, const json_t *document, int
 }
 
 struct reply *handle_submit_sweep(struct request *request) {
-    int dry = 0;
-    struct reply *reply = check_key(request);
-    if (!reply)
-        reply = query_bool(request, "dry_run", &dry);
-    json_t *document = reply ? NULL : body_json(request, &reply);
+    int dry;
+    struct reply *reply;
+    json_t *document = read_posted(request, &dry, &reply);
     if (!document)
         return reply;
     reply = submit(request, document, dry);

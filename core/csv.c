@@ -1,4 +1,5 @@
 #include "core/intake.h"
+#include "core/utf8.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -149,20 +150,6 @@ static int is_number(const char *text, double *value) {
     return *end == '\0';
 }
 
-static int is_utf8(const char *text) {
-    for (const unsigned char *c = (const unsigned char *)text; *c;) {
-        size_t more = *c < 0x80 ? 0 : *c >= 0xc2 && *c < 0xe0 ? 1 : *c >= 0xe0 && *c < 0xf0 ? 2 : 3;
-        if (*c > 0xf4 || (*c >= 0x80 && *c < 0xc2) || (*c == 0xe0 && c[1] < 0xa0) ||
-            (*c == 0xed && c[1] > 0x9f) || (*c == 0xf0 && c[1] < 0x90) ||
-            (*c == 0xf4 && c[1] > 0x8f))
-            return 0;
-        for (c++; more; more--, c++)
-            if ((*c & 0xc0) != 0x80)
-                return 0;
-    }
-    return 1;
-}
-
 /* ---- The first line ---- */
 
 /* "3" → 3; n_columns for what is not such a number or too large. */
@@ -221,7 +208,7 @@ static int looks_like_header(const struct csv *csv) {
 static int keep_names(struct csv *csv, struct ovr_err *err) {
     size_t bytes = 0;
     for (size_t i = 0; i < csv->n_columns; i++) {
-        if (!is_utf8(csv->fields[i]))
+        if (!utf8_is_valid(csv->fields[i]))
             return fail_line(csv, err, "has a name that is not UTF-8");
         bytes += strlen(csv->fields[i]) + 1;
     }
@@ -271,7 +258,7 @@ static int read_label(struct csv *csv, const char *text, struct ovr_err *err) {
             return rowfile_put_label(csv->writer, (uint16_t)(csv->hash[at] - 1), err);
     if (!*text)
         return fail_line(csv, err, "has no label");
-    if (strlen(text) > NAME_MAX_BYTES || !is_utf8(text))
+    if (strlen(text) > NAME_MAX_BYTES || !utf8_is_valid(text))
         return fail_line(csv, err, "has a label that is longer than 255 bytes or not UTF-8");
     if (csv->n_classes == CLASSES_MAX)
         return ovr_fail(err, OVR_INVALID, "label",

@@ -1,5 +1,7 @@
 #include "core/err.h"
 
+#include "core/utf8.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -12,6 +14,8 @@ int ovr_fail(struct ovr_err *err, int code, const char *field, const char *forma
     va_start(args, format);
     vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
+    utf8_mend(err->field); /* JSON takes nothing else, and names from outside are cut anywhere */
+    utf8_mend(err->text);
     return code;
 }
 

@@ -28,7 +28,8 @@ struct ovr_err {
     char text[384];  /* a sentence for a person, without a final full stop */
 };
 
-/* Fills `err` unless it already holds an error or is NULL. `field` may be NULL. Returns `code`. */
+/* Fills `err` unless it already holds an error or is NULL. `field` may be NULL. Returns `code`.
+ * What is not UTF-8 is mended. */
 int ovr_fail(struct ovr_err *err, int code, const char *field, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 

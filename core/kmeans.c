@@ -42,11 +42,23 @@ static void set_bias(const struct kmeans *kmeans, size_t unit) {
     kmeans->bias[unit] = (real)(-square / 2);
 }
 
-void kmeans_set_biases(struct member *member, const struct kmeans *kmeans) {
+/* As if the centroid had been given so many samples before. */
+static void set_count(struct kmeans *kmeans, size_t unit, real count) {
+    size_t d = kmeans->n_inputs;
+    uint64_t n = count >= 1 && count < 0x1p53 ? (uint64_t)count : 0;
+    kmeans->counts[unit] = kmeans->moved_at[unit] = n;
+    for (size_t j = 0; j < d; j++)
+        kmeans->sums[unit * d + j] = (double)n * kmeans->centroids[unit * d + j];
+}
+
+void kmeans_continue(struct member *member, struct kmeans *kmeans, const real *counts) {
     size_t first, end;
     own_units(member, kmeans, &first, &end);
-    for (size_t unit = first; unit < end; unit++)
+    for (size_t unit = first; unit < end; unit++) {
         set_bias(kmeans, unit);
+        if (counts && kmeans->config.online)
+            set_count(kmeans, unit, counts[unit]);
+    }
 }
 
 /* The samples that it has got since its last move add up to count·mean − count then·mean then. */
@@ -161,7 +173,7 @@ int kmeans_init(struct member *member, struct kmeans *kmeans, const real *x,
     own_units(member, kmeans, &first, &end);
     for (size_t unit = first; unit < end; unit++)
         memcpy(kmeans->centroids + unit * d, x + kmeans->order[unit] * d, d * sizeof(real));
-    kmeans_set_biases(member, kmeans);
+    kmeans_continue(member, kmeans, NULL);
     team_barrier(member);
     return 0;
 }

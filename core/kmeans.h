@@ -66,8 +66,10 @@ void kmeans_place(struct kmeans *kmeans, const struct kmeans_config *config,
 int kmeans_init(struct member *member, struct kmeans *kmeans, const real *x,
                 const _Atomic int *stop);
 
-/* After the centroids came from elsewhere: the biases that go with them. */
-void kmeans_set_biases(struct member *member, const struct kmeans *kmeans);
+/* After the centroids came from elsewhere: the biases that go with them, and for online's of how
+ * many samples each is the mean already (K; NULL: of none, so that the first sample takes it along
+ * altogether). */
+void kmeans_continue(struct member *member, struct kmeans *kmeans, const real *counts);
 
 void kmeans_start(struct member *member, struct kmeans *kmeans);
 

@@ -36,8 +36,8 @@ struct layer {
     real *passed;   /* n×K: g once more, in rows; NULL where no layer below needs it */
     real *row_mean; /* n: of triangle, the mean distance */
     double *row_square; /* n: of triangle and hard, the squared distance to the nearest centroid */
-    uint32_t
-        *row_unit; /* n: and its unit; of top_k, the last unit that ties are broken in favour of */
+    /* n: and its unit; of top_k, the last unit that ties are broken in favour of */
+    uint32_t *row_unit;
     real *row_limit; /* n: of top_k, the smallest activation that stays */
     real *scratch;   /* members×K: a row in one piece */
 };

@@ -128,8 +128,9 @@ struct activations net_activations(const struct net *net);
 /* Which terms J has, a bit for each. */
 unsigned net_terms(const struct net_config *config);
 
-/* One part of the flat buffer. */
-enum part { PART_WEIGHT, PART_BIAS, PART_HEAD_WEIGHT, PART_HEAD_BIAS };
+/* One part of the flat buffer. PART_COUNTS is none: k-means' counts, which are kept with a layer's
+ * weights. */
+enum part { PART_WEIGHT, PART_BIAS, PART_HEAD_WEIGHT, PART_HEAD_BIAS, PART_COUNTS };
 
 struct net_part {
     enum part part;

@@ -4,12 +4,15 @@
 
 #include "core/kernels.h"
 
-/* adam     Kingma & Ba 2015
- * adamw    the same with decoupled weight decay, Loshchilov & Hutter 2019: each step first takes
- * the share learning_rate·weight_decay off every parameter, biases as well sgd      with momentum:
- * v = momentum·v + g, and a step by v; nesterov: by g + momentum·v rmsprop  Tieleman & Hinton 2012:
- * a step by g/(√s + epsilon), s = rho·s + (1 − rho)·g²; with momentum by v = momentum·v + g/(√s +
- * epsilon) The formulas in full are at struct update in core/kernels.h. */
+/* The formulas in full are at struct update in core/kernels.h:
+ *
+ *   adam      Kingma & Ba 2015
+ *   adamw     the same with decoupled weight decay, Loshchilov & Hutter 2019: each step first takes
+ *             the share learning_rate·weight_decay off every parameter, biases as well
+ *   sgd       with momentum: v = momentum·v + g, and a step by v; nesterov: by g + momentum·v
+ *   rmsprop   Tieleman & Hinton 2012: a step by g/(√s + epsilon), s = rho·s + (1 − rho)·g²;
+ *             with momentum by v = momentum·v + g/(√s + epsilon)
+ */
 enum optimizer { OPT_ADAM, OPT_SGD, OPT_ADAMW, OPT_RMSPROP };
 
 struct optimizer_config {

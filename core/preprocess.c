@@ -477,13 +477,17 @@ static real *copy_reals(const real *from, size_t n, int *failed) {
     return to;
 }
 
+static int too_many(struct ovr_err *err) {
+    return ovr_fail(err, OVR_INVALID, "/preprocess", "there are more than %d steps together",
+                    PREPROCESS_MAX);
+}
+
 /* Copies steps that were fitted before. */
 static int take_over(struct preprocess *preprocess, const struct preprocess *fitted,
                      struct ovr_err *err) {
     size_t width = preprocess_width(preprocess);
     if (fitted->n_steps > PREPROCESS_MAX - preprocess->n_steps)
-        return ovr_fail(err, OVR_INVALID, "/preprocess", "there are more than %d steps together",
-                        PREPROCESS_MAX);
+        return too_many(err);
     if (fitted->n_steps && fitted->n_in != width)
         return ovr_fail(err, OVR_INVALID, "/preprocess",
                         "the steps taken over were fitted to %zu values a sample, these data have "
@@ -513,6 +517,8 @@ static int fit_step(struct fit *fit, struct preprocess *preprocess, struct team 
                     const struct preprocess_step *config, struct ovr_err *err) {
     if (config->kind == PREPROCESS_FITTED)
         return take_over(preprocess, config->fitted, err);
+    if (preprocess->n_steps == PREPROCESS_MAX)
+        return too_many(err);
     struct fitted_step *step = &preprocess->steps[preprocess->n_steps];
     fit->width = preprocess_width(preprocess);
     *step = (struct fitted_step){.kind = config->kind, .n_in = fit->width, .n_out = fit->width};

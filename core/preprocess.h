@@ -5,11 +5,13 @@
  *                 each axis' largest coefficient is positive
  *     whitened    and divided by the root of its variance
  *   zca           U diag(1/√(λ_k + ε)) Uᵀ (x − μ) with the covariance's axes U and variances λ:
- * whitened and turned back, so that values keep their places scale         times a number; or
- * linear, so that the training samples' smallest and largest value (over all features, or of each
- * one) become min and max; a constant becomes min contrast      each sample by itself: (x − mean
- * x)/√(var x + ε), var divided by its length (Coates et al., "An analysis of single-layer
- * networks", 2011) fitted        steps that were fitted before, taken over as they are
+ *                 whitened and turned back, so that values keep their places
+ *   scale         times a number; or linear, so that the training samples' smallest and largest
+ *                 value (over all features, or of each one) become min and max; a constant becomes
+ *                 min
+ *   contrast      each sample by itself: (x − mean x)/√(var x + ε), var divided by its length
+ *                 (Coates et al., "An analysis of single-layer networks", 2011)
+ *   fitted        steps that were fitted before, taken over as they are
  *
  * Sums run over fixed blocks of rows in float64 and are folded in a fixed tree, so a fit does not
  * depend on the number of threads. A covariance's products are added up in `real` over 1024 rows
@@ -36,9 +38,9 @@ struct preprocess;
 
 struct preprocess_step {
     enum preprocess_kind kind;
-    size_t
-        components;      /* pca: how many, or 0 to go by `variance`. fitted: values a row at their
-                            end,   or 0 for as many as at their start; for estimates without `fitted` */
+    /* pca: how many, or 0 to go by `variance`. fitted: values a row at their end, or 0 for as many
+     * as at their start; for estimates without `fitted`. */
+    size_t components;
     double variance;     /* pca: the fewest components that keep this share of the variance */
     int whiten;          /* pca */
     double factor;       /* scale: not 0: times this number; 0: to the range */

@@ -321,8 +321,14 @@ static void init_work(struct member *member, void *arg) {
         run->stopped = 1;
 }
 
-static void biases_work(struct member *member, void *arg) {
-    kmeans_set_biases(member, &((struct run *)arg)->kmeans);
+static void continue_work(struct member *member, void *arg) {
+    struct run *run = arg;
+    const struct initial *initial = run->config->initial;
+    const real *counts = NULL;
+    for (size_t i = 0; i < initial->n; i++)
+        if (initial->parts[i].part == PART_COUNTS && initial->parts[i].rows == run->kmeans.n_units)
+            counts = initial->weights[i];
+    kmeans_continue(member, &run->kmeans, counts);
 }
 
 /* The leading principal axes of the prepared training samples become the weights, and what takes
@@ -367,7 +373,7 @@ static int start_weights(struct run *run, struct ovr_err *err) {
         return ovr_fail(err, OVR_STOPPED, NULL, "stopped while the first centroids were chosen");
     int rc = load_initial(run, err);
     if (!rc && is_kmeans(config) && config->initial)
-        team_run(run->team, biases_work, run);
+        team_run(run->team, continue_work, run);
     return !rc && config->kind == MODEL_PCA ? fit_pca(run, err) : rc;
 }
 
@@ -522,31 +528,49 @@ static void epoch_work(struct member *member, void *arg) {
     }
 }
 
+/* Puts a split through the net, so many rows at once, each `group` of them a mini-batch, and calls
+ * `each` after every forward pass with the rows first .. first + n - 1 and their terms; not 0 ends
+ * it. Every member goes the same way. Returns 1 where it did not come to the end. */
+static int go_through(struct member *member, struct run *run, const struct split *split,
+                      size_t rows, size_t group,
+                      int (*each)(struct member *member, struct run *run, const struct terms *terms,
+                                  size_t first, size_t n, void *context),
+                      void *context) {
+    size_t d = run->net.config.n_inputs;
+    for (size_t first = 0; first < split->n; first += rows) {
+        size_t n = min_size(rows, split->n - first);
+        struct batch batch = {
+            .x = split->x + first * d, .labels = split->labels + first, .n = n, .group = group};
+        if (team_agree(member, run->hooks->stop)) {
+            run->stopped = 1;
+            return 1;
+        }
+        struct terms terms = net_forward(member, &run->net, &batch);
+        if (each(member, run, &terms, first, n, context))
+            return 1;
+    }
+    return 0;
+}
+
+static int measure_block(struct member *member, struct run *run, const struct terms *terms,
+                         size_t first, size_t n, void *context) {
+    (void)first;
+    terms_add(context, terms);
+    for (size_t l = 0; l < run->net.config.n_layers; l++) {
+        const struct activations activations = net_layer_activations(&run->net, l);
+        measure_add(member, run->measure[l], &activations, n);
+    }
+    return 0;
+}
+
 static void evaluate_work(struct member *member, void *arg) {
     struct run *run = arg;
-    const struct split *split = run->evaluated;
-    size_t d = run->net.config.n_inputs;
     struct terms sums = {0};
     size_t n_layers = run->net.config.n_layers;
     for (size_t l = 0; l < n_layers; l++)
         measure_reset(member, run->measure[l]);
-    for (size_t first = 0; first < split->n; first += run->block) {
-        size_t n = min_size(run->block, split->n - first);
-        struct batch batch = {.x = split->x + first * d,
-                              .labels = split->labels + first,
-                              .n = n,
-                              .group = run->group};
-        if (team_agree(member, run->hooks->stop)) {
-            run->stopped = 1;
-            return;
-        }
-        struct terms terms = net_forward(member, &run->net, &batch);
-        terms_add(&sums, &terms);
-        for (size_t l = 0; l < n_layers; l++) {
-            const struct activations activations = net_layer_activations(&run->net, l);
-            measure_add(member, run->measure[l], &activations, n);
-        }
-    }
+    if (go_through(member, run, run->evaluated, run->block, run->group, measure_block, &sums))
+        return;
     for (size_t l = 0; l < n_layers; l++) {
         struct measures measures;
         measure_finish(member, run->measure[l], net_find_part(&run->net, PART_BIAS, l), &measures);
@@ -557,44 +581,35 @@ static void evaluate_work(struct member *member, void *arg) {
         run->sums = sums;
 }
 
+static int encode_block(struct member *member, struct run *run, const struct terms *terms,
+                        size_t first, size_t n, void *context) {
+    (void)terms;
+    (void)context;
+    const struct activations activations = net_activations(&run->net);
+    if (!code_add(member, run->code, &activations, first, n))
+        return 0;
+    run->out_of_memory = 1;
+    return 1;
+}
+
 static void encode_work(struct member *member, void *arg) {
     struct run *run = arg;
-    const struct split *split = run->encoded;
-    size_t d = run->net.config.n_inputs;
-    for (size_t first = 0; first < split->n; first += CODE_BLOCK) {
-        size_t n = min_size(CODE_BLOCK, split->n - first);
-        struct batch batch = {
-            .x = split->x + first * d, .labels = split->labels + first, .n = n, .group = n};
-        if (team_agree(member, run->hooks->stop)) {
-            run->stopped = 1;
-            return;
-        }
-        net_forward(member, &run->net, &batch);
-        const struct activations activations = net_activations(&run->net);
-        if (code_add(member, run->code, &activations, first, n)) {
-            run->out_of_memory = 1;
-            return;
-        }
-    }
+    go_through(member, run, run->encoded, CODE_BLOCK, CODE_BLOCK, encode_block, NULL);
+}
+
+static int collect_columns(struct member *member, struct run *run, const struct terms *terms,
+                           size_t first, size_t n, void *context) {
+    (void)terms;
+    (void)context;
+    const struct activations activations = net_layer_activations(&run->net, run->column_layer);
+    columns_add(member, run->columns, run->shard_group, &activations, first, n);
+    return 0;
 }
 
 static void column_work(struct member *member, void *arg) {
     struct run *run = arg;
-    const struct split *split = run->encoded;
-    size_t d = run->net.config.n_inputs;
-    for (size_t first = 0; first < split->n; first += CODE_BLOCK) {
-        size_t n = min_size(CODE_BLOCK, split->n - first);
-        struct batch batch = {
-            .x = split->x + first * d, .labels = split->labels + first, .n = n, .group = n};
-        if (team_agree(member, run->hooks->stop)) {
-            run->stopped = 1;
-            return;
-        }
-        net_forward(member, &run->net, &batch);
-        const struct activations activations = net_layer_activations(&run->net, run->column_layer);
-        columns_add(member, run->columns, run->shard_group, &activations, first, n);
-    }
-    columns_finish(member, run->columns, run->shard_group);
+    if (!go_through(member, run, run->encoded, CODE_BLOCK, CODE_BLOCK, collect_columns, NULL))
+        columns_finish(member, run->columns, run->shard_group);
 }
 
 static struct terms mean_terms(const struct terms *sums) {
@@ -986,6 +1001,12 @@ static uint64_t tables_memory(const struct train_config *config, const struct tr
     return tables + work;
 }
 
+/* What a pca's weights are fitted as. */
+static struct preprocess_step code_axes(const struct train_config *config, size_t n_inputs) {
+    return (struct preprocess_step){PREPROCESS_PCA,
+                                    .components = train_code_units(config, n_inputs)};
+}
+
 /* Resident bytes while data are prepared and while the network is trained and probed. */
 static uint64_t peak_memory(const struct train_config *config, const struct train_data *data,
                             size_t n_inputs, int members) {
@@ -997,8 +1018,7 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
     const struct preprocess_memory preparing = preprocess_memory(
         data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);
     uint64_t training = count_arena(&plan, kernels_get(ISA_AUTO)).used, code_fit = 0;
-    const struct preprocess_step axes = {PREPROCESS_PCA,
-                                         .components = train_code_units(config, n_inputs)};
+    const struct preprocess_step axes = code_axes(config, n_inputs);
     if (config->kind == MODEL_PCA)
         code_fit = training + preprocess_memory(n_inputs, &axes, 1, plan.n_train, members).fit;
     uint64_t codes = config->probe ? code_bytes(n, train_code_units(config, n_inputs),
@@ -1038,11 +1058,6 @@ static void count_flops(const struct net_config *shape, double *forward, double 
     *backward += 4 * d * columns;
 }
 
-/* Half a symmetric product, and the eigenvectors at a tenth of its speed. */
-static double pca_flops(double n, double d) {
-    return n * d * d + 30 * pow(d, 3);
-}
-
 struct train_estimate train_estimate(const struct train_config *config,
                                      const struct train_data *data, int members) {
     size_t d = data->n_values, n_train = data->n_train;
@@ -1055,6 +1070,7 @@ struct train_estimate train_estimate(const struct train_config *config,
     double forward = 0, backward = 0;
     struct train_estimate e = {.parameters = count_parameters(&shape),
                                .memory_bytes = peak_memory(config, data, d, members)};
+    const struct preprocess_step axes = code_axes(config, d);
     count_flops(&shape, &forward, &backward);
     if (is_kmeans(config)) { /* biases follow from the centroids, which are sums of samples */
         e.parameters -= config->hidden[0];
@@ -1066,7 +1082,7 @@ struct train_estimate train_estimate(const struct train_config *config,
         forward * (double)watched +
         (has_epochs(config) ? (forward + backward) * (double)(n_train - held_out) : 0);
     if (config->kind == MODEL_PCA)
-        flops += pca_flops((double)n_train, (double)d);
+        flops += preprocess_flops(&axes, 1, (double)n_train, 0, &(size_t){d});
     if (config->probe)
         flops += config->probe_config.epochs * n * (double)train_code_units(config, d) *
                  (double)data->n_classes * 2.0;

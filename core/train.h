@@ -42,7 +42,8 @@ enum batching { BATCHING_RANDOM, BATCHING_SINGLE_CLASS };
 struct initial {
     size_t n;
     struct net_part parts[PARTS_MAX]; /* `at` is not used */
-    const real *weights[PARTS_MAX];   /* rows×cols without gaps; V as it lies in the net */
+    const real *weights[PARTS_MAX];   /* rows×cols without gaps; V as it lies in the net; of
+                                         PART_COUNTS what train_result's best_counts says */
 };
 
 struct train_config {

@@ -64,7 +64,7 @@ static int look_into_data(const struct admission *a, const struct spec *spec,
 
 static int find_data(const struct admission *a, struct spec *spec, json_t *document,
                      struct train_data *data, json_t *faults, struct ovr_err *err) {
-    enum { LOOKED_INTO = 1000000 }; /* samples; more take too long to generate in a request */
+    enum { LOOKED_INTO = 50000 }; /* samples; a sweep's points are admitted in one request */
     if (spec->generated) {
         *data = sphere_data(&spec->sphere);
         if (spec->only_classes.n && data->n_train + data->n_test <= LOOKED_INTO)

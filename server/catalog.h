@@ -1,9 +1,10 @@
 /* The data set catalogue: uploads become files named by their content, and jobs open them again.
  *
- *   DATA_DIR/datasets/<sha256>       a split, never changed: CIFAR-10's records as they are, all
- * else as a row file (core/rowfile.h); or half a split, waiting DATA_DIR/datasets/upload-XXXXXX  an
- * upload under way, removed at the next start DATA_DIR/summaries/<sha256>      what such a file
- * looks like at a glance; made again if missing
+ *   DATA_DIR/datasets/<sha256>        a split, never changed: CIFAR-10's records as they are, all
+ *                                     else as a row file (core/rowfile.h); or half a split, waiting
+ *   DATA_DIR/datasets/upload-XXXXXX   an upload under way, removed at the next start
+ *   DATA_DIR/summaries/<sha256>       what such a file looks like at a glance; made again if
+ * missing
  *
  * A version's SHA-256 is that of the file that is kept: for CIFAR-10 that of the records (as sent,
  * or unpacked from gzip), else that of the row file, so that the same samples in another format are

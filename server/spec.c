@@ -1,255 +1,14 @@
 #include "server/spec.h"
 
+#include "core/utf8.h"
+#include "server/spec_fields.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum type {
-    T_SECTION, /* object; the rows below its path are its members. int: is it there? */
-    T_VARIANT, /* one of the choices, as a name or as an object with that one member. int */
-    T_STEPS,   /* array of objects, each a variant "<path>/" + index */
-    T_TEXT,    /* string of at most max bytes. char[] */
-    T_SHA256,  /* 64 hexadecimal digits. char[65] */
-    T_CHOICE,  /* one of the choices. int */
-    T_FLAG,    /* true or false. int */
-    T_INT,     /* integer. int */
-    T_COUNT,   /* integer. 64 bits */
-    T_REAL,    /* number. double */
-    T_AUTO,    /* "auto" (0) or an integer. int */
-    T_TAGS,    /* array of strings. char[], each between newlines */
-    T_ID,      /* of an experiment. char[13] */
-    T_HIDDEN,  /* array of the hidden layers' sizes. train.hidden */
-    T_DROPOUT, /* array of a share for each hidden layer, or one for all. train.dropout */
-    T_LAYERS,  /* array of hidden layers' numbers. unsigned, a bit for each */
-    T_CLASSES, /* array of classes. struct class_list */
-    T_SCALE,   /* number, or section. double */
-};
-
-/* Model kinds. */
-enum {
-    ENCODER = 1 << MODEL_OVR_ENCODER,
-    MLP = 1 << MODEL_MLP,
-    AUTOENCODER = 1 << MODEL_AUTOENCODER,
-    KMEANS = 1 << MODEL_KMEANS | 1 << MODEL_ONLINE_KMEANS,
-    PROJECTION = 1 << MODEL_RANDOM_PROJECTION,
-    PCA = 1 << MODEL_PCA,
-    GRADIENT = ENCODER | MLP | AUTOENCODER, /* trained by an optimiser */
-    EPOCHS = GRADIENT | KMEANS,
-    HIDDEN = EPOCHS | PROJECTION | PCA,
-};
-enum { STORED = 1, GENERATED = 2 };
-enum {
-    ADAM = 1 << OPT_ADAM,
-    ADAMW = 1 << OPT_ADAMW,
-    SGD = 1 << OPT_SGD,
-    RMSPROP = 1 << OPT_RMSPROP,
-    ADAMS = ADAM | ADAMW,
-};
-
-enum {
-    REQUIRED = 1,
-    NULLABLE = 2, /* null: not there, or 0 */
-    ABOVE = 4,    /* min itself is not allowed */
-    NOWHERE = 8,  /* not kept in the struct */
-    LIBERAL = 16, /* where it is not used it is dropped instead of refused */
-};
-
-struct field {
-    const char *path;
-    enum type type;
-    int flags;
-    size_t offset; /* in struct spec; below "/preprocess/" + index in struct preprocess_step */
-    double min, max;
-    const char *standard;       /* default as JSON; NULL: none */
-    const char *standard_other; /* where it is another one for the kinds of `others` */
-    int others;
-    const char *const *choices;
-    int kinds, data, optimizers, activations; /* who uses it; 0: everybody */
-    const char *instead_of;                   /* a member beside it that must not be there too */
-    const char *beside;                       /* the member of a variant that it goes with */
-    const char *help;
-};
-
-#define AT(member) offsetof(struct spec, member)
-#define STEP(member) offsetof(struct preprocess_step, member)
-
-static const char *const kinds[] = {[MODEL_OVR_ENCODER] = "ovr_encoder",
-                                    [MODEL_MLP] = "mlp",
-                                    [MODEL_AUTOENCODER] = "autoencoder",
-                                    [MODEL_KMEANS] = "kmeans",
-                                    [MODEL_ONLINE_KMEANS] = "online_kmeans",
-                                    [MODEL_PCA] = "pca",
-                                    [MODEL_RANDOM_PROJECTION] = "random_projection",
-                                    [MODEL_IDENTITY] = "identity",
-                                    NULL};
-static const char *const generators[] = {"sphere", NULL};
-static const char *const activations[] = {
-    [ACT_RELU] = "relu",       [ACT_LEAKY_RELU] = "leaky_relu",
-    [ACT_SIGMOID] = "sigmoid", [ACT_TANH] = "tanh",
-    [ACT_LINEAR] = "linear",   [ACT_THRESHOLDED] = "thresholded",
-    [ACT_TOP_K] = "top_k",     NULL};
-static const char *const codes[] = {"triangle", "hard", NULL};
-static const char *const corruptions[] = {[CORRUPTION_NONE] = "none",
-                                          [CORRUPTION_MASKING] = "masking",
-                                          [CORRUPTION_GAUSSIAN] = "gaussian",
-                                          NULL};
-static const char *const batchings[] = {
-    [BATCHING_RANDOM] = "random", [BATCHING_SINGLE_CLASS] = "single_class", NULL};
-enum { FROM_EXPERIMENT = INIT_HE + 1 };
-static const char *const inits[] = {[INIT_NORMAL] = "normal",
-                                    [INIT_GLOROT] = "glorot",
-                                    [INIT_HE] = "he",
-                                    [FROM_EXPERIMENT] = "experiment",
-                                    NULL};
-static const char *const seedings[] = {"samples", "kmeans++", "experiment", NULL};
-static const char *const weight_epochs[] = {"best", "last", NULL};
-static const char *const forms[] = {[OVR_COSINE] = "cosine", [OVR_RAW] = "raw", NULL};
-static const char *const optimizers[] = {
-    [OPT_ADAM] = "adam", [OPT_SGD] = "sgd", [OPT_ADAMW] = "adamw", [OPT_RMSPROP] = "rmsprop", NULL};
-static const char *const schedules[] = {[SCHEDULE_CONSTANT] = "constant",
-                                        [SCHEDULE_PLATEAU] = "plateau",
-                                        [SCHEDULE_STEP] = "step",
-                                        [SCHEDULE_COSINE] = "cosine",
-                                        NULL};
-static const char *const protocols[] = {
-    [PROTOCOL_CLEAN] = "clean", [PROTOCOL_PUBLISHED] = "published", NULL};
-static const char *const steps[] = {[PREPROCESS_STANDARDIZE] = "standardize",
-                                    [PREPROCESS_PCA] = "pca",
-                                    [PREPROCESS_SCALE] = "scale",
-                                    [PREPROCESS_CONTRAST] = "contrast",
-                                    [PREPROCESS_ZCA] = "zca",
-                                    [PREPROCESS_FITTED] = "experiment",
-                                    NULL};
-static const char *const probes[] = {"logistic_regression", NULL};
-
-#define SCHEDULE train.schedule
-#define MOST 1e30
-
-/* clang-format off */
-static const struct field fields[] = {
-    {"/name", T_TEXT, 0, AT(name), 0, 200, "\"untitled\"", .help = "for people"},
-    {"/tags", T_TAGS, 0, AT(tags), 0, 16, "[]", .help = "up to 16 words to filter by"},
-    {"/priority", T_INT, 0, AT(priority), -100, 100, "0", .help = "higher runs earlier"},
-    {"/notes", T_TEXT, NOWHERE, 0, 0, 10000, "\"\"", .help = "free text"},
-
-    {"/dataset", T_SECTION, REQUIRED | NOWHERE, .help = "a stored data set by name, or a generator"},
-    {"/dataset/name", T_TEXT, REQUIRED, AT(dataset), 1, 64, .data = STORED, .help = "as uploaded"},
-    {"/dataset/version", T_SECTION, NULLABLE | NOWHERE, .standard = "null", .data = STORED,
-     .help = "SHA-256 of each split; the current one by default"},
-    {"/dataset/version/train", T_SHA256, REQUIRED, AT(train_sha256), .data = STORED},
-    {"/dataset/version/test", T_SHA256, REQUIRED, AT(test_sha256), .data = STORED},
-    {"/dataset/train_limit", T_COUNT, NULLABLE, AT(train_limit), 1, 4e9, "null", .data = STORED, .help = "use the first samples only"},
-    {"/dataset/test_limit", T_COUNT, NULLABLE, AT(test_limit), 1, 4e9, "null", .data = STORED, .help = "use the first samples only"},
-    {"/dataset/generator", T_CHOICE, REQUIRED | NOWHERE, .choices = generators, .data = GENERATED},
-    {"/dataset/samples", T_COUNT, 0, AT(sphere.samples), 1, 1e7, "5000", .data = GENERATED, .help = "training points"},
-    {"/dataset/test_samples", T_COUNT, NULLABLE, AT(sphere.test_samples), 1, 1e7, "null", .data = GENERATED, .help = "test points; samples/5 by default"},
-    {"/dataset/latitudes", T_COUNT, 0, AT(sphere.latitudes), 0, 1000, "4", .data = GENERATED, .help = "parallels; one more band than these"},
-    {"/dataset/sectors", T_COUNT, 0, AT(sphere.sectors), 1, 1000, "5", .data = GENERATED, .help = "sectors between meridians"},
-    {"/dataset/classes", T_COUNT, 0, AT(sphere.classes), 2, 1000, "10", .data = GENERATED, .help = "classes given to the cells at random"},
-    {"/dataset/seed", T_COUNT, 0, AT(sphere.seed), 0, 9007199254740991, "1", .data = GENERATED},
-    {"/dataset/only_classes", T_CLASSES, NULLABLE, AT(only_classes), 0, CLASSES_MAX - 1, "null", .help = "samples of these classes alone, of both splits, before the limits"},
-
-    {"/preprocess", T_STEPS, 0, AT(train.data.preprocess), 0, PREPROCESS_MAX, "[]", .help = "in this order, fitted on the training samples"},
-    {"/preprocess/*", T_VARIANT, 0, STEP(kind), .choices = steps},
-    {"/preprocess/*/standardize", T_FLAG, NOWHERE, 0, 1, 1},
-    {"/preprocess/*/pca", T_SECTION, NOWHERE},
-    {"/preprocess/*/pca/components", T_COUNT, 0, STEP(components), 1, 65536, .instead_of = "variance"},
-    {"/preprocess/*/pca/variance", T_REAL, ABOVE, STEP(variance), 0, 1, .instead_of = "components", .help = "share of the variance to keep"},
-    {"/preprocess/*/pca/whiten", T_FLAG, 0, STEP(whiten), 0, 1, "false"},
-    {"/preprocess/*/scale", T_SCALE, ABOVE, STEP(factor), 0, MOST, .help = "times a number, or to a range"},
-    {"/preprocess/*/scale/min", T_REAL, 0, STEP(min), -1e6, 1e6, "0"},
-    {"/preprocess/*/scale/max", T_REAL, 0, STEP(max), -1e6, 1e6, "1"},
-    {"/preprocess/*/scale/per_feature", T_FLAG, 0, STEP(per_feature), 0, 1, "false", .help = "each feature fills the range"},
-    {"/preprocess/*/contrast", T_SECTION, NOWHERE, .help = "each sample: (x - mean x)/sqrt(var x + epsilon)"},
-    {"/preprocess/*/contrast/epsilon", T_REAL, 0, STEP(epsilon), 0, MOST, "10"},
-    {"/preprocess/*/zca", T_SECTION, NOWHERE, .help = "whitened and turned back"},
-    {"/preprocess/*/zca/epsilon", T_REAL, ABOVE, STEP(epsilon), 0, MOST, "0.1"},
-    {"/preprocess/*/experiment", T_ID, 0, STEP(experiment), .help = "the fitted steps of this experiment; first step only"},
-
-    {"/model", T_SECTION, REQUIRED | NOWHERE},
-    {"/model/kind", T_CHOICE, REQUIRED, AT(train.kind), .choices = kinds},
-    {"/model/hidden", T_HIDDEN, REQUIRED, AT(train.hidden), 1, 65536, .kinds = HIDDEN, .help = "units of each hidden layer; k of kmeans, pca and random_projection"},
-    {"/model/activation", T_CHOICE, 0, AT(train.f.kind), .standard = "\"relu\"", .choices = activations, .kinds = GRADIENT | PROJECTION},
-    {"/model/slope", T_REAL, 0, AT(slope), 0, 1, "0.01", .kinds = GRADIENT | PROJECTION, .activations = 1 << ACT_LEAKY_RELU, .help = "of leaky_relu below 0"},
-    {"/model/threshold", T_REAL, 0, AT(threshold), 0, MOST, "1", .kinds = GRADIENT | PROJECTION, .activations = 1 << ACT_THRESHOLDED, .help = "of thresholded"},
-    {"/model/top_k", T_COUNT, REQUIRED, AT(train.top_k), 1, 65536, .kinds = GRADIENT | PROJECTION, .activations = 1 << ACT_TOP_K, .help = "units that stay active"},
-    {"/model/code", T_CHOICE, 0, AT(hard_code), .standard = "\"triangle\"", .choices = codes, .kinds = KMEANS, .help = "what the distances to the centroids become"},
-    {"/model/tied", T_FLAG, 0, AT(train.tied), 0, 1, "false", .kinds = AUTOENCODER, .help = "the decoder's weights are the encoder's"},
-    {"/model/corruption", T_VARIANT, NULLABLE, AT(train.corruption), .standard = "null", .choices = corruptions, .kinds = AUTOENCODER, .help = "denoising: what training steps do to their inputs"},
-    {"/model/corruption/masking", T_REAL, ABOVE, AT(train.corruption_amount), 0, 0.999, .help = "share of the inputs set to 0"},
-    {"/model/corruption/gaussian", T_REAL, ABOVE, AT(train.corruption_amount), 0, MOST, .help = "standard deviation"},
-    {"/model/dropout", T_DROPOUT, 0, AT(train.dropout), 0, 0.999, "0", .kinds = MLP, .help = "share of each hidden layer's activations that a training step drops"},
-    {"/model/freeze", T_COUNT, 0, AT(train.freeze), 0, LAYERS_MAX - 1, "0", .kinds = ENCODER | MLP, .help = "so many layers, from the first, keep their weights"},
-    {"/model/init", T_VARIANT, 0, AT(train.init), .standard = "{\"normal\": 0.05}", .standard_other = "\"glorot\"", .others = MLP | AUTOENCODER, .choices = inits, .kinds = GRADIENT | PROJECTION},
-    {"/model/init", T_VARIANT, 0, AT(seeding), .standard = "\"samples\"", .choices = seedings, .kinds = KMEANS, .help = "the first centroids"},
-    {"/model/init/normal", T_REAL, ABOVE, AT(train.init_scale), 0, 1e6, .help = "standard deviation"},
-    {"/model/init/experiment", T_ID, 0, AT(init_experiment), .help = "start from its weights, as far as their shapes agree"},
-    {"/model/init/epoch", T_CHOICE, 0, AT(init_last), .standard = "\"best\"", .choices = weight_epochs, .beside = "experiment"},
-
-    {"/loss", T_SECTION, NOWHERE, .standard = "{}", .kinds = GRADIENT},
-    {"/loss/ovr", T_SECTION, NULLABLE | NOWHERE, .standard = "{}", .standard_other = "null", .others = MLP | AUTOENCODER},
-    {"/loss/ovr/lambda", T_REAL, 0, AT(train.ovr.lambda), 0, MOST, "5e-5", .instead_of = "lambda_per_pair", .help = "weight of OVR for each batch"},
-    {"/loss/ovr/lambda_per_pair", T_REAL, 0, AT(train.ovr.lambda), 0, MOST, .instead_of = "lambda", .help = "weight times n(n-1) pairs of a batch"},
-    {"/loss/ovr/form", T_CHOICE, 0, AT(train.ovr.form), .standard = "\"cosine\"", .choices = forms},
-    {"/loss/ovr/layers", T_LAYERS, NULLABLE, AT(train.ovr_layers), 0, LAYERS_MAX - 1, "null", .kinds = ENCODER | MLP, .help = "hidden layers, from 0, that OVR and the activity term are taken of; null: all"},
-    {"/loss/activity", T_SECTION, NULLABLE, AT(train.activity), .standard = "{}", .standard_other = "null", .others = MLP | AUTOENCODER, .help = "|mean activation - target|"},
-    {"/loss/activity/target", T_REAL, 0, AT(train.activity_target), 0, MOST, "0.5"},
-    {"/loss/l1", T_REAL, 0, AT(train.l1), 0, MOST, "0", .kinds = AUTOENCODER, .help = "weight of the mean over samples of sum |h|"},
-    {"/loss/l2", T_REAL, 0, AT(train.l2), 0, MOST, "0", .help = "weight of the sum of squared weights"},
-    {"/loss/contractive", T_REAL, 0, AT(train.contractive), 0, MOST, "0", .kinds = AUTOENCODER, .help = "weight of the squared Jacobian of the code"},
-    {"/loss/kl", T_SECTION, NULLABLE | NOWHERE, .standard = "null", .kinds = AUTOENCODER, .help = "KL sparsity of sigmoid units"},
-    {"/loss/kl/target", T_REAL, ABOVE, AT(train.kl_target), 0, 0.999999, "0.05", .help = "mean activation of each unit"},
-    {"/loss/kl/weight", T_REAL, 0, AT(train.kl), 0, MOST, "1"},
-
-    {"/optimizer", T_SECTION, NOWHERE | LIBERAL, .standard = "{}", .kinds = GRADIENT},
-    {"/optimizer/name", T_CHOICE, 0, AT(train.optimizer.name), .standard = "\"adam\"", .choices = optimizers},
-    {"/optimizer/learning_rate", T_REAL, ABOVE, AT(train.optimizer.learning_rate), 0, MOST, "0.001"},
-    {"/optimizer/beta1", T_REAL, LIBERAL, AT(train.optimizer.beta1), 0, 0.999999, "0.9", .optimizers = ADAMS},
-    {"/optimizer/beta2", T_REAL, LIBERAL, AT(train.optimizer.beta2), 0, 0.9999999, "0.999", .optimizers = ADAMS},
-    {"/optimizer/epsilon", T_REAL, ABOVE | LIBERAL, AT(train.optimizer.epsilon), 0, 1, "1e-7", .optimizers = ADAMS | RMSPROP},
-    {"/optimizer/momentum", T_REAL, LIBERAL, AT(train.optimizer.momentum), 0, 0.999999, "0", .optimizers = SGD | RMSPROP},
-    {"/optimizer/nesterov", T_FLAG, LIBERAL, AT(train.optimizer.nesterov), 0, 1, "false", .optimizers = SGD},
-    {"/optimizer/weight_decay", T_REAL, LIBERAL, AT(train.optimizer.weight_decay), 0, MOST, "0.01", .optimizers = ADAMW, .help = "decoupled; of all parameters"},
-    {"/optimizer/rho", T_REAL, LIBERAL, AT(train.optimizer.rho), 0, 0.9999999, "0.9", .optimizers = RMSPROP, .help = "decay of the mean square"},
-
-    {"/training", T_SECTION, NOWHERE, .standard = "{}"},
-    {"/training/epochs", T_INT, LIBERAL, AT(train.epochs), 1, 100000, "35", .kinds = EPOCHS},
-    {"/training/batch_size", T_COUNT, LIBERAL, AT(train.batch_size), 1, 65536, "128", .kinds = EPOCHS},
-    {"/training/batching", T_CHOICE, LIBERAL, AT(train.batching), .standard = "\"random\"", .choices = batchings, .kinds = EPOCHS, .help = "single_class: all samples of a batch are of one class"},
-    {"/training/only_classes", T_CLASSES, NULLABLE | LIBERAL, AT(train.only), 0, CLASSES_MAX - 1, "null", .kinds = EPOCHS, .help = "train on these classes alone; evaluation and probe see all"},
-    {"/training/seed", T_COUNT, 0, AT(train.seed), 0, 9007199254740991, "1"},
-    {"/training/schedule", T_VARIANT, LIBERAL, AT(SCHEDULE.name), .kinds = GRADIENT, .standard = "\"plateau\"", .choices = schedules},
-    {"/training/schedule/plateau", T_SECTION, NOWHERE},
-    {"/training/schedule/plateau/factor", T_REAL, ABOVE, AT(SCHEDULE.factor), 0, 1, "0.1"},
-    {"/training/schedule/plateau/patience", T_INT, 0, AT(SCHEDULE.patience), 1, 100000, "5", .help = "epochs"},
-    {"/training/schedule/plateau/min", T_REAL, 0, AT(SCHEDULE.min), 0, MOST, "1e-6", .help = "lowest learning rate"},
-    {"/training/schedule/plateau/min_delta", T_REAL, 0, AT(SCHEDULE.min_delta), 0, MOST, "1e-4"},
-    {"/training/schedule/step", T_SECTION, NOWHERE},
-    {"/training/schedule/step/every", T_INT, 0, AT(SCHEDULE.every), 1, 100000, "10", .help = "epochs"},
-    {"/training/schedule/step/factor", T_REAL, ABOVE, AT(SCHEDULE.factor), 0, 1, "0.1"},
-    {"/training/schedule/cosine", T_SECTION, NOWHERE},
-    {"/training/schedule/cosine/min", T_REAL, 0, AT(SCHEDULE.min), 0, MOST, "0", .help = "where it ends after the last epoch"},
-    {"/training/schedule/cosine/warmup", T_INT, 0, AT(SCHEDULE.warmup), 0, 99999, "0", .help = "epochs of linear growth before it"},
-    {"/training/early_stopping", T_SECTION, NULLABLE | NOWHERE | LIBERAL, .standard = "null", .kinds = EPOCHS},
-    {"/training/early_stopping/patience", T_INT, 0, AT(train.patience), 1, 100000, "10", .help = "epochs"},
-    {"/training/early_stopping/min_delta", T_REAL, 0, AT(train.patience_delta), 0, MOST, "1e-4"},
-    {"/training/protocol", T_CHOICE, 0, AT(train.data.protocol), .standard = "\"clean\"", .choices = protocols},
-    {"/training/validation", T_REAL, ABOVE, AT(train.data.validation), 0, 0.9, "0.1", .help = "share held out by the clean protocol"},
-    {"/training/threads", T_AUTO, 0, AT(threads), 1, TEAM_MAX, "\"auto\"", .help = "changes speed, never results"},
-    {"/training/time_limit_seconds", T_REAL, NULLABLE | ABOVE, AT(time_limit_seconds), 0, 1e9, "null"},
-
-    {"/probe", T_SECTION, NULLABLE, AT(train.probe), .standard = "{}", .standard_other = "null", .others = MLP, .help = "what the frozen code is worth"},
-    {"/probe/kind", T_CHOICE, NOWHERE, .standard = "\"logistic_regression\"", .choices = probes},
-    {"/probe/epochs", T_INT, 0, AT(train.probe_config.epochs), 1, 10000, "100"},
-    {"/probe/batch_size", T_COUNT, 0, AT(train.probe_config.batch_size), 1, 65536, "32"},
-    {"/probe/learning_rate", T_REAL, ABOVE, AT(train.probe_config.optimizer.learning_rate), 0, MOST, "5e-5"},
-};
-/* clang-format on */
-
-enum { N_FIELDS = sizeof fields / sizeof *fields };
 
 /* What the document says about who uses which field; all bits where it says nothing sensible. */
 struct reading {
@@ -267,25 +26,13 @@ struct place {
 
 enum { POINTER_SIZE = 256 };
 
-/* Takes half a character off the end of a text that was cut: JSON holds whole ones only. */
-static void trim(char *text) {
-    size_t n = strlen(text), last = n;
-    while (last && (text[last - 1] & 0xc0) == 0x80)
-        last--;
-    if (last == 0 || !(text[last - 1] & 0x80))
-        return;
-    unsigned char lead = (unsigned char)text[--last];
-    if (n - last < (lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2))
-        text[last] = '\0';
-}
-
 void spec_fault(json_t *faults, const char *pointer, const char *format, ...) {
     char detail[512];
     va_list args;
     va_start(args, format);
     vsnprintf(detail, sizeof detail, format, args);
     va_end(args);
-    trim(detail);
+    utf8_mend(detail);
     if (json_array_append_new(faults,
                               json_pack("{s:s, s:s}", "pointer", pointer, "detail", detail)))
         json_array_append_new(faults, json_null()); /* takes no memory in an array so short */
@@ -312,7 +59,7 @@ static const char *type_name(const json_t *value) {
 /* A scalar as the sender wrote it, shortened. */
 static void quote(const json_t *value, char text[64]) {
     if (json_is_string(value)) {
-        snprintf(text, 60, "\"%s\"", json_string_value(value)); /* spec_fault() trims it */
+        snprintf(text, 60, "\"%s\"", json_string_value(value)); /* spec_fault() mends it */
     } else if (json_is_integer(value)) {
         snprintf(text, 64, "%lld", (long long)json_integer_value(value));
     } else if (json_is_real(value)) {
@@ -324,10 +71,10 @@ static void quote(const json_t *value, char text[64]) {
 
 static const struct field *find_field(const char *parent, const char *name) {
     size_t n = strlen(parent);
-    for (int i = 0; i < N_FIELDS; i++)
-        if (strncmp(fields[i].path, parent, n) == 0 && fields[i].path[n] == '/' &&
-            strcmp(fields[i].path + n + 1, name) == 0)
-            return &fields[i];
+    for (int i = 0; i < n_spec_fields; i++)
+        if (strncmp(spec_fields[i].path, parent, n) == 0 && spec_fields[i].path[n] == '/' &&
+            strcmp(spec_fields[i].path + n + 1, name) == 0)
+            return &spec_fields[i];
     return NULL;
 }
 
@@ -339,9 +86,9 @@ static const struct field *find_used(const struct reading *r, const char *parent
     const struct field *first = find_field(parent, name);
     if (!first || is_used(r, first))
         return first;
-    for (int i = 0; i < N_FIELDS; i++)
-        if (strcmp(fields[i].path, first->path) == 0 && is_used(r, &fields[i]))
-            return &fields[i];
+    for (int i = 0; i < n_spec_fields; i++)
+        if (strcmp(spec_fields[i].path, first->path) == 0 && is_used(r, &spec_fields[i]))
+            return &spec_fields[i];
     return first;
 }
 
@@ -367,7 +114,7 @@ static void extend_pointer(char out[POINTER_SIZE], const char *pointer, const ch
         }
     }
     out[n] = '\0';
-    trim(out);
+    utf8_mend(out);
 }
 
 static void fault_range(struct reading *r, const struct field *f, const char *pointer,
@@ -508,10 +255,10 @@ static void read_member(struct reading *r, const struct field *f, json_t *object
 /* What stands beside the chosen member, with its defaults, into `read`. */
 static void read_beside(struct reading *r, const struct field *f, const char *chosen, json_t *value,
                         json_t *read, const struct place *at) {
-    for (int i = 0; i < N_FIELDS; i++)
-        if (is_child(&fields[i], f->path) && fields[i].beside &&
-            strcmp(fields[i].beside, chosen) == 0)
-            read_member(r, &fields[i], value, read, at);
+    for (int i = 0; i < n_spec_fields; i++)
+        if (is_child(&spec_fields[i], f->path) && spec_fields[i].beside &&
+            strcmp(spec_fields[i].beside, chosen) == 0)
+            read_member(r, &spec_fields[i], value, read, at);
 }
 
 static json_t *read_variant(struct reading *r, const struct field *f, json_t *value,
@@ -805,10 +552,10 @@ static void fault_unknown(struct reading *r, const char *path, const char *point
     char known[300];
     size_t n = 0;
     known[0] = '\0';
-    for (int i = 0; i < N_FIELDS; i++)
-        if (is_child(&fields[i], path) && is_used(r, &fields[i]) && n < sizeof known)
+    for (int i = 0; i < n_spec_fields; i++)
+        if (is_child(&spec_fields[i], path) && is_used(r, &spec_fields[i]) && n < sizeof known)
             n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "",
-                                  last_name(&fields[i]));
+                                  last_name(&spec_fields[i]));
     spec_fault(r->faults, pointer, "is not a member of this section; it knows %s", known);
 }
 
@@ -871,9 +618,9 @@ static void read_member(struct reading *r, const struct field *f, json_t *object
 static json_t *read_section(struct reading *r, json_t *object, const struct place *at) {
     json_t *done = made(r, json_object()); /* in the table's order */
     check_members(r, object, at);
-    for (int i = 0; done && i < N_FIELDS; i++)
-        if (is_child(&fields[i], at->path) && is_used(r, &fields[i]))
-            read_member(r, &fields[i], object, done, at);
+    for (int i = 0; done && i < n_spec_fields; i++)
+        if (is_child(&spec_fields[i], at->path) && is_used(r, &spec_fields[i]))
+            read_member(r, &spec_fields[i], object, done, at);
     return done;
 }
 
@@ -973,13 +720,13 @@ int spec_read(json_t *document, struct spec *spec, json_t *faults, struct ovr_er
     const json_t *dataset = json_object_get(document, "dataset");
     struct reading reading = {
         .faults = faults,
-        .kind = peek(json_object_get(document, "model"), "kind", kinds, ~0),
-        .optimizer = peek(json_object_get(document, "optimizer"), "name", optimizers, ADAM),
+        .kind = peek(json_object_get(document, "model"), "kind", spec_kinds, ~0),
+        .optimizer = peek(json_object_get(document, "optimizer"), "name", spec_optimizers, ADAM),
         .data = json_object_get(dataset, "generator") ? GENERATED : STORED,
     };
     imply_activation(&reading, json_object_get(document, "model"));
     reading.activation =
-        peek(json_object_get(document, "model"), "activation", activations, 1 << ACT_RELU);
+        peek(json_object_get(document, "model"), "activation", spec_activations, 1 << ACT_RELU);
     struct place root = {"", "", (char *)spec};
     json_t *done = read_section(&reading, document, &root);
     if (done) {

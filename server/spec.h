@@ -1,9 +1,9 @@
 /* The experiment spec: JSON on the way in, `struct spec` for the program, completed JSON for the
  * store.
  *
- * One table in spec.c says of every field its path, type, default, range, unit, help and which
- * model kinds, data sets and optimisers use it. Reading goes by the table: unknown members, wrong
- * types, values out of range and members that the kind does not use are all reported at once.
+ * One table in spec_fields.c says of every field its path, type, default, range, unit, help and
+ * which model kinds, data sets and optimisers use it. Reading goes by the table: unknown members,
+ * wrong types, values out of range and members that the kind does not use are all reported at once.
  */
 #ifndef SERVER_SPEC_H
 #define SERVER_SPEC_H

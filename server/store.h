@@ -1,5 +1,5 @@
-/* The store: everything the daemon remembers, in SQLite. The only file that knows sqlite3 is
- * store.c.
+/* The store: everything the daemon remembers, in SQLite. Only the files of server/store/ know
+ * sqlite3.
  *
  * One connection writes, behind a mutex; readers have connections of their own and never wait for
  * a writer. A change of an experiment's state and what goes with it are one transaction, on disk

@@ -1,8 +1,8 @@
 #include "server/sweeps.h"
 
 #include "core/rng.h"
-#include "server/log.h"
 #include "server/pointer.h"
+#include "server/sweep_points.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -24,12 +24,6 @@ struct factor {
     const char *member; /* of the document: "grid", … */
     json_t *rows;       /* array of objects pointer → value: what tells the points apart */
     json_t *patches;    /* array of specs to merge, borrowed; NULL: the rows are set as they are */
-};
-
-/* An experiment's texts; struct new_experiment points to them. */
-struct planned {
-    char id[ID_SIZE], name[201], tags[16 * 66 + 2];
-    char *spec;
 };
 
 struct sweep_plan_memory {
@@ -66,16 +60,6 @@ static const char *const members[] = {
 static const char *const common[] = {"name", "tags", "notes", "priority"};
 enum { N_COMMON = sizeof common / sizeof *common };
 
-/* Compact JSON for free(). json_dumps() would leave names out where it lacks memory for them. */
-static char *dump(const json_t *value) {
-    size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(15), n = json_dumpb(value, NULL, 0, flags);
-    char *text = n ? calloc(1, n + 1) : NULL;
-    if (text && json_dumpb(value, text, n, flags) == n)
-        return text;
-    free(text);
-    return NULL;
-}
-
 /* Reading the document. What is wrong goes to the faults; only lack of memory is returned. */
 
 static void check_members(const json_t *object, const char *pointer, const char *const *known,
@@ -96,33 +80,32 @@ static void check_members(const json_t *object, const char *pointer, const char 
     }
 }
 
-/* A number at object[name] that has to be in [min, max]; `otherwise` where there is none. */
-static double read_real(const json_t *object, const char *name, double min, double max,
-                        double otherwise, const char *pointer, json_t *faults) {
+/* The number at object[name] where it lies in [min, max] and, for `whole`, is an integer; a fault
+ * and `otherwise` where it does not, `otherwise` where nothing is there. */
+static double read_number(const json_t *object, const char *name, int whole, double min, double max,
+                          double otherwise, const char *pointer, json_t *faults) {
     const json_t *value = json_object_get(object, name);
     double number = json_number_value(value);
     char place[300];
     if (!value)
         return otherwise;
-    if (json_is_number(value) && number >= min && number <= max)
+    if (json_is_number(value) && (!whole || number == floor(number)) && number >= min &&
+        number <= max)
         return number;
     snprintf(place, sizeof place, "%s/%s", pointer, name);
-    spec_fault(faults, place, "must be a number %g..%g", min, max);
+    spec_fault(faults, place, "must be %s %.16g..%.16g", whole ? "an integer" : "a number", min,
+               max);
     return otherwise;
+}
+
+static double read_real(const json_t *object, const char *name, double min, double max,
+                        double otherwise, const char *pointer, json_t *faults) {
+    return read_number(object, name, 0, min, max, otherwise, pointer, faults);
 }
 
 static double read_whole(const json_t *object, const char *name, double min, double max,
                          double otherwise, const char *pointer, json_t *faults) {
-    const json_t *value = json_object_get(object, name);
-    double number = json_number_value(value);
-    char place[300];
-    if (!value)
-        return otherwise;
-    if (json_is_number(value) && number == floor(number) && number >= min && number <= max)
-        return number;
-    snprintf(place, sizeof place, "%s/%s", pointer, name);
-    spec_fault(faults, place, "must be an integer %.16g..%.16g", min, max);
-    return otherwise;
+    return read_number(object, name, 1, min, max, otherwise, pointer, faults);
 }
 
 /* Takes rows over. */
@@ -282,13 +265,6 @@ static int read_patches(struct builder *b, const char *member) {
     return add_factor(b, member, rows, patches);
 }
 
-/* Six digits are plenty for a value that nobody chose, and can be read and typed. */
-static double round_value(double value) {
-    char text[32];
-    snprintf(text, sizeof text, "%.6g", value);
-    return strtod(text, NULL);
-}
-
 /* One parameter of random points. */
 struct draw {
     const json_t *choice;
@@ -316,7 +292,8 @@ static int read_draw(const json_t *how, struct draw *draw) {
     if (kind == 3)
         return json_array_size(bounds) > 0;
     return json_array_size(bounds) == 2 && json_is_number(from) && json_is_number(to) &&
-           draw->from < draw->to && (kind != 0 || draw->from > 0) &&
+           draw->from < draw->to && isfinite(draw->to - draw->from) &&
+           (kind != 0 || draw->from > 0) &&
            (kind != 2 || (json_is_integer(from) && json_is_integer(to) &&
                           draw->to - draw->from < 4e9 && fabs(draw->from) < MAX_SEED));
 }
@@ -332,8 +309,8 @@ static json_t *draw_value(const struct draw *draw, uint64_t seed, size_t paramet
                             rng_below(&rng, (uint32_t)(draw->to - draw->from) + 1));
     double u = rng_uniform(&rng);
     if (draw->logarithmic)
-        return json_real(round_value(exp(log(draw->from) + u * (log(draw->to) - log(draw->from)))));
-    return json_real(round_value(draw->from + u * (draw->to - draw->from)));
+        return json_real(sweep_round(exp(log(draw->from) + u * (log(draw->to) - log(draw->from)))));
+    return json_real(sweep_round(draw->from + u * (draw->to - draw->from)));
 }
 
 static json_t *draw_rows(const json_t *parameters, size_t n, uint64_t seed) {
@@ -564,7 +541,7 @@ static int pass_on(struct builder *b, size_t k, const json_t *found, const json_
                    json_t *to, size_t most) {
     size_t i;
     json_t *fault;
-    char *words = dump(values);
+    char *words = sweep_dump(values);
     if (!words)
         return OVR_NOMEM;
     json_array_foreach((json_t *)(uintptr_t)found, i, fault) {
@@ -645,31 +622,6 @@ static int start_from(json_t *spec, const char *id, struct ovr_err *err) {
     return rc ? ovr_nomem(err, "a point of the chain") : 0;
 }
 
-/* The name of point k: the sweep's with its number, unless it has one of its own. */
-static void name_point(const json_t *spec, const char *sweep, size_t k, char name[201]) {
-    const char *own = json_string_value(json_object_get(spec, "name"));
-    if (own && strcmp(own, sweep) != 0)
-        snprintf(name, 201, "%s", own);
-    else
-        snprintf(name, 201, "%.180s %zu", sweep, k);
-}
-
-/* Gives a point's spec to one of its experiments, which has a name and a seed of its own. */
-static int personalize(json_t *spec, const char *point, int repeat, int repeats, int64_t seed,
-                       char name[201], struct ovr_err *err) {
-    int n = (int)strlen(point);
-    if (n > 190 && repeats > 1)
-        for (n = 190; (point[n] & 0xc0) == 0x80;) /* whole characters */
-            n--;
-    snprintf(name, 201, "%.*s", n, point);
-    if (repeats > 1)
-        snprintf(name + n, 201 - (size_t)n, ".%d", repeat);
-    if (json_object_set_new(spec, "name", json_string(name)) ||
-        json_object_set_new(json_object_get(spec, "training"), "seed", json_integer(seed + repeat)))
-        return ovr_nomem(err, "a point of the sweep");
-    return 0;
-}
-
 /* One experiment of point k, whose completed spec is changed on the way. */
 static int plan_experiment(struct builder *b, size_t k, int repeat, const char *name, json_t *spec,
                            const struct cost *cost, struct ovr_err *err) {
@@ -680,11 +632,11 @@ static int plan_experiment(struct builder *b, size_t k, int repeat, const char *
     if (!rc && b->chained && k > 0)
         rc = start_from(spec, m->planned[i - (size_t)b->repeats].id, err);
     if (!rc)
-        rc =
-            personalize(spec, name, repeat, b->repeats, (int64_t)b->spec->train.seed, p->name, err);
+        rc = sweep_personalize(spec, name, repeat, b->repeats, (int64_t)b->spec->train.seed,
+                               p->name, err);
     if (rc)
         return rc;
-    p->spec = dump(spec);
+    p->spec = sweep_dump(spec);
     if (!p->spec)
         return ovr_nomem(err, "a point of the sweep");
     snprintf(p->tags, sizeof p->tags, "%s", b->spec->tags);
@@ -704,7 +656,7 @@ static char *describe_target(const struct sweep_target *t, const json_t *spec,
         json_pack("{s:s, s:f, s:f, s:f, s:f, s:i, s:I, s:O}", "pointer", t->pointer, "near_zero",
                   t->near_zero, "tolerance", t->tolerance, "min", t->min, "max", t->max, "points",
                   t->points, "memory_bytes", (json_int_t)memory_bytes, "spec", spec);
-    char *text = target ? dump(target) : NULL;
+    char *text = target ? sweep_dump(target) : NULL;
     json_decref(target);
     return text;
 }
@@ -713,7 +665,7 @@ static int plan_point(struct builder *b, size_t k, json_t *spec, const struct co
                       const json_t *values, struct ovr_err *err) {
     struct sweep_plan_memory *m = b->plan->memory;
     add_cost(&b->plan->cost, cost, b->repeats);
-    m->values[m->n_values] = dump(values);
+    m->values[m->n_values] = sweep_dump(values);
     if (!m->values[m->n_values++])
         return ovr_nomem(err, "a point of the sweep");
     if (b->searches && k == 0 &&
@@ -721,7 +673,7 @@ static int plan_point(struct builder *b, size_t k, json_t *spec, const struct co
         return ovr_nomem(err, "the search");
     int rc = 0;
     char name[201];
-    name_point(spec, m->name, k, name);
+    sweep_name_point(spec, m->name, k, name);
     for (int r = 0; !rc && r < b->repeats; r++)
         rc = plan_experiment(b, k, r, name, spec, cost, err);
     return rc;
@@ -734,6 +686,10 @@ static void check_point(const struct builder *b, size_t k, const json_t *spec, j
                    "has no weights that it could take over from the point before");
     if ((double)b->spec->train.seed > MAX_SEED - (b->repeats - 1))
         spec_fault(found, "/training/seed", "is too high for %d repeats", b->repeats);
+    if (b->searches && !json_is_real(pointer_get(spec, b->target.pointer)))
+        spec_fault(found, b->target.pointer,
+                   "takes no number with a fraction here, and a search tries such between min and "
+                   "max");
 }
 
 /* Point k from its rows to its experiments; faults go on to the caller's. */
@@ -766,18 +722,6 @@ out:
     return rc;
 }
 
-/* Tags as the store has them; what is no tag has been refused with the points. */
-static void join_tags(const json_t *tags, char *out, size_t size) {
-    size_t i, n = 0;
-    json_t *tag;
-    *out = '\0';
-    json_array_foreach((json_t *)(uintptr_t)tags, i, tag) {
-        const char *text = json_string_value(tag);
-        if (text && n + strlen(text) + 3 < size)
-            n += (size_t)snprintf(out + n, size - n, "%s%s\n", n ? "" : "\n", text);
-    }
-}
-
 /* The pointers that tell points apart, in the order of the factors. */
 static char *list_axes(const struct builder *b) {
     json_t *known = json_object(), *list = json_array(), *row, *value;
@@ -794,7 +738,7 @@ static char *list_axes(const struct builder *b) {
             }
         }
     }
-    char *text = failed ? NULL : dump(list);
+    char *text = failed ? NULL : sweep_dump(list);
     json_decref(known);
     json_decref(list);
     return text;
@@ -806,9 +750,9 @@ static int prepare_memory(struct builder *b, struct ovr_err *err) {
     const char *name = json_string_value(json_object_get(b->base, "name"));
     const char *notes = json_string_value(json_object_get(b->base, "notes"));
     snprintf(m->name, sizeof m->name, "%s", name ? name : "untitled");
-    join_tags(json_object_get(b->base, "tags"), m->tags, sizeof m->tags);
+    sweep_join_tags(json_object_get(b->base, "tags"), m->tags, sizeof m->tags);
     m->notes = strdup(notes ? notes : "");
-    m->request = dump(b->document);
+    m->request = sweep_dump(b->document);
     m->axes = list_axes(b);
     m->values = calloc(b->n_points, sizeof *m->values);
     m->planned = calloc(n, sizeof *m->planned);
@@ -901,239 +845,4 @@ void sweep_plan_release(struct sweep_plan *plan) {
     }
     free(m);
     *plan = (struct sweep_plan){0};
-}
-
-/* The search */
-
-int sweep_target_read(const char *text, struct sweep_target *t, struct ovr_err *err) {
-    json_t *target = text ? json_loads(text, 0, NULL) : NULL;
-    const char *pointer = json_string_value(json_object_get(target, "pointer"));
-    *t = (struct sweep_target){0};
-    if (!pointer) {
-        json_decref(target);
-        return ovr_nomem(err, "the target of a sweep");
-    }
-    snprintf(t->pointer, sizeof t->pointer, "%s", pointer);
-    t->near_zero = json_number_value(json_object_get(target, "near_zero"));
-    t->tolerance = json_number_value(json_object_get(target, "tolerance"));
-    t->min = json_number_value(json_object_get(target, "min"));
-    t->max = json_number_value(json_object_get(target, "max"));
-    t->points = (int)json_integer_value(json_object_get(target, "points"));
-    json_decref(target);
-    return 0;
-}
-
-static int by_value(const void *a, const void *b) {
-    const struct sweep_sample *x = a, *y = b;
-    return (x->value > y->value) - (x->value < y->value);
-}
-
-static double distance(const struct sweep_target *t, const struct sweep_sample *s) {
-    return isnan(s->near_zero) ? INFINITY : fabs(s->near_zero - t->near_zero);
-}
-
-static int is_between(const struct sweep_target *t, const struct sweep_sample *a,
-                      const struct sweep_sample *b) {
-    return (a->near_zero - t->near_zero) * (b->near_zero - t->near_zero) < 0;
-}
-
-/* Index of the next sample with a result after i, n where there is none. */
-static size_t next_result(const struct sweep_sample *s, size_t n, size_t i) {
-    do
-        i++;
-    while (i < n && isnan(s[i].near_zero));
-    return i;
-}
-
-/* The two samples to go between, by index: neighbours with results on both sides of what is wanted,
- * the closest of such; else the outermost result and the failed point beyond it. Returns 0 where
- * there is no such place. */
-static int find_bracket(const struct sweep_target *t, const struct sweep_sample *s, size_t n,
-                        size_t *from, size_t *to) {
-    double best = INFINITY;
-    size_t first = isnan(s[0].near_zero) ? next_result(s, n, 0) : 0, last = first;
-    *from = *to = 0;
-    for (size_t i = first; i < n;) {
-        size_t j = next_result(s, n, i);
-        last = i;
-        if (j < n && is_between(t, &s[i], &s[j]) &&
-            fmin(distance(t, &s[i]), distance(t, &s[j])) < best) {
-            best = fmin(distance(t, &s[i]), distance(t, &s[j]));
-            *from = i;
-            *to = j;
-        }
-        i = j;
-    }
-    if (best < INFINITY)
-        return 1;
-    if (last + 1 < n) {
-        *from = last;
-        *to = last + 1;
-        return 1;
-    }
-    *from = first > 0 ? first - 1 : 0;
-    *to = first;
-    return first > 0;
-}
-
-/* The value to try between two samples: where there are failed points between them, in the middle
- * of the widest gap that they leave. */
-static double choose_between(const struct sweep_target *t, const struct sweep_sample *s, size_t n,
-                             size_t from, size_t to) {
-    double share = 0.5;
-    if (to == from + 1 && n % 2 == 0 && is_between(t, &s[from], &s[to])) {
-        share = (t->near_zero - s[from].near_zero) / (s[to].near_zero - s[from].near_zero);
-        share = fmin(fmax(share, 0.1), 0.9);
-    }
-    size_t widest = from;
-    for (size_t i = from; i < to; i++)
-        if (s[i + 1].value / s[i].value > s[widest + 1].value / s[widest].value)
-            widest = i;
-    double a = log(s[widest].value), b = log(s[widest + 1].value);
-    return round_value(exp(a + share * (b - a)));
-}
-
-enum sweep_outcome sweep_target_next(const struct sweep_target *t, struct sweep_sample *s, size_t n,
-                                     size_t *nearest, double *next) {
-    size_t from, to;
-    qsort(s, n, sizeof *s, by_value);
-    *nearest = n;
-    for (size_t i = 0; i < n; i++)
-        if (distance(t, &s[i]) < (*nearest < n ? distance(t, &s[*nearest]) : INFINITY))
-            *nearest = i;
-    if (*nearest == n)
-        return SWEEP_NO_RESULT;
-    if (distance(t, &s[*nearest]) <= t->tolerance)
-        return SWEEP_REACHED;
-    if (!find_bracket(t, s, n, &from, &to))
-        return SWEEP_OUTSIDE;
-    if (n >= (size_t)t->points)
-        return SWEEP_USED_UP;
-    *next = choose_between(t, s, n, from, to);
-    return *next > s[from].value && *next < s[to].value ? SWEEP_SEARCHING : SWEEP_USED_UP;
-}
-
-/* A search as it stands: its samples, filled by the store's reader. */
-struct search {
-    struct sweep sweep;
-    struct sweep_sample samples[SWEEP_MAX_SEARCH];
-    int results[SWEEP_MAX_SEARCH]; /* repeats that succeeded */
-    int unended;
-};
-
-static int take_point(void *context, int point, const char *values) {
-    struct search *search = context;
-    json_t *object = point < SWEEP_MAX_SEARCH ? json_loads(values, 0, NULL) : NULL;
-    if (!object)
-        return OVR_NOMEM;
-    json_t *value = json_object_iter_value(json_object_iter(object));
-    search->samples[point] = (struct sweep_sample){point, json_number_value(value), NAN, NAN};
-    json_decref(object);
-    return 0;
-}
-
-static int take_run(void *context, const struct sweep_run *run) {
-    struct search *search = context;
-    search->unended |= run->state == STATE_QUEUED || run->state == STATE_RUNNING;
-    return 0;
-}
-
-static int take_figure(void *context, int point, int repeat, const struct figure *figure) {
-    struct search *search = context;
-    struct sweep_sample *sample = &search->samples[point];
-    (void)repeat;
-    if (strcmp(figure->name, "sparsity.near_zero") != 0)
-        return 0;
-    double n = ++search->results[point];
-    double before = n > 1 ? sample->near_zero : 0;
-    sample->near_zero = before + (figure->real - before) / n;
-    return 0;
-}
-
-/* The experiments of the next point, which `target` describes. */
-static int extend(struct store *store, const struct search *search, const json_t *target,
-                  const struct sweep_target *t, double value, struct ovr_err *err) {
-    const struct sweep *sweep = &search->sweep;
-    struct planned *planned = calloc(SWEEP_MAX_REPEATS, sizeof *planned);
-    struct new_experiment experiments[SWEEP_MAX_REPEATS];
-    json_t *spec = json_deep_copy(json_object_get(target, "spec"));
-    json_t *number = json_real(value), *values = json_pack("{s:O}", t->pointer, number);
-    char *text = values ? dump(values) : NULL, name[201];
-    const char *texts[] = {text};
-    int64_t seed = json_integer_value(json_object_get(json_object_get(spec, "training"), "seed"));
-    int64_t memory = json_integer_value(json_object_get(target, "memory_bytes"));
-    int priority = (int)json_integer_value(json_object_get(spec, "priority"));
-    int rc = planned && spec && text ? pointer_set(spec, t->pointer, number, err)
-                                     : ovr_nomem(err, "the next point of a sweep");
-    name_point(spec, sweep->name, (size_t)sweep->points, name);
-    for (int r = 0; !rc && r < sweep->repeats; r++) {
-        struct planned *p = &planned[r];
-        rc = personalize(spec, name, r, sweep->repeats, seed, p->name, err);
-        p->spec = rc ? NULL : dump(spec);
-        if (!rc && !p->spec)
-            rc = ovr_nomem(err, "the next point of a sweep");
-        join_tags(json_object_get(spec, "tags"), p->tags, sizeof p->tags);
-        experiments[r] = (struct new_experiment){.name = p->name,
-                                                 .tags = p->tags,
-                                                 .spec = p->spec,
-                                                 .priority = priority,
-                                                 .memory_bytes = memory};
-    }
-    struct new_points points = {texts, experiments, 1, sweep->repeats, 0};
-    if (!rc)
-        rc = store_extend_sweep(store, sweep->seq, sweep->points, &points, err);
-    for (int r = 0; planned && r < sweep->repeats; r++)
-        free(planned[r].spec);
-    free(planned);
-    free(text);
-    json_decref(spec);
-    json_decref(values);
-    json_decref(number);
-    return rc;
-}
-
-static int advance(struct store *store, struct search *search, int *added, struct ovr_err *err) {
-    const struct sweep *sweep = &search->sweep;
-    struct sweep_target t;
-    size_t nearest;
-    double next;
-    int rc = sweep_target_read(sweep->target, &t, err);
-    if (rc)
-        return rc;
-    enum sweep_outcome outcome =
-        sweep_target_next(&t, search->samples, (size_t)sweep->points, &nearest, &next);
-    if (outcome != SWEEP_SEARCHING) {
-        log_line(LOG_INFO, "sweep=%s its search has ended", sweep->id);
-        return store_extend_sweep(store, sweep->seq, sweep->points, &(struct new_points){0}, err);
-    }
-    json_t *target = json_loads(sweep->target, 0, NULL);
-    rc = target ? extend(store, search, target, &t, next, err)
-                : ovr_nomem(err, "the next point of a sweep");
-    json_decref(target);
-    if (!rc) {
-        *added += sweep->repeats;
-        log_line(LOG_INFO, "sweep=%s goes on with %s = %g", sweep->id, t.pointer, next);
-    }
-    return rc;
-}
-
-int sweeps_advance(struct store *store, int *added, struct ovr_err *err) {
-    char id[ID_SIZE];
-    int rc;
-    *added = 0;
-    while ((rc = store_due_sweep(store, id, err)) == 0) {
-        struct search *search = calloc(1, sizeof *search);
-        struct sweep_reader reader = {search, take_point, take_run, take_figure};
-        struct ovr_err why = {0};
-        rc = search ? store_read_sweep(store, id, &search->sweep, &reader, &why)
-                    : ovr_nomem(&why, "a search");
-        if (!rc && !search->unended)
-            rc = advance(store, search, added, &why);
-        if (search)
-            sweep_release(&search->sweep);
-        free(search);
-        if (rc && rc != OVR_CONFLICT) /* which means that somebody else has done it */
-            return ovr_fail(err, rc, why.field, "%s", why.text);
-    }
-    return rc == OVR_NOT_FOUND ? 0 : rc;
 }

@@ -41,7 +41,7 @@ void sweep_plan_release(struct sweep_plan *plan);
  * calls it how often. *added: experiments that came into the queue. */
 int sweeps_advance(struct store *store, int *added, struct ovr_err *err);
 
-/* The search for a sparsity */
+/* The search for a sparsity: server/search.c */
 
 struct sweep_target {
     char pointer[256];

@@ -248,6 +248,10 @@ static int find_part(const struct tensor *tensor, struct net_part *part) {
         part->part = PART_WEIGHT;
         return 1;
     }
+    if (strcmp(tensor->name, "counts") == 0) {
+        part->part = PART_COUNTS;
+        return 1;
+    }
     for (int i = 0; i < 2 && !what; i++) {
         size_t n = strlen(layers[i]);
         if (strncmp(tensor->name, layers[i], n))

@@ -2,6 +2,7 @@
  * all, waits, and writes the report. The daemon does the work, so a call that was broken off finds
  * by its idempotency keys what it left there. */
 #include "clients/cli/api.h"
+#include "clients/cli/clock.h"
 #include "clients/cli/file.h"
 #include "clients/cli/jobs.h"
 #include "clients/cli/study.h"
@@ -26,17 +27,6 @@ struct reproduction {
     double started;
     bool live; /* a progress line on a terminal */
 };
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
-static void pause_ms(int ms) {
-    struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
-    nanosleep(&time, NULL);
-}
 
 /* GET that waits so long for a daemon that restarts. Releases the path. */
 static int get(struct cli *cli, struct buf *path, double patience_s, json_t **answer) {
@@ -544,6 +534,15 @@ static void print_verdicts_json(const struct report_study *studies, size_t n) {
     json_decref(list);
 }
 
+static void verdict_row(struct table *table, const struct report_study *study, const char *claim,
+                        enum verdict verdict, const char *finding) {
+    table_cell(table, "%s", study->id);
+    table_cell(table, "%s", claim);
+    table_cell(table, "%s", *study->trouble ? "did not run" : verdict_text(verdict));
+    table_cell(table, "%s", finding);
+}
+
+/* One row for each claim that is judged; a study without one has a row all the same. */
 static void print_verdicts(const struct report_study *studies, size_t n) {
     static const struct column columns[] = {{"experiment", false, false},
                                             {"claim", false, false},
@@ -551,18 +550,20 @@ static void print_verdicts(const struct report_study *studies, size_t n) {
                                             {"measured", false, true}};
     struct table table = {.columns = columns, .n_columns = sizeof columns / sizeof *columns};
     for (size_t s = 0; s < n; s++) {
-        size_t i;
+        const struct report_study *study = &studies[s];
+        size_t i, judged = 0;
         const json_t *figure;
-        json_array_foreach(json_object_get(studies[s].description, "figures"), i, figure) {
-            const struct judgement *judgement = &studies[s].judgements[i];
-            if (!*studies[s].trouble && judgement->verdict == REPORTED)
+        json_array_foreach(json_object_get(study->description, "figures"), i, figure) {
+            const struct judgement *judgement = &study->judgements[i];
+            if (*study->trouble || judgement->verdict == REPORTED)
                 continue;
-            table_cell(&table, "%s", studies[s].id);
-            table_cell(&table, "%s", value_string(figure, "title"));
-            table_cell(&table, "%s",
-                       *studies[s].trouble ? "did not run" : verdict_text(judgement->verdict));
-            table_cell(&table, "%s", judgement->finding.data ? judgement->finding.data : "");
+            verdict_row(&table, study, value_string(figure, "title"), judgement->verdict,
+                        judgement->finding.data ? judgement->finding.data : "");
+            judged++;
         }
+        if (!judged)
+            verdict_row(&table, study, value_string(study->description, "title"), REPORTED,
+                        study->trouble);
     }
     if (table_print(&table))
         api_complain_memory();

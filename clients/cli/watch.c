@@ -2,13 +2,13 @@
  * 304 while nothing changes. On a terminal one line is drawn over and over; elsewhere every state
  * and every epoch get a line of their own. A daemon that restarts is waited for. */
 #include "clients/cli/api.h"
+#include "clients/cli/clock.h"
 #include "clients/cli/jobs.h"
 #include "clients/cli/value.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { POLL_MS = 250, POLL_SWEEP_MS = 1000, RETRY_MS = 500, PATIENCE_S = 30 };
@@ -28,17 +28,6 @@ struct watch {
     bool live;              /* one line on a terminal */
     char status[96];        /* the last line about the state, so that none is said twice */
 };
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
-static void pause_ms(int ms) {
-    struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
-    nanosleep(&time, NULL);
-}
 
 static void erase_line(const struct watch *watch) {
     if (!watch->live)

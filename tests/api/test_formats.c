@@ -355,7 +355,7 @@ static void test_faults_of_the_data(void **state) {
                  "/preprocess", "zca needs at least as many");
     assert_fault(
         post(d, "/v1/experiments", text(spec, "", ",'preprocess':[{'experiment':'abcdefghijkl'}]")),
-        "/preprocess/0/experiment", "has no experiment abcdefghijkl");
+        "/preprocess/0/experiment", "there is no experiment abcdefghijkl");
     assert_fault(post(d, "/v1/experiments",
                       text(spec, "", ",'preprocess':['contrast',{'experiment':'abcdefghijkl'}]")),
                  "/preprocess/1/experiment", "must be the first step");
@@ -370,6 +370,17 @@ static void test_faults_of_the_data(void **state) {
     assert_status(send(d, "/v1/datasets/odd/test?format=csv&label=last", unknown), 201);
     assert_fault(post(d, "/v1/experiments", text(spec, "", "")), "/dataset/name",
                  "of class \"dunno\", which the training split does not know");
+    /* A name of which only a part is told, cut inside a character. */
+    char cut[400] = "p0,class\n1,x";
+    for (int i = 0; i < 60; i++)
+        strcat(cut, "é");
+    strcat(cut, "\n");
+    assert_status(
+        put(d, "/v1/datasets/cut/train?format=csv&label=last", "p0,class\n1,y\n2,z\n", 17), 201);
+    assert_status(put(d, "/v1/datasets/cut/test?format=csv&label=last", cut, strlen(cut)), 201);
+    assert_fault(post(d, "/v1/experiments",
+                      "{'dataset':{'name':'cut'},'model':{'kind':'mlp','hidden':[8]}}"),
+                 "/dataset/name", "é?\", which the training split does not know");
 }
 
 static void test_only_some_classes(void **state) {

@@ -90,6 +90,26 @@ static void test_centroids_of_an_experiment(void **state) {
     free(whole), free(half), free(more);
 }
 
+static double sum_of_counts(struct daemon *d, const char *id) {
+    const json_t *counts = at(get(d, "/v1/experiments/%s/weights/counts", id)->json, "/data");
+    double sum = 0;
+    for (size_t i = 0; i < json_array_size(counts); i++)
+        sum += json_number_value(json_array_get(counts, i));
+    return sum;
+}
+
+/* Online, what a centroid was given before counts on: the mean of all that it ever got. */
+static void test_counts_of_an_experiment(void **state) {
+    struct daemon *d = *state;
+    const char *best = "{'epochs':1}";
+    char *half = run(d, "{'kind':'online_kmeans','hidden':[40]}", best);
+    char *more = run(
+        d, text("{'kind':'online_kmeans','hidden':[40],'init':{'experiment':'%s'}}", half), best);
+    assert_true(sum_of_counts(d, half) == 540);
+    assert_true(sum_of_counts(d, more) == 2 * 540);
+    free(half), free(more);
+}
+
 static void check_untrained(struct daemon *d, const char *id) {
     const json_t *e = experiment(d, id);
     assert_json(e, "/result/epochs", "0");
@@ -155,6 +175,7 @@ int main(void) {
         cmocka_unit_test(test_kmeans),
         cmocka_unit_test(test_hard_code),
         cmocka_unit_test(test_centroids_of_an_experiment),
+        cmocka_unit_test(test_counts_of_an_experiment),
         cmocka_unit_test(test_untrained),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_too_few_of_a_class),

@@ -83,7 +83,7 @@ static struct reply *many_faults(struct request *request) {
 
 static struct reply *cut_text(struct request *request) {
     (void)request;
-    return problem(418, "teapot", "cut here: \xc3");
+    return problem(418, "teapot", "cut here (\xc3) and there");
 }
 
 static struct reply *go_slow(struct request *request) {
@@ -1007,7 +1007,7 @@ static void pointers_become_errors(void **state) {
 
 static void a_cut_text_does_not_cost_the_reply(void **state) {
     (void)state;
-    expect_problem(get("/cut"), 418, "teapot", "cut here: ?");
+    expect_problem(get("/cut"), 418, "teapot", "cut here (?) and there");
 }
 
 static void malformed_json_is_shown_with_its_place(void **state) {

@@ -29,6 +29,15 @@ static void long_texts_are_cut(void **state) {
     assert_int_equal(strlen(err.text), sizeof err.text - 1);
 }
 
+/* A name that was cut inside a character, wherever that is in the text. */
+static void texts_are_utf8(void **state) {
+    (void)state;
+    struct ovr_err err = {0};
+    ovr_fail(&err, OVR_INVALID, "/gr\xc3", "\"%.3s\" is not one of \xff", "größer");
+    assert_string_equal(err.field, "/gr");
+    assert_string_equal(err.text, "\"gr?\" is not one of ?");
+}
+
 static void out_of_memory(void **state) {
     (void)state;
     struct ovr_err err = {0};
@@ -56,11 +65,9 @@ static void allocations_are_checked_and_aligned(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(first_error_wins),
-        cmocka_unit_test(nobody_listens),
-        cmocka_unit_test(long_texts_are_cut),
-        cmocka_unit_test(out_of_memory),
-        cmocka_unit_test(allocations_are_checked_and_aligned),
+        cmocka_unit_test(first_error_wins),   cmocka_unit_test(nobody_listens),
+        cmocka_unit_test(long_texts_are_cut), cmocka_unit_test(texts_are_utf8),
+        cmocka_unit_test(out_of_memory),      cmocka_unit_test(allocations_are_checked_and_aligned),
     };
     return cmocka_run_group_tests_name("core/err", tests, NULL, NULL);
 }

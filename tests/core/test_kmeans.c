@@ -293,6 +293,43 @@ static void online_rate_is_one_by_count(void **state) {
     free(x);
 }
 
+/* Two halves of the samples, the second with a task of its own, end as all of them do; without the
+ * counts the second half alone decides. */
+static void online_goes_on_from_counts(void **state) {
+    (void)state;
+    enum { ROWS = 40, UNITS = 3, HALF = ROWS / 2 };
+    const struct kmeans_config online = {.online = 1};
+    real *x = new_normal(ROWS * 2, 4);
+    struct task whole, parts[2];
+    open_task(&whole, &online, x, ROWS, 2, UNITS);
+    memcpy(whole.kmeans.centroids, x, UNITS * 2 * sizeof *x);
+    whole.batch = 1;
+    run(&whole, 2);
+    for (int i = 0; i < 2; i++) {
+        open_task(&parts[i], &online, x + i * HALF * 2, HALF, 2, UNITS);
+        parts[i].batch = 1;
+        memcpy(parts[i].kmeans.centroids, i ? parts[0].kmeans.centroids : x, UNITS * 2 * sizeof *x);
+        if (i) {
+            struct member alone = {NULL, 0, 1};
+            real counts[UNITS];
+            for (size_t k = 0; k < UNITS; k++)
+                counts[k] = (real)parts[0].kmeans.counts[k];
+            kmeans_continue(&alone, &parts[1].kmeans, counts);
+        }
+        run(&parts[i], 2);
+    }
+    for (size_t k = 0; k < UNITS; k++) {
+        assert_int_equal(parts[1].kmeans.counts[k], whole.kmeans.counts[k]);
+        for (size_t j = 0; j < 2; j++)
+            assert_near(parts[1].kmeans.centroids[k * 2 + j], whole.kmeans.centroids[k * 2 + j],
+                        1e-5);
+    }
+    close_task(&whole);
+    close_task(&parts[0]);
+    close_task(&parts[1]);
+    free(x);
+}
+
 /* Steps of 2 along and of 3 across the sum of the samples, and one that stands still. */
 static void direction_of_steps(void **state) {
     (void)state;
@@ -503,6 +540,7 @@ int main(void) {
         cmocka_unit_test(farthest_sample_first),
         cmocka_unit_test(more_centroids_than_places),
         cmocka_unit_test(online_rate_is_one_by_count),
+        cmocka_unit_test(online_goes_on_from_counts),
         cmocka_unit_test(direction_of_steps),
         cmocka_unit_test(direction_of_new_samples),
         cmocka_unit_test(first_centroids_are_different_samples),

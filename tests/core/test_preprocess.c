@@ -394,6 +394,34 @@ static void steps_follow_each_other(void **state) {
     team_free(team);
 }
 
+/* Those of an experiment and those beside them: what is there once they are together is bounded. */
+static void too_many_steps_together(void **state) {
+    (void)state;
+    enum { OLD = PREPROCESS_MAX - 1 };
+    struct preprocess_step steps[PREPROCESS_MAX];
+    for (size_t i = 0; i < PREPROCESS_MAX; i++)
+        steps[i] = standardize;
+    struct team *team = new_team(1);
+    struct samples samples = correlated_samples(ROWS, D);
+    struct preprocess old = fit(team, &samples, NULL, ROWS, steps, OLD), p;
+    steps[0] = (struct preprocess_step){PREPROCESS_FITTED, .fitted = &old};
+    p = fit(team, &samples, NULL, ROWS, steps, 2);
+    assert_int_equal(p.n_steps, PREPROCESS_MAX);
+    preprocess_release(&p);
+    for (int last = 0; last < 2; last++) { /* one step of its own, or as many as before */
+        struct ovr_err err = {0};
+        if (last)
+            steps[2] = steps[0];
+        int rc = preprocess_fit(&p, team, kernels_get(ISA_AUTO), &samples, NULL, ROWS, steps, 3,
+                                NULL, &err);
+        assert_failed(rc, OVR_INVALID, &err, "more than 8 steps together");
+        preprocess_release(&p);
+    }
+    preprocess_release(&old);
+    samples_release(&samples);
+    team_free(team);
+}
+
 static void bytes_count_as_numbers(void **state) {
     (void)state;
     const struct preprocess_step steps[] = {standardize, {PREPROCESS_PCA, .components = 5}};
@@ -492,6 +520,7 @@ int main(void) {
         cmocka_unit_test(same_bits_for_any_team),
         cmocka_unit_test(wide_axes_have_their_variances),
         cmocka_unit_test(steps_follow_each_other),
+        cmocka_unit_test(too_many_steps_together),
         cmocka_unit_test(bytes_count_as_numbers),
         cmocka_unit_test(values_that_are_not_finite_are_refused),
         cmocka_unit_test(nothing_to_do_copies_rows),

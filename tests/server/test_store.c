@@ -208,6 +208,15 @@ static void priority_then_age(void **state) {
         assert_int_equal(e.position, i + 1);
         experiment_release(&e);
     }
+    struct experiment *list;
+    size_t n;
+    assert_int_equal(
+        store_list_experiments(store, &(struct experiment_filter){.limit = 10}, &list, &n, NULL),
+        0);
+    assert_int_equal(n, COUNT(priorities));
+    for (size_t i = 0; i < COUNT(order); i++) /* the newest comes first */
+        assert_int_equal(list[n - 1 - (size_t)order[i]].position, i + 1);
+    experiment_list_free(list, n);
     for (size_t i = 0; i < COUNT(order); i++) {
         struct experiment e = claim(store);
         assert_string_equal(e.id, ids[order[i]]);

@@ -317,9 +317,15 @@ static void faults_lead_into_the_document(void **state) {
          "/random/parameters/~1loss~1ovr~1lambda", "with 0 < a < b", 1},
         {"{" BASE ",'random':{'points':3,'parameters':{'/training/epochs':{'uniform':[1,2]}}}}",
          "/random/parameters/~1training~1epochs", "must be an integer", 0},
+        {"{" BASE ",'random':{'points':3,'parameters':{'/loss/ovr/lambda':{'uniform':[-1e308,1e308"
+         "]}}}}",
+         "/random/parameters/~1loss~1ovr~1lambda", "must be {", 1},
         {"{" BASE ",'random':{'points':3,'parameters':{'/training/epochs':{'integer':[1,2.5]}}}}",
          "/random/parameters/~1training~1epochs", "must be {", 1},
         {"{" BASE ",'target_sparsity':{}}", "/target_sparsity", "near_zero", 1},
+        {"{" BASE ",'target_sparsity':{'near_zero':0.5,'pointer':'/training/epochs','min':1,'max':"
+         "9}}",
+         "/target_sparsity/min", "no number with a fraction", 2},
         {"{" BASE ",'target_sparsity':{'near_zero':2}}", "/target_sparsity/near_zero", "0..1", 1},
         {"{" BASE ",'target_sparsity':{'near_zero':0.5,'min':1}}", "/target_sparsity/min",
          "below max", 1},

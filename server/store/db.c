@@ -1,0 +1,230 @@
+#include "server/store/db.h"
+
+#include "server/migrations.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int db_fail(struct connection *c, struct ovr_err *err) {
+    int code = sqlite3_extended_errcode(c->db), full = (code & 0xff) == SQLITE_FULL;
+    return ovr_fail(err, full ? OVR_FULL : OVR_IO, NULL, "the database refused: %s",
+                    full ? "the disk is full" : sqlite3_errmsg(c->db));
+}
+
+sqlite3_stmt *db_bind(struct connection *c, enum sql which, const char *types, ...) {
+    sqlite3_stmt *statement = c->statement[which];
+    va_list args;
+    va_start(args, types);
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    for (int i = 1; *types; types++, i++) {
+        if (*types == 's') {
+            sqlite3_bind_text(statement, i, va_arg(args, const char *), -1, SQLITE_STATIC);
+        } else if (*types == 'r') {
+            double value = va_arg(args, double);
+            if (isfinite(value))
+                sqlite3_bind_double(statement, i, value);
+        } else {
+            int64_t value = va_arg(args, int64_t);
+            if (*types == 'i' || value)
+                sqlite3_bind_int64(statement, i, value);
+        }
+    }
+    va_end(args);
+    return statement;
+}
+
+int db_run(struct connection *c, sqlite3_stmt *statement, struct ovr_err *err) {
+    int rc;
+    while ((rc = sqlite3_step(statement)) == SQLITE_ROW)
+        ;
+    sqlite3_reset(statement);
+    return rc == SQLITE_DONE ? 0 : db_fail(c, err);
+}
+
+int db_begin(struct store *store, struct ovr_err *err) {
+    pthread_mutex_lock(&store->writer.lock);
+    int rc = db_run(&store->writer, db_bind(&store->writer, BEGIN, ""), err);
+    if (rc)
+        pthread_mutex_unlock(&store->writer.lock);
+    return rc;
+}
+
+int db_commit(struct store *store, int rc, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    if (!rc)
+        rc = db_run(c, db_bind(c, COMMIT, ""), err);
+    if (rc && !sqlite3_get_autocommit(c->db))
+        db_run(c, db_bind(c, ROLLBACK, ""), NULL);
+    return rc;
+}
+
+void db_release_writer(struct store *store) {
+    pthread_mutex_unlock(&store->writer.lock);
+}
+
+int db_end(struct store *store, int rc, struct ovr_err *err) {
+    rc = db_commit(store, rc, err);
+    db_release_writer(store);
+    return rc;
+}
+
+/* One that is free, so that nobody waits behind a long list; there are enough as a rule. */
+struct connection *db_take_reader(struct store *store) {
+    struct connection *c = store->readers;
+    for (int i = 0; i < store->n_readers; i++) {
+        c = &store->readers[store->turn++ % (unsigned)store->n_readers];
+        if (pthread_mutex_trylock(&c->lock) == 0)
+            return c;
+    }
+    pthread_mutex_lock(&c->lock);
+    return c;
+}
+
+void db_give_back(struct connection *c) {
+    pthread_mutex_unlock(&c->lock);
+}
+
+void copy_column(sqlite3_stmt *row, int column, char *text, size_t size) {
+    const unsigned char *value = sqlite3_column_text(row, column);
+    snprintf(text, size, "%s", value ? (const char *)value : "");
+}
+
+char *dup_column(sqlite3_stmt *row, int column, int *failed) {
+    const unsigned char *value = sqlite3_column_text(row, column);
+    if (!value)
+        return NULL;
+    char *copy = strdup((const char *)value);
+    *failed |= !copy;
+    return copy;
+}
+
+void *grow(void *array, size_t n, size_t size) {
+    if (n & (n - 1)) /* room is always a power of two */
+        return array;
+    return realloc(array, (n ? 2 * n : 1) * size);
+}
+
+/* Opening */
+
+static int prepare_all(struct connection *c, struct ovr_err *err) {
+    for (int i = 0; i < N_SQL; i++)
+        if (sqlite3_prepare_v3(c->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &c->statement[i],
+                               NULL))
+            return db_fail(c, err);
+    return 0;
+}
+
+static int connect(struct connection *c, const char *path, const char *pragmas,
+                   struct ovr_err *err) {
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    if (sqlite3_open_v2(path, &c->db, flags, NULL)) {
+        int rc = ovr_fail(err, OVR_IO, path, "cannot open the database %s: %s", path,
+                          c->db ? sqlite3_errmsg(c->db) : "not enough memory");
+        return rc;
+    }
+    sqlite3_extended_result_codes(c->db, 1);
+    sqlite3_busy_timeout(c->db, 10000);
+    if (sqlite3_exec(c->db, pragmas, NULL, NULL, NULL))
+        return ovr_fail(err, OVR_IO, path, "cannot open the database %s: %s", path,
+                        sqlite3_errmsg(c->db));
+    return 0;
+}
+
+/* The one number that a query gives, or a negative code. */
+static int read_number(struct connection *c, const char *query, struct ovr_err *err) {
+    sqlite3_stmt *statement;
+    if (sqlite3_prepare_v2(c->db, query, -1, &statement, NULL))
+        return db_fail(c, err);
+    int number = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int(statement, 0) : -1;
+    sqlite3_finalize(statement);
+    return number < 0 ? db_fail(c, err) : number;
+}
+
+static int migrate(struct connection *c, struct ovr_err *err) {
+    int version = read_number(c, "PRAGMA user_version", err), newest = 0;
+    int tables = read_number(c, "SELECT count(*) FROM sqlite_master", err);
+    if (version < 0 || tables < 0)
+        return version < 0 ? version : tables;
+    if (version == 0 && tables > 0)
+        return ovr_fail(err, OVR_CONFLICT, NULL,
+                        "the database in the data directory belongs to another program; choose "
+                        "another --data-dir");
+    while (migrations[newest])
+        newest++;
+    if (version > newest)
+        return ovr_fail(err, OVR_CONFLICT, NULL,
+                        "the database was written by a newer ovrd (schema %d, this program knows "
+                        "%d); install that version again",
+                        version, newest);
+    for (; version < newest; version++) {
+        char *step = sqlite3_mprintf("BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT;",
+                                     migrations[version], version + 1);
+        int rc = step ? sqlite3_exec(c->db, step, NULL, NULL, NULL) : SQLITE_NOMEM;
+        sqlite3_free(step);
+        if (rc) {
+            db_fail(c, err);
+            sqlite3_exec(c->db, "ROLLBACK", NULL, NULL, NULL);
+            return OVR_IO;
+        }
+    }
+    return 0;
+}
+
+int store_open(struct store **out, const char *path, int readers, struct ovr_err *err) {
+    *out = NULL;
+    struct store *store = calloc(1, sizeof *store);
+    if (!store)
+        return ovr_nomem(err, "the store");
+    store->readers = calloc((size_t)readers, sizeof *store->readers);
+    if (!store->readers) {
+        free(store);
+        return ovr_nomem(err, "the store");
+    }
+    store->n_readers = readers;
+    runs_init(&store->runs);
+    pthread_mutex_init(&store->writer.lock, NULL);
+    for (int i = 0; i < readers; i++)
+        pthread_mutex_init(&store->readers[i].lock, NULL);
+    int rc = connect(&store->writer, path,
+                     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
+                     "PRAGMA foreign_keys = ON;",
+                     err);
+    if (!rc)
+        rc = migrate(&store->writer, err);
+    if (!rc)
+        rc = prepare_all(&store->writer, err);
+    for (int i = 0; !rc && i < readers; i++) {
+        rc = connect(&store->readers[i], path,
+                     "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0;", err);
+        if (!rc)
+            rc = prepare_all(&store->readers[i], err);
+    }
+    if (rc) {
+        store_close(store);
+        return rc;
+    }
+    *out = store;
+    return 0;
+}
+
+static void disconnect(struct connection *c) {
+    for (int i = 0; i < N_SQL; i++)
+        sqlite3_finalize(c->statement[i]);
+    sqlite3_close(c->db);
+    pthread_mutex_destroy(&c->lock);
+}
+
+void store_close(struct store *store) {
+    if (!store)
+        return;
+    for (int i = 0; i < store->n_readers; i++)
+        disconnect(&store->readers[i]);
+    disconnect(&store->writer);
+    runs_release(&store->runs);
+    free(store->readers);
+    free(store);
+}

@@ -1,0 +1,167 @@
+/* What the parts of the store share, and nobody else: connections, statements, transactions. These
+ * files are the only ones that know sqlite3.
+ *
+ *   sql.c           every statement
+ *   db.c            opening, migrations, binding, transactions
+ *   experiments.c   one and many of them
+ *   jobs.c          their way from the queue to their end
+ *   results.c       what they left
+ *   sweeps.c        points with their experiments
+ *   datasets.c      versions of splits, and halves that wait
+ */
+#ifndef SERVER_STORE_DB_H
+#define SERVER_STORE_DB_H
+
+#include "server/runs.h"
+#include "server/store.h"
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+/* All SQL, by name. */
+enum sql {
+    BEGIN,
+    BEGIN_READING,
+    COMMIT,
+    ROLLBACK,
+    ADD_EXPERIMENT,
+    ADD_KEY,
+    FIND_KEY,
+    GET_EXPERIMENT,
+    LIST_EXPERIMENTS,
+    FIRST_IN_QUEUE,
+    COUNT_QUEUE,
+    CLAIM,
+    ADD_FIGURE,
+    TOUCH,
+    ADD_HISTOGRAM,
+    ADD_TENSOR,
+    ADD_UNIT_TABLE,
+    FINISH,
+    REQUEUE,
+    COUNT_CRASH,
+    GIVE_UP,
+    RUNNING,
+    DELETE_FIGURES,
+    DELETE_HISTOGRAMS,
+    NOTE_CHECKPOINT,
+    CANCEL,
+    RELEASE_NEXT,
+    BREAK_CHAINS,
+    ADD_SWEEP,
+    ADD_POINT,
+    EXTEND_SWEEP,
+    CLOSE_SWEEP,
+    GET_SWEEP,
+    LIST_SWEEPS,
+    DUE_SWEEP,
+    SWEEP_POINTS,
+    SWEEP_RUNS,
+    SWEEP_FIGURES,
+    SWEEP_RUNNING,
+    CANCEL_SWEEP,
+    CANCEL_RUNS,
+    READ_FIGURES,
+    READ_HISTOGRAM,
+    READ_HISTOGRAMS,
+    READ_UNIT_TABLE,
+    READ_TENSORS,
+    HAVE_SPLIT,
+    RETIRE_SPLITS,
+    PUT_SPLIT,
+    GET_SPLIT,
+    LIST_SPLITS,
+    USER_OF_DATASET,
+    RETIRE_DATASET,
+    FORGET_VERSIONS,
+    PUT_PART,
+    GET_PART,
+    FORGET_PARTS,
+    IS_STORED,
+    N_SQL
+};
+
+extern const char *const sql[N_SQL];
+
+struct connection {
+    sqlite3 *db;
+    sqlite3_stmt *statement[N_SQL];
+    pthread_mutex_t lock;
+};
+
+struct store {
+    struct connection writer;
+    struct connection *readers;
+    int n_readers;
+    _Atomic unsigned turn;
+    struct runs runs;
+};
+
+/* ---- db.c ---- */
+
+/* The fault that sqlite3 has just had: OVR_FULL or OVR_IO. */
+int db_fail(struct connection *c, struct ovr_err *err);
+
+/* Binding: one letter for each value. i int64, I int64 or NULL for 0, s text or NULL, r real (NULL
+ * when not finite). Texts are borrowed until the statement has run. */
+sqlite3_stmt *db_bind(struct connection *c, enum sql which, const char *types, ...);
+
+/* Runs a bound statement that returns no rows we want. */
+int db_run(struct connection *c, sqlite3_stmt *statement, struct ovr_err *err);
+
+/* Takes the writer and begins a transaction; on failure the writer is free. */
+int db_begin(struct store *store, struct ovr_err *err);
+
+/* Commits if rc is 0, else rolls back; returns rc or what went wrong with the commit. The writer
+ * stays taken. */
+int db_commit(struct store *store, int rc, struct ovr_err *err);
+void db_release_writer(struct store *store);
+
+/* The usual end of what db_begin() began: both of these. */
+int db_end(struct store *store, int rc, struct ovr_err *err);
+
+/* A connection to read with, to be given back. */
+struct connection *db_take_reader(struct store *store);
+void db_give_back(struct connection *c);
+
+/* A column's text; "" for NULL. */
+void copy_column(sqlite3_stmt *row, int column, char *text, size_t size);
+
+/* The same on the heap, NULL for NULL; *failed becomes 1 without memory. */
+char *dup_column(sqlite3_stmt *row, int column, int *failed);
+
+/* Room for one more in an array of n that doubles; NULL without memory. */
+void *grow(void *array, size_t n, size_t size);
+
+/* ---- experiments.c ---- */
+
+enum state find_state(const char *name);
+
+/* A row of the experiment statements. */
+int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err);
+
+/* 0: unknown key. 1: known with this body, *id filled. OVR_CONFLICT: known with another. */
+int find_key(struct connection *c, const char *key, const char *body_sha256, int for_sweep,
+             char id[ID_SIZE], struct ovr_err *err);
+int add_key(struct connection *c, const char *key, const char *body_sha256, int64_t experiment,
+            int64_t sweep, struct ovr_err *err);
+
+/* Where in a sweep; all 0: in none. */
+struct membership {
+    int64_t sweep, point, repeat, waits_for;
+};
+
+int insert_experiment(struct connection *c, const struct new_experiment *e,
+                      const struct membership *member, char id[ID_SIZE], struct ovr_err *err);
+
+/* ---- jobs.c ---- */
+
+/* The epochs that wait of an experiment that ends in this transaction. */
+int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err);
+
+/* ---- results.c ---- */
+
+/* A row of name and value in columns 1 and 2; texts are borrowed from it. */
+struct figure read_figure(sqlite3_stmt *row);
+
+#endif

@@ -1,0 +1,187 @@
+#include "server/store/db.h"
+
+#include "server/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "failed", "cancelled"};
+
+enum state find_state(const char *name) {
+    for (int i = 0; i < N_STATES; i++)
+        if (strcmp(name, state_names[i]) == 0)
+            return (enum state)i;
+    return STATE_FAILED; /* the table's CHECK allows no other name */
+}
+
+int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err) {
+    int failed = 0;
+    *e = (struct experiment){
+        .seq = sqlite3_column_int64(row, 0),
+        .name = dup_column(row, 2, &failed),
+        .tags = dup_column(row, 3, &failed),
+        .spec = dup_column(row, 4, &failed),
+        .priority = sqlite3_column_int(row, 5),
+        .state = find_state((const char *)sqlite3_column_text(row, 6)),
+        .revision = sqlite3_column_int64(row, 7),
+        .memory_bytes = sqlite3_column_int64(row, 8),
+        .created_at = sqlite3_column_int64(row, 9),
+        .started_at = sqlite3_column_int64(row, 10),
+        .finished_at = sqlite3_column_int64(row, 11),
+        .attempts = sqlite3_column_int(row, 12),
+        .queue_reason = dup_column(row, 13, &failed),
+        .problem_kind = dup_column(row, 14, &failed),
+        .problem_pointer = dup_column(row, 15, &failed),
+        .problem_detail = dup_column(row, 16, &failed),
+        .point = sqlite3_column_int(row, 18),
+        .repeat = sqlite3_column_int(row, 19),
+        .position = sqlite3_column_int64(row, 21),
+    };
+    copy_column(row, 1, e->id, sizeof e->id);
+    copy_column(row, 17, e->sweep, sizeof e->sweep);
+    copy_column(row, 20, e->waits_for, sizeof e->waits_for);
+    if (!failed)
+        return 0;
+    experiment_release(e);
+    return ovr_nomem(err, "an experiment");
+}
+
+void experiment_release(struct experiment *e) {
+    free(e->name);
+    free(e->tags);
+    free(e->spec);
+    free(e->queue_reason);
+    free(e->problem_kind);
+    free(e->problem_pointer);
+    free(e->problem_detail);
+    *e = (struct experiment){0};
+}
+
+/* Twelve characters of 5 random bits: short enough to type, without letters that look alike. */
+int store_new_id(char id[ID_SIZE], struct ovr_err *err) {
+    static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
+    unsigned char random[ID_SIZE - 1];
+    if (getrandom(random, sizeof random, 0) != sizeof random)
+        return ovr_fail(err, OVR_IO, NULL, "the system has no random numbers");
+    for (size_t i = 0; i < sizeof random; i++)
+        id[i] = alphabet[random[i] % 32];
+    id[sizeof random] = '\0';
+    return 0;
+}
+
+/* 0: unknown key. 1: known with this body, *id filled. OVR_CONFLICT: known with another. */
+int find_key(struct connection *c, const char *key, const char *body_sha256, int for_sweep,
+             char id[ID_SIZE], struct ovr_err *err) {
+    if (!key)
+        return 0;
+    sqlite3_stmt *row = db_bind(c, FIND_KEY, "s", key);
+    int rc = 0;
+    if (sqlite3_step(row) == SQLITE_ROW) {
+        int of_sweep = sqlite3_column_int(row, 2);
+        copy_column(row, 0, id, ID_SIZE);
+        if (of_sweep == for_sweep &&
+            strcmp((const char *)sqlite3_column_text(row, 1), body_sha256) == 0)
+            rc = 1;
+        else
+            rc =
+                ovr_fail(err, OVR_CONFLICT, "Idempotency-Key",
+                         "this Idempotency-Key was used with another body, for %s %s; use a new "
+                         "key for a new %s",
+                         of_sweep ? "sweep" : "experiment", id, for_sweep ? "sweep" : "experiment");
+    }
+    sqlite3_reset(row);
+    return rc;
+}
+
+int insert_experiment(struct connection *c, const struct new_experiment *e,
+                      const struct membership *member, char id[ID_SIZE], struct ovr_err *err) {
+    int rc = 0;
+    if (e->id)
+        memcpy(id, e->id, ID_SIZE);
+    else
+        rc = store_new_id(id, err);
+    if (rc)
+        return rc;
+    sqlite3_stmt *statement =
+        db_bind(c, ADD_EXPERIMENT, member->sweep ? "ssssiiiIiiI" : "ssssiii", id, e->name, e->tags,
+                e->spec, (int64_t)e->priority, e->memory_bytes, now_ms(), member->sweep,
+                member->point, member->repeat, member->waits_for);
+    return db_run(c, statement, err);
+}
+
+int add_key(struct connection *c, const char *key, const char *body_sha256, int64_t experiment,
+            int64_t sweep, struct ovr_err *err) {
+    if (!key)
+        return 0;
+    return db_run(c, db_bind(c, ADD_KEY, "ssIIi", key, body_sha256, experiment, sweep, now_ms()),
+                  err);
+}
+
+int store_add_experiment(struct store *store, const struct new_experiment *e, char id[ID_SIZE],
+                         int *repeated, struct ovr_err *err) {
+    int rc = db_begin(store, err);
+    if (rc)
+        return rc;
+    struct connection *c = &store->writer;
+    rc = find_key(c, e->idempotency_key, e->body_sha256, 0, id, err);
+    *repeated = rc == 1;
+    if (!rc)
+        rc = insert_experiment(c, e, &(struct membership){0}, id, err);
+    if (!rc)
+        rc = add_key(c, e->idempotency_key, e->body_sha256, sqlite3_last_insert_rowid(c->db), 0,
+                     err);
+    return db_end(store, *repeated ? 0 : rc, err);
+}
+
+int store_get_experiment(struct store *store, const char *id, struct experiment *e,
+                         struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    sqlite3_stmt *row = db_bind(c, GET_EXPERIMENT, "s", id);
+    int rc, step = sqlite3_step(row);
+    if (step == SQLITE_ROW)
+        rc = read_experiment(row, e, err);
+    else if (step == SQLITE_DONE)
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id);
+    else
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    db_give_back(c);
+    return rc;
+}
+
+int store_list_experiments(struct store *store, const struct experiment_filter *f,
+                           struct experiment **list, size_t *n, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    sqlite3_stmt *row = db_bind(c, LIST_EXPERIMENTS, "issssi", f->before ? f->before : INT64_MAX,
+                                f->state, f->tag, f->name_prefix, f->sweep, (int64_t)f->limit);
+    int rc = 0, step;
+    *list = NULL;
+    *n = 0;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
+        struct experiment *longer = grow(*list, *n, sizeof **list);
+        if (!longer) {
+            rc = ovr_nomem(err, "a list of experiments");
+            break;
+        }
+        *list = longer;
+        rc = read_experiment(row, *list + *n, err);
+        *n += !rc;
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    db_give_back(c);
+    if (rc) {
+        experiment_list_free(*list, *n);
+        *list = NULL;
+        *n = 0;
+    }
+    return rc;
+}
+
+void experiment_list_free(struct experiment *list, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        experiment_release(&list[i]);
+    free(list);
+}

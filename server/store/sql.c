@@ -1,0 +1,174 @@
+#include "server/store/db.h"
+
+/* All SQL, by name. Every connection prepares all of it when it opens, so a slip shows at start. */
+#define EXPERIMENT_COLUMNS                                                                         \
+    "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
+    "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
+    "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
+/* What only a queued one has: what it waits for, and its place in the queue. */
+#define QUEUE_COLUMNS(place)                                                                       \
+    ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), CASE state WHEN 'queued' "    \
+    "THEN (" place ") END"
+/* The place of one is counted; for a list the queue is numbered once. */
+#define ONE_EXPERIMENT                                                                             \
+    "SELECT " EXPERIMENT_COLUMNS QUEUE_COLUMNS(                                                    \
+        "SELECT count(*) FROM experiment AS q WHERE q.state = 'queued' AND (q.priority > "         \
+        "e.priority OR (q.priority = e.priority AND q.seq <= e.seq))")
+#define LISTED_EXPERIMENTS                                                                         \
+    "WITH queue AS MATERIALIZED (SELECT seq AS number, row_number() OVER (ORDER BY priority "      \
+    "DESC, seq) AS place FROM experiment WHERE state = 'queued') SELECT " EXPERIMENT_COLUMNS       \
+        QUEUE_COLUMNS("SELECT place FROM queue WHERE number = e.seq")
+#define SWEEP_COLUMNS                                                                              \
+    "s.seq, s.id, s.name, s.tags, s.notes, s.request, s.axes, s.target, s.points, s.repeats, "     \
+    "s.more, s.cancelled, s.created_at, max(e.finished_at), s.revision + total(e.revision), "      \
+    "total(e.state = 'queued'), total(e.state = 'running'), total(e.state = 'succeeded'), "        \
+    "total(e.state = 'failed'), total(e.state = 'cancelled')"
+#define SPLIT_COLUMNS                                                                              \
+    "dataset, split, sha256, format, bytes, samples, width, classes, created_at, source_sha256, "  \
+    "channels, height, image_width, interleaved, named"
+
+/* A layer's number: that of the last one where it is negative. */
+#define LAYER(number, table)                                                                       \
+    "CASE WHEN " number " < 0 THEN (SELECT max(layer) FROM " table                                 \
+    " WHERE experiment = ?1) ELSE " number " END"
+
+const char *const sql[N_SQL] = {
+    [BEGIN] = "BEGIN IMMEDIATE",
+    [BEGIN_READING] = "BEGIN",
+    [COMMIT] = "COMMIT",
+    [ROLLBACK] = "ROLLBACK",
+    [ADD_EXPERIMENT] = "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
+                       "created_at, sweep, point, repeat, waits_for, state) VALUES "
+                       "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'queued')",
+    [ADD_KEY] = "INSERT INTO idempotency (key, body_sha256, experiment, sweep, created_at) "
+                "VALUES (?1, ?2, ?3, ?4, ?5)",
+    [FIND_KEY] = "SELECT coalesce(e.id, s.id), i.body_sha256, i.sweep IS NOT NULL "
+                 "FROM idempotency AS i LEFT JOIN experiment AS e ON e.seq = i.experiment "
+                 "LEFT JOIN sweep AS s ON s.seq = i.sweep WHERE i.key = ?1",
+    [GET_EXPERIMENT] = ONE_EXPERIMENT " FROM experiment AS e WHERE id = ?1",
+    [LIST_EXPERIMENTS] = LISTED_EXPERIMENTS
+    " FROM experiment AS e WHERE seq < ?1 AND (?2 IS NULL OR "
+    "state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND (?4 IS NULL "
+    "OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq FROM sweep "
+    "AS s WHERE s.id = ?5)) ORDER BY seq DESC LIMIT ?6",
+    [FIRST_IN_QUEUE] = "SELECT seq, memory_bytes FROM experiment WHERE state = 'queued' "
+                       "AND waits_for IS NULL ORDER BY priority DESC, seq LIMIT 1",
+    [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM experiment WHERE state = 'queued' "
+                    "AND waits_for IS NULL LIMIT ?1)",
+    [CLAIM] =
+        "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
+        "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' "
+        "RETURNING " EXPERIMENT_COLUMNS ", NULL, NULL",
+    [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
+                   "VALUES (?1, ?2, ?3, ?4, ?5)",
+    [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",
+    [ADD_HISTOGRAM] = "INSERT OR REPLACE INTO histogram (experiment, epoch, split, zero_count, "
+                      "total, maximum, layer, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [ADD_TENSOR] = "INSERT OR REPLACE INTO tensor (experiment, epoch, position, name, dtype, "
+                   "dimensions, rows, columns) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [ADD_UNIT_TABLE] =
+        "INSERT OR REPLACE INTO unit_table (experiment, layer, split, units, classes, "
+        "cells) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    [FINISH] = "UPDATE experiment SET state = ?2, revision = revision + 1, finished_at = ?3, "
+               "problem_kind = ?4, problem_pointer = ?5, problem_detail = ?6 "
+               "WHERE seq = ?1 AND state = 'running'",
+    [REQUEUE] = "UPDATE experiment SET state = 'queued', revision = revision + 1, started_at = "
+                "NULL, queue_reason = ?2 WHERE seq = ?1 AND state = 'running'",
+    [COUNT_CRASH] = "UPDATE experiment SET crashes = crashes + 1 WHERE state = 'running'",
+    [GIVE_UP] = "UPDATE experiment SET state = 'failed', revision = revision + 1, finished_at = "
+                "?1, problem_kind = 'crashed', problem_detail = 'the daemon ended ' || crashes || "
+                "' times while this experiment ran; it may need more memory than the machine has. "
+                "Post it again once the cause is found' "
+                "WHERE state = 'running' AND crashes >= ?2",
+    [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
+    [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1 AND epoch >= ?2",
+    [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1 AND epoch >= ?2",
+    [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0 WHERE seq = ?1 AND crashes > 0",
+    [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
+               "?2, queue_reason = NULL, waits_for = NULL WHERE seq = ?1 AND state IN ('queued', "
+               "'running')",
+    [RELEASE_NEXT] = "UPDATE experiment SET waits_for = NULL, revision = revision + 1 "
+                     "WHERE waits_for = ?1",
+    [BREAK_CHAINS] =
+        "WITH RECURSIVE broken (seq, why) AS (SELECT e.seq, 'experiment ' || p.id || CASE WHEN "
+        "p.point IS NULL THEN '' ELSE ' (point ' || p.point || ')' END || ', whose weights it was "
+        "to start from, ' || CASE p.state WHEN 'failed' THEN 'failed' ELSE 'was cancelled' END "
+        "FROM experiment AS e JOIN experiment AS p ON p.seq = e.waits_for WHERE e.waits_for IS NOT "
+        "NULL AND e.state = 'queued' AND p.state IN ('failed', 'cancelled') UNION ALL SELECT "
+        "e.seq, b.why FROM broken AS b JOIN experiment AS e ON e.waits_for = b.seq WHERE e.state = "
+        "'queued') UPDATE experiment SET state = 'failed', revision = revision + 1, finished_at = "
+        "?1, problem_kind = 'chain-broken', problem_detail = broken.why, waits_for = NULL "
+        "FROM broken WHERE experiment.seq = broken.seq",
+    [ADD_SWEEP] = "INSERT INTO sweep (id, name, tags, notes, request, axes, target, points, "
+                  "repeats, more, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
+                  "?11)",
+    [ADD_POINT] = "INSERT INTO sweep_point (sweep, point, axis_values) VALUES (?1, ?2, ?3)",
+    [EXTEND_SWEEP] = "UPDATE sweep SET points = points + ?3, revision = revision + 1 WHERE seq = "
+                     "?1 AND points = ?2 AND more",
+    [CLOSE_SWEEP] = "UPDATE sweep SET more = 0, revision = revision + 1 WHERE seq = ?1 AND points "
+                    "= ?2 AND more",
+    [GET_SWEEP] = "SELECT " SWEEP_COLUMNS " FROM sweep AS s LEFT JOIN experiment AS e ON e.sweep = "
+                  "s.seq WHERE s.id = ?1 GROUP BY s.seq",
+    [LIST_SWEEPS] = "SELECT " SWEEP_COLUMNS " FROM (SELECT * FROM sweep WHERE seq < ?1 ORDER BY "
+                    "seq DESC LIMIT ?2) AS s LEFT JOIN experiment AS e ON e.sweep = s.seq GROUP BY "
+                    "s.seq ORDER BY s.seq DESC",
+    [DUE_SWEEP] = "SELECT id FROM sweep WHERE more AND NOT EXISTS (SELECT 1 FROM experiment AS e "
+                  "WHERE e.sweep = sweep.seq AND e.state IN ('queued', 'running')) LIMIT 1",
+    [SWEEP_POINTS] = "SELECT point, axis_values FROM sweep_point WHERE sweep = ?1 ORDER BY point",
+    [SWEEP_RUNS] = "SELECT point, repeat, id, state, problem_kind, problem_detail FROM experiment "
+                   "WHERE sweep = ?1 ORDER BY point, repeat",
+    [SWEEP_FIGURES] =
+        "SELECT e.point, f.name, f.value, e.repeat FROM experiment AS e CROSS JOIN figure AS f ON "
+        "f.experiment = e.seq AND f.epoch = 0 WHERE e.sweep = ?1 ORDER BY e.point, e.repeat, "
+        "f.position",
+    [SWEEP_RUNNING] = "SELECT seq, id FROM experiment WHERE sweep = ?1 AND state = 'running'",
+    [CANCEL_SWEEP] = "UPDATE sweep SET cancelled = 1, more = 0, revision = revision + 1 "
+                     "WHERE seq = ?1",
+    [CANCEL_RUNS] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, "
+                    "finished_at = ?2, queue_reason = NULL, waits_for = NULL "
+                    "WHERE sweep = ?1 AND state IN ('queued', 'running')",
+    [READ_FIGURES] = "SELECT epoch, name, value FROM figure WHERE experiment = ?1 AND epoch "
+                     "BETWEEN ?2 AND ?3 ORDER BY epoch, position",
+    [READ_HISTOGRAM] =
+        "SELECT split, zero_count, total, maximum, counts, epoch, layer FROM histogram WHERE "
+        "experiment = ?1 AND (?2 = 0 OR epoch = ?2) AND (?3 = '' OR split = ?3) AND layer = " LAYER(
+            "?4", "histogram") " "
+                               "ORDER BY epoch = 0 DESC, epoch DESC, split LIMIT 1",
+    [READ_HISTOGRAMS] =
+        "SELECT split, zero_count, total, maximum, counts, epoch, layer FROM histogram WHERE "
+        "experiment = ?1 AND layer = " LAYER(
+            "?2", "histogram") " AND epoch >= ?3 ORDER BY epoch, split LIMIT ?4",
+    [READ_UNIT_TABLE] =
+        "SELECT split, units, classes, cells, layer FROM unit_table WHERE experiment = "
+        "?1 AND layer = " LAYER("?2", "unit_table"),
+    [READ_TENSORS] = "SELECT name, dtype, dimensions, rows, columns FROM tensor WHERE experiment = "
+                     "?1 AND epoch = ?2 ORDER BY position",
+    [HAVE_SPLIT] = "SELECT 1 FROM dataset_split WHERE dataset = ?1 AND split = ?2 AND sha256 = ?3 "
+                   "AND current",
+    [RETIRE_SPLITS] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND split = ?2",
+    [PUT_SPLIT] =
+        "INSERT INTO dataset_split (" SPLIT_COLUMNS ", current) VALUES (?1, ?2, ?3, ?4, ?5, ?6, "
+        "?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 1) ON CONFLICT (dataset, split, sha256) DO "
+        "UPDATE SET current = 1",
+    [GET_SPLIT] = "SELECT " SPLIT_COLUMNS " FROM dataset_split WHERE dataset = ?1 AND split = ?2 "
+                  "AND CASE ?3 WHEN '' THEN current ELSE sha256 = ?3 END",
+    [LIST_SPLITS] = "SELECT " SPLIT_COLUMNS " FROM dataset_split WHERE current AND (?1 IS NULL OR "
+                    "dataset = ?1) ORDER BY dataset, split DESC",
+    [USER_OF_DATASET] =
+        "SELECT id FROM experiment WHERE state NOT IN ('succeeded', 'failed', 'cancelled') AND "
+        "json_extract(spec, '$.dataset.name') = ?1 LIMIT 1",
+    [RETIRE_DATASET] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND current",
+    [FORGET_VERSIONS] =
+        "DELETE FROM dataset_split WHERE dataset = ?1 AND sha256 NOT IN (SELECT "
+        "coalesce(json_extract(spec, '$.dataset.version.' || split), '') FROM experiment WHERE "
+        "json_extract(spec, '$.dataset.name') = ?1)",
+    [PUT_PART] =
+        "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (dataset, split, part) DO UPDATE SET "
+        "sha256 = ?4, format = ?5, samples = ?6, created_at = ?7",
+    [GET_PART] = "SELECT sha256, format, samples, created_at FROM dataset_part WHERE dataset = ?1 "
+                 "AND split = ?2 AND part = ?3",
+    [FORGET_PARTS] = "DELETE FROM dataset_part WHERE dataset = ?1 AND (?2 IS NULL OR split = ?2)",
+    [IS_STORED] = "SELECT 1 FROM dataset_split WHERE sha256 = ?1 UNION ALL SELECT 1 FROM "
+                  "dataset_part WHERE sha256 = ?1",
+};
