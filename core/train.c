@@ -9,6 +9,25 @@
 #include <string.h>
 #include <time.h>
 
+/* Where a run is, beside its weights. Its bytes are kept over restarts: whole when it is made. */
+struct position {
+    int epoch;         /* in hand, from 1 */
+    int trained;       /* 1: all epochs are over */
+    size_t step;       /* of this epoch, the next one */
+    uint64_t steps;    /* optimiser steps so far */
+    struct terms sums; /* of this epoch's steps so far */
+    struct gradients gradients;
+    double seconds; /* that this epoch took before the run was interrupted */
+    uint64_t samples;
+    struct schedule_state schedule;
+    double best, best_for_patience;
+    int waited;
+    int best_epoch, epochs; /* and the next, as in struct train_result */
+    struct terms terms;
+    struct measures measures, below[LAYERS_MAX - 1];
+    double accuracy, accuracy_last;
+};
+
 struct run {
     const struct train_config *config;
     const struct train_hooks *hooks;
@@ -30,16 +49,14 @@ struct run {
                          use */
     real *batch_clean[2]; /* before corruption; NULL without */
     uint16_t *batch_labels[2];
-    struct schedule_state schedule;
-    uint64_t steps; /* optimiser steps so far */
-    int epoch;
+    struct position at;
+    int interrupted;               /* epoch_work() left for save() */
     const struct split *evaluated; /* by evaluate_work() */
     struct code *code;             /* filled by encode_work() */
     const struct split *encoded;
     struct columns *columns; /* filled by column_work() */
     size_t column_layer, shard_group;
-    struct terms sums; /* of the last pass, written by member 0 */
-    struct gradients gradients;
+    struct terms sums; /* of the last evaluation, written by member 0 */
     struct measures measures[LAYERS_MAX];
     uint64_t failed_step; /* where the loss was not finite, else 0 */
     _Atomic int stopped, out_of_memory;
@@ -365,7 +382,7 @@ static void corrupt(const struct run *run, real *x, size_t place) {
     const struct train_config *config = run->config;
     uint32_t limit = (uint32_t)(config->corruption_amount * 0x1p32);
     struct rng rng;
-    rng_init(&rng, config->seed, RNG_CORRUPTION, (uint32_t)run->epoch, (uint32_t)place);
+    rng_init(&rng, config->seed, RNG_CORRUPTION, (uint32_t)run->at.epoch, (uint32_t)place);
     for (size_t j = 0; j < run->net.config.n_inputs; j++)
         if (config->corruption == CORRUPTION_GAUSSIAN)
             x[j] += (real)(config->corruption_amount * rng_normal(&rng));
@@ -395,7 +412,7 @@ static struct batch gather(struct member *member, struct run *run, size_t step) 
                           .n = n,
                           .group = n,
                           .training = 1,
-                          .epoch = (uint32_t)run->epoch,
+                          .epoch = (uint32_t)run->at.epoch,
                           .first = (uint32_t)first};
 }
 
@@ -411,10 +428,10 @@ static void sort_by_class(struct run *run) {
     const uint16_t *labels = run->data->train.labels;
     size_t at = 0;
     memcpy(run->sorting, run->order, run->n_used * sizeof *run->order);
-    for (size_t class = 0; class < run->data->n_classes; class ++) {
+    for (size_t label = 0; label < run->data->n_classes; label++) {
         size_t first = at;
         for (size_t i = 0; i < run->n_used; i++)
-            if (labels[run->sorting[i]] == class)
+            if (labels[run->sorting[i]] == label)
                 run->order[at++] = run->sorting[i];
         cut_batches(run, first, at);
     }
@@ -425,7 +442,7 @@ static void shuffle(struct run *run) {
     const struct split *train = &run->data->train;
     struct rng rng;
     size_t used = 0;
-    rng_init(&rng, run->config->seed, RNG_SHUFFLE, (uint32_t)run->epoch, 0);
+    rng_init(&rng, run->config->seed, RNG_SHUFFLE, (uint32_t)run->at.epoch, 0);
     rng_permutation(&rng, run->order, (uint32_t)train->n);
     for (size_t i = 0; i < train->n; i++)
         if (is_used(run->config, train->labels[run->order[i]]))
@@ -438,7 +455,7 @@ static void shuffle(struct run *run) {
         return;
     }
     sort_by_class(run);
-    rng_init(&rng, run->config->seed, RNG_CLASS_ORDER, (uint32_t)run->epoch, 0);
+    rng_init(&rng, run->config->seed, RNG_CLASS_ORDER, (uint32_t)run->at.epoch, 0);
     rng_permutation(&rng, run->batch_order, (uint32_t)run->n_batches);
 }
 
@@ -455,24 +472,35 @@ static void take_step(struct member *member, struct run *run, const struct batch
         struct gradients gradients;
         net_gradients(member, &run->net, batch, &gradients);
         if (member->rank == 0)
-            run->gradients = gradients;
+            run->at.gradients = gradients;
     }
     struct update update =
-        optimizer_update(&run->config->optimizer, run->schedule.learning_rate, t);
+        optimizer_update(&run->config->optimizer, run->at.schedule.learning_rate, t);
     net_backward(member, &run->net, batch, &update);
 }
 
-/* One epoch of training. Every member sees the same terms, so all leave at the same step. */
+/* What is left of an epoch's steps, or some of it when somebody wants to save() or stop. Every
+ * member sees the same terms, so all leave at the same step. */
 static void epoch_work(struct member *member, void *arg) {
     struct run *run = arg;
     struct train_progress *progress = run->hooks->progress;
-    uint64_t t = run->steps;
-    struct terms sums = {0};
-    if (is_kmeans(run->config))
+    const size_t first = run->at.step;
+    if (first == run->n_batches)
+        return; /* stopped while this epoch was evaluated */
+    uint64_t t = run->at.steps;
+    struct terms sums = run->at.sums;
+    if (is_kmeans(run->config) && first == 0)
         kmeans_start(member, &run->kmeans);
-    for (size_t i = 0; i < run->n_batches; i++) {
-        if (team_agree(member, run->hooks->stop)) {
-            run->stopped = 1;
+    for (size_t i = first; i < run->n_batches; i++) {
+        int stopped = team_agree(member, run->hooks->stop);
+        if (stopped || (i > first && team_agree(member, run->hooks->save_due))) {
+            if (member->rank == 0) {
+                run->at.step = i;
+                run->at.steps = t;
+                run->at.sums = sums;
+                run->stopped = stopped;
+                run->interrupted = 1;
+            }
             return;
         }
         struct batch batch = gather(member, run, i);
@@ -487,14 +515,16 @@ static void epoch_work(struct member *member, void *arg) {
         take_step(member, run, &batch, i, t);
         if (member->rank == 0) {
             progress->step = t;
-            progress->samples += batch.n;
+            run->at.samples += batch.n;
+            progress->samples = run->at.samples;
         }
     }
     if (is_kmeans(run->config))
         kmeans_finish(member, &run->kmeans, run->data->train.x);
     if (member->rank == 0) {
-        run->sums = sums;
-        run->steps = t;
+        run->at.step = run->n_batches;
+        run->at.sums = sums;
+        run->at.steps = t;
     }
 }
 
@@ -597,7 +627,7 @@ static int fail_diverged(const struct run *run, struct ovr_err *err) {
     return ovr_fail(err, OVR_DIVERGED, clusters ? "/preprocess" : "/optimizer/learning_rate",
                     "the loss was no longer a finite number at step %llu (epoch %d); %s%s"
                     "standardize the data",
-                    (unsigned long long)run->failed_step, run->epoch,
+                    (unsigned long long)run->failed_step, run->at.epoch,
                     clusters ? "" : "lower /optimizer/learning_rate or ",
                     !clusters && config->ovr.lambda > 0 ? "/loss/ovr/lambda, or " : "");
 }
@@ -616,7 +646,7 @@ static int evaluate(struct run *run, const struct split *split, struct terms *te
     team_run(run->team, evaluate_work, run);
     *terms = mean_terms(&run->sums);
     if (!run->stopped && !isfinite(terms->loss))
-        run->failed_step = run->steps;
+        run->failed_step = run->at.steps;
     return check_run(run, "the code was evaluated", err);
 }
 
@@ -626,23 +656,92 @@ static void copy_measures(const struct run *run, struct measures *code, struct m
     memcpy(below, run->measures, last * sizeof *below);
 }
 
+static void add_piece(struct train_piece *pieces, size_t *n, void *bytes, size_t size) {
+    if (bytes && size)
+        pieces[(*n)++] = (struct train_piece){bytes, size};
+}
+
+/* The order of samples and batches follows from the epoch. After the last epoch the net holds the
+ * best weights, and what it ended with is in result->last. */
+static size_t list_pieces(struct run *run, struct train_piece pieces[TRAIN_PIECES_MAX]) {
+    struct net *net = &run->net;
+    struct kmeans *k = &run->kmeans;
+    struct train_result *result = run->result;
+    size_t n = 0, params = net->n_params * sizeof(real);
+    add_piece(pieces, &n, &run->at, sizeof run->at);
+    add_piece(pieces, &n, run->at.trained ? result->last : net->params, params);
+    for (size_t i = 0; i < 2; i++)
+        add_piece(pieces, &n, net->moment[i], params);
+    add_piece(pieces, &n, result->best, params);
+    if (!is_kmeans(run->config))
+        return n;
+    add_piece(pieces, &n, result->best_counts, k->n_units * sizeof(real));
+    add_piece(pieces, &n, k->sums, k->n_units * k->n_inputs * sizeof *k->sums);
+    add_piece(pieces, &n, k->counts, k->n_units * sizeof *k->counts);
+    add_piece(pieces, &n, k->moved_at, k->n_units * sizeof *k->moved_at);
+    add_piece(pieces, &n, k->direction, k->n_units * sizeof *k->direction);
+    add_piece(pieces, &n, k->unit, k->n_samples * sizeof *k->unit);
+    add_piece(pieces, &n, k->square, k->n_samples * sizeof *k->square);
+    add_piece(pieces, &n, &k->changed, sizeof k->changed);
+    return n;
+}
+
+int train_restored_epoch(const struct train_piece *first) {
+    return ((const struct position *)first->bytes)->epoch;
+}
+
+static int save(struct run *run, struct ovr_err *err) {
+    const struct train_hooks *hooks = run->hooks;
+    struct train_piece pieces[TRAIN_PIECES_MAX];
+    if (hooks->save_due)
+        *hooks->save_due = 0;
+    return hooks->save ? hooks->save(hooks->context, pieces, list_pieces(run, pieces), err) : 0;
+}
+
+static void note_result(struct run *run) {
+    struct train_result *result = run->result;
+    const struct position *at = &run->at;
+    result->best_epoch = at->best_epoch;
+    result->epochs = at->epochs;
+    result->terms = at->terms;
+    result->measures = at->measures;
+    memcpy(result->below, at->below, sizeof result->below);
+    result->accuracy = at->accuracy;
+    result->accuracy_last = at->accuracy_last;
+}
+
+/* The steps of an epoch, in one go or with pauses to save(). */
+static int take_steps(struct run *run, double started, struct ovr_err *err) {
+    double before = run->at.seconds;
+    do {
+        run->interrupted = 0;
+        team_run(run->team, epoch_work, run);
+        run->at.seconds = before + now_seconds() - started;
+        int rc = check_run(run, "the network was trained", err);
+        if (!rc && run->interrupted)
+            rc = save(run, err);
+        if (rc)
+            return rc;
+    } while (run->interrupted);
+    return 0;
+}
+
 static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_err *err) {
-    double started = now_seconds();
+    double started = now_seconds(), before = run->at.seconds;
     *report = (struct epoch_report){
-        .epoch = run->epoch, .learning_rate = run->schedule.learning_rate, .net = &run->net};
-    run->hooks->progress->epoch = run->epoch;
+        .epoch = run->at.epoch, .learning_rate = run->at.schedule.learning_rate, .net = &run->net};
+    run->hooks->progress->epoch = run->at.epoch;
     shuffle(run);
-    team_run(run->team, epoch_work, run);
-    int rc = check_run(run, "the network was trained", err);
+    int rc = take_steps(run, started, err);
     if (rc)
         return rc;
-    report->train = mean_terms(&run->sums);
+    report->train = mean_terms(&run->at.sums);
     if (is_kmeans(run->config))
-        run->gradients = (struct gradients){.direction = kmeans_direction(&run->kmeans)};
-    report->gradients = run->gradients;
+        run->at.gradients = (struct gradients){.direction = kmeans_direction(&run->kmeans)};
+    report->gradients = run->at.gradients;
     rc = evaluate(run, &run->data->watched, &report->watched, err);
     copy_measures(run, &report->measures, report->below);
-    report->seconds = now_seconds() - started;
+    report->seconds = before + now_seconds() - started;
     return rc;
 }
 
@@ -652,14 +751,14 @@ static void keep_weights(const struct run *run, real *params, real *counts) {
         counts[unit] = (real)run->kmeans.counts[unit];
 }
 
-/* The best epoch so far is kept in the result, on the watched split. */
+/* The best epoch so far is kept, by the watched split. */
 static void keep_best(struct run *run, const struct epoch_report *report) {
-    struct train_result *result = run->result;
-    keep_weights(run, result->best, result->best_counts);
-    result->best_epoch = report->epoch;
-    result->terms = report->watched;
-    result->measures = report->measures;
-    memcpy(result->below, report->below, sizeof result->below);
+    struct position *at = &run->at;
+    keep_weights(run, run->result->best, run->result->best_counts);
+    at->best_epoch = report->epoch;
+    at->terms = report->watched;
+    at->measures = report->measures;
+    memcpy(at->below, report->below, sizeof at->below);
 }
 
 /* What is not trained is only looked at. */
@@ -672,44 +771,71 @@ static int keep_untrained(struct run *run, struct ovr_err *err) {
     return rc;
 }
 
-static int train_epochs(struct run *run, struct ovr_err *err) {
+/* What follows from an epoch's report. Returns 1 when it was the last one. */
+static int judge_epoch(struct run *run, const struct epoch_report *report) {
     const struct train_config *config = run->config;
-    struct train_result *result = run->result;
-    double best = INFINITY, best_for_patience = INFINITY;
-    int waited = 0;
-    enter_phase(run, PHASE_TRAINING, config->epochs);
-    schedule_start(&config->schedule, &run->schedule, config->optimizer.learning_rate);
-    for (run->epoch = 1; run->epoch <= config->epochs; run->epoch++) {
+    struct position *at = &run->at;
+    double loss = report->watched.loss;
+    double accuracy = (double)report->watched.correct / report->watched.samples;
+    at->epochs = at->epoch;
+    if (config->kind == MODEL_MLP) {
+        at->accuracy_last = accuracy;
+        at->accuracy = fmax(at->accuracy, accuracy);
+    }
+    if (loss < at->best) {
+        at->best = loss;
+        keep_best(run, report);
+    }
+    schedule_step(&config->schedule, &at->schedule, loss);
+    at->waited++;
+    if (loss < at->best_for_patience - config->patience_delta) {
+        at->best_for_patience = loss;
+        at->waited = 0;
+    }
+    int settled = config->kind == MODEL_KMEANS && run->kmeans.changed == 0;
+    return settled || (config->patience && at->waited >= config->patience) ||
+           at->epoch == config->epochs;
+}
+
+/* From run->at on. */
+static int train_epochs(struct run *run, struct ovr_err *err) {
+    struct position *at = &run->at;
+    enter_phase(run, PHASE_TRAINING, run->config->epochs);
+    while (!at->trained) {
         struct epoch_report report;
         int rc = train_epoch(run, &report, err);
         if (!rc)
             rc = run->hooks->epoch(run->hooks->context, &report, err);
         if (rc)
             return rc;
-        double loss = report.watched.loss;
-        double accuracy = (double)report.watched.correct / report.watched.samples;
-        result->epochs = run->epoch;
-        if (config->kind == MODEL_MLP) {
-            result->accuracy_last = accuracy;
-            result->accuracy = fmax(result->accuracy, accuracy);
-        }
-        if (loss < best) {
-            best = loss;
-            keep_best(run, &report);
-        }
-        schedule_step(&config->schedule, &run->schedule, loss);
-        waited++;
-        if (loss < best_for_patience - config->patience_delta) {
-            best_for_patience = loss;
-            waited = 0;
-        }
-        int settled = config->kind == MODEL_KMEANS && run->kmeans.changed == 0;
-        if (settled || (config->patience && waited >= config->patience))
-            break;
+        at->trained = judge_epoch(run, &report);
+        at->epoch++;
+        at->step = 0;
+        at->seconds = 0;
+        at->sums = (struct terms){0};
     }
-    keep_weights(run, result->last, result->last_counts);
-    memcpy(run->net.params, result->best, run->net.n_params * sizeof(real));
+    keep_weights(run, run->result->last, run->result->last_counts);
+    memcpy(run->net.params, run->result->best, run->net.n_params * sizeof(real));
     return 0;
+}
+
+/* At the beginning, or where an earlier run was saved. */
+static int find_position(struct run *run, struct ovr_err *err) {
+    const struct train_config *config = run->config;
+    const struct train_hooks *hooks = run->hooks;
+    struct train_piece pieces[TRAIN_PIECES_MAX];
+    int restored = 0;
+    memset(&run->at, 0, sizeof run->at);
+    run->at.epoch = 1;
+    run->at.best = run->at.best_for_patience = INFINITY;
+    run->at.accuracy = run->at.accuracy_last = NAN;
+    schedule_start(&config->schedule, &run->at.schedule, config->optimizer.learning_rate);
+    if (!hooks->restore || !has_epochs(config))
+        return 0;
+    int rc = hooks->restore(hooks->context, pieces, list_pieces(run, pieces), &restored, err);
+    hooks->progress->step = run->at.steps;
+    hooks->progress->samples = run->at.samples;
+    return rc;
 }
 
 /* Clean protocol: the one look at the test split. */
@@ -842,15 +968,20 @@ int train_run(const struct train_config *config, const struct prepared *data, st
     shuffle(&run); /* for the number of batches */
     hooks->progress->steps = has_epochs(config) ? (uint64_t)config->epochs * run.n_batches : 0;
     rc = start_weights(&run, err);
+    if (!rc)
+        rc = find_position(&run, err);
     if (rc)
         return rc;
     rc = has_epochs(config) ? train_epochs(&run, err) : keep_untrained(&run, err);
+    note_result(&run);
     if (!rc)
         rc = report_test(&run, err);
     if (!rc)
         rc = report_units(&run, err);
     if (!rc && config->probe)
         rc = probe(&run, err);
+    if (rc == OVR_STOPPED && has_epochs(config) && save(&run, err))
+        rc = OVR_STOPPED; /* the next try starts earlier */
     result->net = run.net;
     return rc;
 }

@@ -100,6 +100,16 @@ struct epoch_report {
     const struct net *net;
 };
 
+/* What a run consists of between two steps, in pieces of memory: a run that gets them back goes on
+ * as if it had never been interrupted, bit for bit, with a team of any size. They have the same
+ * order and sizes for the same configuration and data. */
+struct train_piece {
+    void *bytes;
+    size_t n;
+};
+
+enum { TRAIN_PIECES_MAX = 16 };
+
 struct train_hooks {
     void *context;
     const _Atomic int *stop; /* not 0 asks for OVR_STOPPED at the next step; may be NULL */
@@ -107,6 +117,15 @@ struct train_hooks {
     /* After each epoch, on the caller's thread, while the team waits. A negative code ends the
      * run with it. */
     int (*epoch)(void *context, const struct epoch_report *report, struct ovr_err *err);
+    /* Not 0 asks for save() at the next step, which also sets it back; may be NULL. */
+    _Atomic int *save_due;
+    /* Keeps a copy of the pieces, while the team waits; also before a run leaves because of `stop`,
+     * once training began. A negative code ends the run with it. NULL: nothing is kept. */
+    int (*save)(void *context, const struct train_piece *pieces, size_t n, struct ovr_err *err);
+    /* Before the first step: puts back what an earlier save() kept, *from = 1, or leaves all as it
+     * is. NULL: there is nothing. Epochs that were reported before are not reported again. */
+    int (*restore)(void *context, const struct train_piece *pieces, size_t n, int *from,
+                   struct ovr_err *err);
 };
 
 struct train_result {
@@ -126,6 +145,10 @@ struct train_result {
     struct probe_result probe;
     struct arena arena; /* holds the arrays above, and whatever the run worked with */
 };
+
+/* The number of the epoch that restored pieces are in the middle or at the beginning of: earlier
+ * ones have been reported. `first` is the first piece. */
+int train_restored_epoch(const struct train_piece *first);
 
 /* Runs on `team`. The caller releases *result, also after a failure. OVR_DIVERGED names the step.
  */

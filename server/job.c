@@ -1,6 +1,7 @@
 #include "server/job.h"
 
 #include "core/linalg.h"
+#include "server/checkpoint.h"
 #include "server/digest.h"
 #include "server/log.h"
 #include "server/weights.h"
@@ -165,6 +166,7 @@ static void add_unit_means(struct figures *figures, const struct units *units) {
 struct running {
     const struct workplace *workplace;
     struct job *job;
+    char key[DIGEST_SIZE]; /* of its checkpoints */
 };
 
 static int save_epoch(void *context, const struct epoch_report *report, struct ovr_err *err) {
@@ -287,6 +289,47 @@ static int save_result(const struct running *running, const struct train_result 
     return rc;
 }
 
+/* Epochs first: what a checkpoint counts as reported has to be in the store. A disk that has no
+ * room costs time when the run is interrupted, and nothing else. */
+static int save_checkpoint(void *context, const struct train_piece *pieces, size_t n,
+                           struct ovr_err *err) {
+    const struct running *running = context;
+    const struct workplace *workplace = running->workplace;
+    const struct experiment *experiment = &running->job->experiment;
+    struct ovr_err why = {0};
+    (void)err;
+    if (running->job->stop == STOP_CANCEL || running->job->stop == STOP_TIME_LIMIT)
+        return 0; /* nobody goes on from there */
+    int rc = store_write_epochs(workplace->store, &why);
+    if (!rc)
+        rc = checkpoint_write(workplace->data_dir, experiment->id, running->key, pieces, n, &why);
+    if (!rc)
+        rc = store_note_checkpoint(workplace->store, experiment->seq, &why);
+    if (rc)
+        log_line(LOG_WARN, "experiment=%s no checkpoint: %s", experiment->id, why.text);
+    else
+        log_line(LOG_DEBUG, "experiment=%s checkpoint", experiment->id);
+    return 0;
+}
+
+/* Epochs that come after the checkpoint will be reported once more. */
+static int restore_checkpoint(void *context, const struct train_piece *pieces, size_t n, int *from,
+                              struct ovr_err *err) {
+    const struct running *running = context;
+    const struct workplace *workplace = running->workplace;
+    const struct experiment *experiment = &running->job->experiment;
+    int first = 1;
+    if (experiment->attempts > 1)
+        *from = checkpoint_read(workplace->data_dir, experiment->id, running->key, pieces, n);
+    if (*from) {
+        first = train_restored_epoch(&pieces[0]);
+        log_line(LOG_INFO, "experiment=%s goes on in epoch %d", experiment->id, first);
+    }
+    return experiment->attempts > 1
+               ? store_forget_epochs(workplace->store, experiment->seq, first, err)
+               : 0;
+}
+
 /* The weights that the spec wants to start from. */
 static int load_initial(const struct workplace *workplace, const struct spec *spec,
                         struct weights *weights, struct ovr_err *err) {
@@ -311,8 +354,14 @@ static int train(struct running *running, struct ovr_err *err) {
     const struct workplace *workplace = running->workplace;
     struct team *team = NULL;
     struct weights weights = {0};
-    struct train_hooks hooks = {
-        .context = running, .stop = &job->stop, .progress = &job->progress, .epoch = save_epoch};
+    struct train_hooks hooks = {.context = running,
+                                .stop = &job->stop,
+                                .progress = &job->progress,
+                                .epoch = save_epoch,
+                                .save_due = &job->save_due,
+                                .save = save_checkpoint,
+                                .restore = restore_checkpoint};
+    checkpoint_key(job->experiment.spec, workplace->kernels->isa, running->key);
     job->progress.epochs = job->spec.train.epochs;
     int rc = team_new(&team, job->threads, err);
     if (!rc)
@@ -372,6 +421,10 @@ static int settle(const struct running *running, const struct outcome *outcome,
     }
 }
 
+static void forget_checkpoint(const struct running *running) {
+    checkpoint_remove(running->workplace->data_dir, running->job->experiment.id);
+}
+
 static void fail(const struct running *running, const struct ovr_err *why) {
     const struct job *job = running->job;
     int of_spec =
@@ -384,14 +437,16 @@ static void fail(const struct running *running, const struct ovr_err *why) {
     };
     log_line(LOG_WARN, "experiment=%s failed: %s", job->experiment.id, why->text);
     settle(running, &outcome, NULL);
+    forget_checkpoint(running);
 }
 
 static void requeue(const struct running *running, const char *reason) {
     const char *id = running->job->experiment.id;
     int rc = settle(running, NULL, reason);
-    if (rc == OVR_CONFLICT)
+    if (rc == OVR_CONFLICT) {
+        forget_checkpoint(running);
         log_line(LOG_INFO, "experiment=%s cancelled", id);
-    else if (rc == 0)
+    } else if (rc == 0)
         log_line(LOG_INFO, "experiment=%s back in the queue: %s", id, reason);
 }
 
@@ -401,14 +456,14 @@ static void requeue_for_lack_of_disk(const struct running *running) {
     const struct timespec pause = {.tv_sec = 1};
     for (int i = 0; i < 10 && !running->job->stop; i++)
         nanosleep(&pause, NULL);
-    requeue(running, "the disk was full; it starts again");
+    requeue(running, "the disk was full; it goes on from its last checkpoint");
 }
 
 static void end_stopped(const struct running *running, struct ovr_err *why) {
     const struct job *job = running->job;
     switch (job->stop) {
     case STOP_SHUTDOWN:
-        requeue(running, "the daemon was shut down while it ran; it starts again");
+        requeue(running, "the daemon was shut down while it ran; it goes on where it was");
         break;
     case STOP_TIME_LIMIT:
         snprintf(why->field, sizeof why->field, "/training/time_limit_seconds");
@@ -419,6 +474,7 @@ static void end_stopped(const struct running *running, struct ovr_err *why) {
         fail(running, why);
         break;
     default: /* the store has it as cancelled already */
+        forget_checkpoint(running);
         log_line(LOG_INFO, "experiment=%s cancelled", job->experiment.id);
     }
 }
@@ -446,7 +502,7 @@ double job_flops_per_step(const struct workplace *workplace, const struct spec *
 }
 
 void job_train(const struct workplace *workplace, struct job *job) {
-    struct running running = {workplace, job};
+    struct running running = {.workplace = workplace, .job = job};
     job->started_ms = now_ms();
     log_line(LOG_INFO, "experiment=%s started, %d thread%s, attempt %d", job->experiment.id,
              job->threads, job->threads == 1 ? "" : "s", job->experiment.attempts);
@@ -454,13 +510,15 @@ void job_train(const struct workplace *workplace, struct job *job) {
 }
 
 void job_end(const struct workplace *workplace, struct job *job) {
-    struct running running = {workplace, job};
+    struct running running = {.workplace = workplace, .job = job};
     struct ovr_err *err = &job->err;
     int rc = job->rc;
     if (!rc)
         rc = save_result(&running, &job->result, err);
     cache_put(workplace->cache, job->data); /* whose steps the result has named */
     job->data = NULL;
+    if (!rc || rc == OVR_CONFLICT)
+        forget_checkpoint(&running);
     if (!rc)
         log_line(LOG_INFO, "experiment=%s succeeded after %.1f s", job->experiment.id,
                  (double)(now_ms() - job->started_ms) / 1000);

@@ -13,6 +13,7 @@ struct workplace {
     struct cache *cache; /* of prepared data */
     const struct kernels *kernels;
     const char *data_dir;
+    int checkpoint_seconds; /* between checkpoints of a run; 0: only when it is interrupted */
 };
 
 /* Why a job is asked to stop; the value of its stop flag. */
@@ -22,7 +23,8 @@ struct job {
     struct experiment experiment; /* as claimed */
     struct spec spec;
     int threads;
-    _Atomic int stop; /* enum stop */
+    _Atomic int stop;     /* enum stop */
+    _Atomic int save_due; /* asks for a checkpoint at the next step */
     struct train_progress progress;
     /* Between job_train() and job_end(): */
     int64_t started_ms;

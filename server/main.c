@@ -1,6 +1,7 @@
 /* ovrd: puts the parts together and waits for signals. The one file that sees everything. */
 #include "api/api.h"
 #include "core/linalg.h"
+#include "server/checkpoint.h"
 #include "server/log.h"
 #include "server/settings.h"
 #include "server/weights.h"
@@ -61,6 +62,16 @@ struct daemon {
     struct http *http;
 };
 
+/* Whether an experiment will still go on. */
+static int needs_checkpoint(void *context, const char *id) {
+    struct experiment e = {0};
+    struct store *store = context;
+    int rc = store_get_experiment(store, id, &e, NULL);
+    int needs = rc ? rc != OVR_NOT_FOUND : e.state == STATE_QUEUED || e.state == STATE_RUNNING;
+    experiment_release(&e);
+    return needs;
+}
+
 static int open_data(struct daemon *d, const struct settings *settings,
                      const struct kernels *kernels, struct ovr_err *err) {
     char path[512];
@@ -79,10 +90,14 @@ static int open_data(struct daemon *d, const struct settings *settings,
     if (!rc)
         rc = weights_init(settings->data_dir, err);
     if (!rc)
+        rc = checkpoint_init(settings->data_dir, err);
+    if (!rc)
         rc = store_recover(d->store, (int)settings->max_crashes, &requeued, err);
     if (!rc && requeued)
         log_line(LOG_INFO, "%d experiment%s ran when the daemon ended and %s back in the queue",
                  requeued, requeued == 1 ? "" : "s", requeued == 1 ? "is" : "are");
+    if (!rc)
+        checkpoint_clean(settings->data_dir, needs_checkpoint, d->store);
     return rc;
 }
 
@@ -113,7 +128,11 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .kernels = kernels,
     };
     struct pool_config pool = {
-        .workplace = {d->store, &d->cache, kernels, settings->data_dir},
+        .workplace = {.store = d->store,
+                      .cache = &d->cache,
+                      .kernels = kernels,
+                      .data_dir = settings->data_dir,
+                      .checkpoint_seconds = (int)settings->checkpoint_s},
         .workers = workers,
         .cores = cores,
         .memory_bytes = d->api.admission.memory_bytes,
@@ -158,7 +177,7 @@ static void stop(struct daemon *d) {
     if (d->api.pool && pool_stop(d->api.pool, DRAIN_SECONDS)) {
         /* A worker sits in a computation that can't be interrupted. Its experiment is still running
          * in the store and goes back to the queue at the next start. */
-        log_line(LOG_WARN, "a job did not stop in time; it starts again with the daemon");
+        log_line(LOG_WARN, "a job did not stop in time; it goes on with the daemon");
         fflush(NULL);
         _exit(0);
     }

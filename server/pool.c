@@ -17,7 +17,7 @@ struct slot {
     pthread_t thread;
     struct job *job; /* NULL: idle */
     int computing;   /* it has the job's threads at work; 0: they are free again */
-    int64_t deadline_ms;
+    int64_t deadline_ms, checkpoint_ms; /* when it is to stop, and to be saved next */
 };
 
 /* So many threads for each job that may compute, since the others wait for the disk. (Jobs of 10 ms
@@ -100,6 +100,11 @@ static size_t most_shards(const struct spec *spec) {
     return widest ? count_shards(widest) : TEAM_MAX;
 }
 
+static int64_t checkpoint_interval(const struct pool *pool) {
+    int seconds = pool->config.workplace.checkpoint_seconds;
+    return seconds ? seconds * INT64_C(1000) : INT64_MAX / 2;
+}
+
 static int choose_threads(const struct pool *pool, const struct job *job, int waiting) {
     const struct spec *spec = &job->spec;
     if (spec->threads)
@@ -139,6 +144,7 @@ static int start_job(struct slot *slot, struct job *job, int waiting) {
         double limit_ms = job->spec.time_limit_seconds * 1000;
         job->threads = choose_threads(slot->pool, job, waiting);
         slot->deadline_ms = limit_ms > 0 ? monotonic_ms() + (int64_t)limit_ms : INT64_MAX;
+        slot->checkpoint_ms = monotonic_ms() + checkpoint_interval(slot->pool);
         slot->job = job;
         slot->computing = 1;
         return 0;
@@ -322,9 +328,15 @@ int pool_progress(struct pool *pool, const char *id, struct pool_progress *progr
 void pool_tick(struct pool *pool) {
     int64_t now = monotonic_ms();
     pthread_mutex_lock(&pool->lock);
-    for (int i = 0; i < pool->n_slots; i++)
-        if (pool->slots[i].job && now >= pool->slots[i].deadline_ms)
-            ask_to_stop(&pool->slots[i], STOP_TIME_LIMIT);
+    for (int i = 0; i < pool->n_slots; i++) {
+        struct slot *slot = &pool->slots[i];
+        if (slot->job && now >= slot->deadline_ms)
+            ask_to_stop(slot, STOP_TIME_LIMIT);
+        if (slot->job && now >= slot->checkpoint_ms) {
+            slot->job->save_due = 1;
+            slot->checkpoint_ms = now + checkpoint_interval(pool);
+        }
+    }
     int64_t free_now =
         free_memory(pool); /* a probe may turn out to need less than was kept for it */
     if (free_now > pool->free_memory && has_room(pool))

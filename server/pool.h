@@ -41,9 +41,9 @@ struct pool_progress {
 };
 int pool_progress(struct pool *pool, const char *id, struct pool_progress *progress);
 
-/* Stops what is over its time limit, starts what now fits into memory, writes the epochs that jobs
- * finished meanwhile, and lets sweeps go on that did not by the end of a job; call it some ten
- * times a second. */
+/* Stops what is over its time limit, has checkpoints made of what is due for one, starts what now
+ * fits into memory, writes the epochs that jobs finished meanwhile, and lets sweeps go on that did
+ * not by the end of a job; call it some ten times a second. */
 void pool_tick(struct pool *pool);
 
 /* No new claims, and every job is asked to stop and go back to the queue; returns at once. */

@@ -35,6 +35,7 @@ static const struct setting table[] = {
     {"idle-timeout", "SECONDS", NUMBER(idle_timeout_s, 1, 3600), "30", NULL, "a connection without traffic is closed"},
     {"max-body", "BYTES", NUMBER(max_body_bytes, 1024, 1 << 30), "1M", NULL, "largest JSON body"},
     {"max-upload", "BYTES", NUMBER(max_upload_bytes, 1024, 1024 * TIB), "16G", NULL, "largest upload of a data set's split"},
+    {"checkpoint", "SECONDS", NUMBER(checkpoint_s, 0, 1000000), "60", NULL, "between checkpoints of a running experiment; 0: only when it is interrupted"},
     {"max-crashes", "N", NUMBER(max_crashes, 1, 1000), "10", NULL, "after so many crashes of the daemon under it an experiment fails"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };

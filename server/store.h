@@ -157,8 +157,14 @@ struct outcome {
 int store_finish(struct store *store, int64_t seq, const struct outcome *outcome,
                  struct ovr_err *err);
 
-/* Back to the queue with a reason; what its epochs wrote is removed, since it starts anew. */
+/* Back to the queue with a reason; its epochs stay, see store_forget_epochs(). */
 int store_requeue(struct store *store, int64_t seq, const char *reason, struct ovr_err *err);
+
+/* A running experiment wrote a checkpoint: earlier crashes count no more. */
+int store_note_checkpoint(struct store *store, int64_t seq, struct ovr_err *err);
+
+/* Removes what its epochs from `first` on wrote: they will be written again. */
+int store_forget_epochs(struct store *store, int64_t seq, int first, struct ovr_err *err);
 
 /* At start: everything that ran when the last process ended goes back to the queue, or fails when
  * that happened to it `max_crashes` times. */

@@ -244,18 +244,36 @@ int store_finish(struct store *store, int64_t seq, const struct outcome *o, stru
 
 static int requeue(struct connection *c, int64_t seq, const char *reason, struct ovr_err *err) {
     int rc = db_run(c, db_bind(c, REQUEUE, "is", seq, reason), err);
-    if (!rc)
-        rc = must_have_changed(c, err);
-    if (!rc)
-        rc = db_run(c, db_bind(c, DELETE_FIGURES, "i", seq), err);
-    return rc ? rc : db_run(c, db_bind(c, DELETE_HISTOGRAMS, "i", seq), err);
+    return rc ? rc : must_have_changed(c, err);
 }
 
 int store_requeue(struct store *store, int64_t seq, const char *reason, struct ovr_err *err) {
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    return end_run(store, seq, requeue(&store->writer, seq, reason, err), err);
+    rc = write_last_epochs(store, seq, err);
+    if (!rc)
+        rc = requeue(&store->writer, seq, reason, err);
+    return end_run(store, seq, rc, err);
+}
+
+int store_note_checkpoint(struct store *store, int64_t seq, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = db_begin(store, err);
+    if (rc)
+        return rc;
+    return db_end(store, db_run(c, db_bind(c, NOTE_CHECKPOINT, "i", seq), err), err);
+}
+
+int store_forget_epochs(struct store *store, int64_t seq, int first, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = db_begin(store, err);
+    if (rc)
+        return rc;
+    rc = db_run(c, db_bind(c, DELETE_FIGURES, "ii", seq, (int64_t)first), err);
+    if (!rc)
+        rc = db_run(c, db_bind(c, DELETE_HISTOGRAMS, "ii", seq, (int64_t)first), err);
+    return db_end(store, rc, err);
 }
 
 int store_recover(struct store *store, int max_crashes, int *requeued, struct ovr_err *err) {
@@ -276,9 +294,11 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
         sqlite3_reset(row);
         if (step == SQLITE_DONE)
             break;
-        rc = step == SQLITE_ROW
-                 ? requeue(c, seq, "the daemon ended while it ran; it starts again", err)
-                 : db_fail(c, err);
+        rc =
+            step == SQLITE_ROW
+                ? requeue(c, seq,
+                          "the daemon ended while it ran; it goes on from its last checkpoint", err)
+                : db_fail(c, err);
         *requeued += !rc;
     }
     rc = db_commit(store, rc, err);

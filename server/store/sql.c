@@ -81,8 +81,9 @@ const char *const sql[N_SQL] = {
                 "Post it again once the cause is found' "
                 "WHERE state = 'running' AND crashes >= ?2",
     [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
-    [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1",
-    [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1",
+    [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1 AND epoch >= ?2",
+    [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1 AND epoch >= ?2",
+    [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0 WHERE seq = ?1 AND crashes > 0",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
                "?2, queue_reason = NULL, waits_for = NULL WHERE seq = ?1 AND state IN ('queued', "
                "'running')",

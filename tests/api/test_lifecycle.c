@@ -322,7 +322,8 @@ static void test_the_reason_of_a_second_wait(void **state) {
     assert_string_equal(text_at(e, "/state"), "queued");
     assert_non_null(strstr(text_at(e, "/queue/requeued_because"), "shut down"));
     assert_json(e, "/started_at", "null");
-    assert_json(get(d, "/v1/experiments/%s/metrics", id)->json, "/series", "[]");
+    assert_true(json_array_size(at(get(d, "/v1/experiments/%s/metrics", id)->json, "/series")) >=
+                2);
     daemon_kill(d);
     daemon_start(d, one_worker);
     wait_for(d, urgent, "running");
@@ -354,16 +355,66 @@ static void test_crashes_are_counted(void **state) {
         daemon_stop(d);
         daemon_start(d, options);
     }
-    wait_for_epoch(d, id, 2);
+    wait_for(d, id, "running");
     assert_json(show(d, id), "/attempts", "4");
-    daemon_kill(d);
-    daemon_start(d, options);
+    for (int i = 0; i < 2; i++) { /* the checkpoint of the shutdown made the count start anew */
+        wait_for(d, id, "running");
+        daemon_kill(d);
+        daemon_start(d, options);
+    }
     const json_t *e = wait_for(d, id, "failed")->json;
     assert_string_equal(text_at(e, "/error/type"), "/problems/crashed");
     assert_non_null(strstr(text_at(e, "/error/detail"), "2 times"));
     char *next = submit(d, QUICK(""));
     wait_for(d, next, "succeeded");
     free(id), free(next);
+    daemon_free(d);
+}
+
+#define LONG_RUN                                                                                   \
+    "{'dataset':{'generator':'sphere','samples':4000},'model':{'kind':'mlp','hidden':[300,200],"   \
+    "'dropout':0.2},'optimizer':{'learning_rate':0.01},'training':{'epochs':60},'probe':{'epochs'" \
+    ":3}}"
+
+/* However often it is interrupted, a run ends with the bits of one that was left alone, and has
+ * each epoch once. */
+static void test_kills_leave_no_trace(void **state) {
+    (void)state;
+    static const char *const options[] = {"--workers", "1", "--checkpoint", "1", NULL};
+    struct daemon *d = daemon_new(options);
+    char *alone = submit(d, LONG_RUN), *disturbed;
+    wait_for(d, alone, "succeeded");
+    disturbed = submit(d, LONG_RUN);
+    for (int i = 0; i < 6; i++) {
+        wait_for(d, disturbed, "running");
+        nap(i % 3 == 0 ? 300 : 1300 + 170 * i);
+        if (strcmp(text_at(show(d, disturbed), "/state"), "succeeded") == 0)
+            break;
+        if (i % 2)
+            daemon_kill(d);
+        else
+            daemon_stop(d);
+        daemon_start(d, options);
+    }
+    wait_for(d, disturbed, "succeeded");
+    assert_true(json_integer_value(at(show(d, disturbed), "/attempts")) > 3);
+    static const char *const facts[] = {"/provenance/weights/best_sha256",
+                                        "/provenance/weights/last_sha256", "/result/accuracy"};
+    for (size_t i = 0; i < COUNT(facts); i++) {
+        json_t *expected = json_incref(at(show(d, alone), facts[i]));
+        assert_non_null(expected);
+        assert_true(json_equal(at(show(d, disturbed), facts[i]), expected));
+        json_decref(expected);
+    }
+    json_t *series = json_incref(at(get(d, "/v1/experiments/%s/metrics", alone)->json, "/series"));
+    const json_t *other = at(get(d, "/v1/experiments/%s/metrics", disturbed)->json, "/series");
+    assert_int_equal(json_array_size(other), json_array_size(series));
+    for (size_t i = 0; i < json_array_size(series); i++)
+        assert_true(json_equal(json_object_get(json_array_get(other, i), "digest"),
+                               json_object_get(json_array_get(series, i), "digest")));
+    json_decref(series);
+    assert_int_equal(count_files(d, "/checkpoints"), 0);
+    free(alone), free(disturbed);
     daemon_free(d);
 }
 
@@ -661,6 +712,7 @@ int main(void) {
         with(with_one_worker, test_the_reason_of_a_second_wait),
         with(with_one_worker, test_sigterm_with_an_empty_queue_is_quick),
         cmocka_unit_test(test_crashes_are_counted),
+        cmocka_unit_test(test_kills_leave_no_trace),
         with(with_one_worker, test_results_survive_a_restart),
         with(with_daemon, test_one_daemon_a_directory),
         with(with_daemon, test_settings_that_cannot_be),

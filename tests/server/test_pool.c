@@ -1,4 +1,5 @@
 /* The pool and its jobs: small experiments from the queue to their end, with a real store. */
+#include "server/checkpoint.h"
 #include "server/pool.h"
 #include "server/sweeps.h"
 #include "server/weights.h"
@@ -33,11 +34,14 @@ static void open_shop(struct shop *shop, void **state, int workers, int64_t memo
         cache_init(&shop->cache, place->dir, &shop->catalog, kernels_get(ISA_AUTO), 1 << 20, &err),
         &err);
     assert_ok(weights_init(place->dir, &err), &err);
-    struct pool_config config = {
-        .workplace = {place->store, &shop->cache, kernels_get(ISA_AUTO), place->dir},
-        .workers = workers,
-        .cores = 2,
-        .memory_bytes = memory_bytes};
+    assert_ok(checkpoint_init(place->dir, &err), &err);
+    struct pool_config config = {.workplace = {.store = place->store,
+                                               .cache = &shop->cache,
+                                               .kernels = kernels_get(ISA_AUTO),
+                                               .data_dir = place->dir},
+                                 .workers = workers,
+                                 .cores = 2,
+                                 .memory_bytes = memory_bytes};
     assert_ok(pool_start(&shop->pool, &config, &err), &err);
 }
 
@@ -325,20 +329,23 @@ static void shutdown_puts_jobs_back(void **state) {
     struct store *store = shop.place->store;
     struct experiment e = look_up(store, running);
     assert_int_equal(e.state, STATE_QUEUED);
-    assert_string_equal(e.queue_reason, "the daemon was shut down while it ran; it starts again");
+    assert_string_equal(e.queue_reason,
+                        "the daemon was shut down while it ran; it goes on where it was");
     assert_int_equal(e.position, 1); /* where it was */
     experiment_release(&e);
     assert_int_equal(state_of(store, waiting), STATE_QUEUED);
-    assert_int_equal(look_into(store, running).n_epoch_figures, 0);
+    assert_true(look_into(store, running).n_epoch_figures > 0); /* what it did is kept */
+    assert_true(count_entries(shop.place->dir, "/checkpoints") > 0);
     assert_int_equal(count_entries(shop.place->dir, "/experiments"), 0);
 
     int was_running;
-    open_shop(&shop, state, 1, 100); /* it starts again at the next start */
+    open_shop(&shop, state, 1, 100); /* it goes on at the next start */
     await(&shop, running, STATE_RUNNING);
     assert_int_equal(store_cancel(store, running, &was_running, NULL), 0);
     pool_cancel(shop.pool, running);
     await(&shop, waiting, STATE_SUCCEEDED);
     close_shop(&shop);
+    assert_int_equal(count_entries(shop.place->dir, "/checkpoints"), 0);
 }
 
 static void memory_for_one_at_a_time(void **state) {

@@ -7,7 +7,7 @@ extern char **environ;
 static const char *const names[] = {
     "data-dir", "listen",      "workers",      "memory",          "cache",
     "isa",      "blas-kernel", "http-threads", "max-connections", "idle-timeout",
-    "max-body", "max-upload",  "max-crashes",  "log-level"};
+    "max-body", "max-upload",  "checkpoint",   "max-crashes",     "log-level"};
 
 /* An environment without settings. */
 static int clear_environment(void **state) {

@@ -780,7 +780,7 @@ static void an_outcome_is_whole_or_not_there(void **state) {
 
 /* Back to the queue */
 
-static void requeueing_starts_anew(void **state) {
+static void requeueing_keeps_epochs(void **state) {
     struct store *store = store_of(state);
     char id[ID_SIZE], kept_id[ID_SIZE], any[16] = "";
     int epoch = 0;
@@ -790,7 +790,7 @@ static void requeueing_starts_anew(void **state) {
     add_epoch(store, kept, 1, "test");
     add_epoch(store, seq, 1, "test");
     write_epochs(store);
-    add_epoch(store, seq, 1, "test");
+    add_epoch(store, seq, 2, "test"); /* on its way to the database */
     assert_ok(store_requeue(store, seq, "because", &err), &err);
     struct experiment e = look_up(store, id);
     assert_int_equal(e.state, STATE_QUEUED);
@@ -799,11 +799,17 @@ static void requeueing_starts_anew(void **state) {
     assert_int_equal(e.attempts, 1);
     assert_int_equal(e.position, 1);
     experiment_release(&e);
+    assert_int_equal(figures_of(store, seq, -1, 99).n, 2);
+    e = claim(store);
+    assert_ok(store_forget_epochs(store, seq, 2, &err), &err);
+    assert_int_equal(figures_of(store, seq, -1, 99).n, 1);
+    epoch = 1;
+    assert_ok(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, &err), &err);
+    assert_ok(store_forget_epochs(store, seq, 1, &err), &err);
     assert_int_equal(figures_of(store, seq, -1, 99).n, 0);
     assert_int_equal(store_read_histogram(store, seq, &(int){0}, &epoch, any, &h, NULL),
                      OVR_NOT_FOUND);
     assert_int_equal(figures_of(store, kept, -1, 99).n, 1); /* nobody else's */
-    e = claim(store);
     assert_string_equal(e.id, id);
     assert_int_equal(e.attempts, 2);
     assert_null(e.queue_reason);
@@ -820,7 +826,7 @@ static void recovering(void **state) {
     seq = start_one(store, ran);
     queue_one(store, queued);
     for (int attempt = 1; attempt <= 3; attempt++) {
-        add_epoch(store, seq, 1, "test");
+        add_epoch(store, seq, attempt, "test");
         write_epochs(store);
         reopen_store(*state);
         store = store_of(state);
@@ -830,7 +836,7 @@ static void recovering(void **state) {
         assert_int_equal(state_of(store, queued), STATE_QUEUED);
         if (attempt == 3)
             break;
-        assert_int_equal(figures_of(store, seq, 0, 9).n, 0);
+        assert_int_equal(figures_of(store, seq, 1, 9).n, attempt);
         struct experiment e = claim(store);
         assert_string_equal(e.id, ran); /* older than the other */
         assert_int_equal(e.attempts, attempt + 1);
@@ -1151,7 +1157,7 @@ int main(void) {
         with_store(series_of_several_layers),
         with_store(results_and_tensors),
         with_store(an_outcome_is_whole_or_not_there),
-        with_store(requeueing_starts_anew),
+        with_store(requeueing_keeps_epochs),
         with_store(recovering),
         with_store(shutdowns_are_not_crashes),
         with_store(versions_of_a_data_set),

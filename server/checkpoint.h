@@ -1,0 +1,45 @@
+/* Checkpoints: what a run consists of between two steps (core/train.h), on disk, so that an
+ * experiment goes on where it was after a pause, a shutdown or a crash.
+ *
+ *   DATA_DIR/checkpoints/<id>        the newest
+ *   DATA_DIR/checkpoints/<id>.old    the one before
+ *   DATA_DIR/checkpoints/tmp-<id>    one on its way; removed at the next start
+ *
+ *   magic (8) | version | number of pieces | size of each (uint64 little-endian)
+ *   key (64 hexadecimal digits) | the pieces | SHA-256 of all that, in hexadecimal (64)
+ *
+ * A checkpoint is written to its own file, synced, and renamed: at any moment there is a whole one.
+ * One that is damaged, or was made with another key, counts as not there; then the one before is
+ * taken, and without any the run starts anew. The key names all that the bytes of a run depend on.
+ */
+#ifndef SERVER_CHECKPOINT_H
+#define SERVER_CHECKPOINT_H
+
+#include "core/train.h"
+#include "server/digest.h"
+
+/* To be raised when the pieces of a run change their meaning: files outlive the program. */
+enum { CHECKPOINT_VERSION = 1 };
+
+/* Makes the directory and removes what was left half written. */
+int checkpoint_init(const char *data_dir, struct ovr_err *err);
+
+/* The key of a spec, as it is stored, on this instruction set and BLAS kernel. */
+void checkpoint_key(const char *spec, enum isa isa, char key[DIGEST_SIZE]);
+
+int checkpoint_write(const char *data_dir, const char *id, const char *key,
+                     const struct train_piece *pieces, size_t n, struct ovr_err *err);
+
+/* Fills the pieces and returns 1; without a good checkpoint they are as they were, and it returns 0
+ * (what was wrong with one is in the log). */
+int checkpoint_read(const char *data_dir, const char *id, const char *key,
+                    const struct train_piece *pieces, size_t n);
+
+/* Removes the checkpoints of experiments that `needs` says 0 of. */
+void checkpoint_clean(const char *data_dir, int (*needs)(void *context, const char *id),
+                      void *context);
+
+/* Both files of an experiment that needs them no more. */
+void checkpoint_remove(const char *data_dir, const char *id);
+
+#endif

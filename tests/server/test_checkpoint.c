@@ -1,0 +1,172 @@
+/* Checkpoints on disk: whole or not at all, and the one before when the newest is spoilt. */
+#include "server/checkpoint.h"
+#include "tests/server/check.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+static const char ID[] = "abcdefgh2345";
+
+struct state_of_run {
+    int position[3];
+    real weights[1000];
+};
+
+static struct state_of_run numbered(int mark) {
+    struct state_of_run s;
+    for (int i = 0; i < 3; i++)
+        s.position[i] = mark * 10 + i;
+    for (int i = 0; i < 1000; i++)
+        s.weights[i] = (real)(mark * 1000 + i);
+    return s;
+}
+
+static size_t list(struct state_of_run *s, struct train_piece pieces[2]) {
+    pieces[0] = (struct train_piece){s->position, sizeof s->position};
+    pieces[1] = (struct train_piece){s->weights, sizeof s->weights};
+    return 2;
+}
+
+static int write_marked(const char *dir, const char *key, int mark, struct ovr_err *err) {
+    struct state_of_run s = numbered(mark);
+    struct train_piece pieces[2];
+    return checkpoint_write(dir, ID, key, pieces, list(&s, pieces), err);
+}
+
+/* The mark of what is read, 0 when nothing was. */
+static int read_mark(const char *dir, const char *key) {
+    struct state_of_run s = numbered(0);
+    const struct state_of_run untouched = s;
+    struct train_piece pieces[2];
+    if (!checkpoint_read(dir, ID, key, pieces, list(&s, pieces))) {
+        assert_memory_equal(&s, &untouched, sizeof s);
+        return 0;
+    }
+    struct state_of_run expected = numbered(s.position[0] / 10);
+    assert_memory_equal(&s, &expected, sizeof s);
+    return s.position[0] / 10;
+}
+
+static void start(const char *dir, char key[DIGEST_SIZE]) {
+    struct ovr_err err = {0};
+    assert_ok(checkpoint_init(dir, &err), &err);
+    checkpoint_key("{\"a\":1}", ISA_BASELINE, key);
+}
+
+static void change_byte(const char *dir, const char *name, long at) {
+    char path[256];
+    size_t n;
+    snprintf(path, sizeof path, "%s/checkpoints/%s", dir, name);
+    char *bytes = read_whole(path, &n);
+    bytes[at < 0 ? (long)n + at : at] ^= 1;
+    write_whole(path, bytes, n);
+    free(bytes);
+}
+
+static void the_newest_comes_back(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct ovr_err err = {0};
+    char key[DIGEST_SIZE];
+    start(dir, key);
+    assert_int_equal(read_mark(dir, key), 0);
+    for (int mark = 1; mark <= 3; mark++) {
+        assert_ok(write_marked(dir, key, mark, &err), &err);
+        assert_int_equal(read_mark(dir, key), mark);
+    }
+    assert_int_equal(count_entries(dir, "/checkpoints"), 2);
+    checkpoint_remove(dir, ID);
+    checkpoint_remove(dir, ID);
+    assert_int_equal(count_entries(dir, "/checkpoints"), 0);
+    assert_int_equal(read_mark(dir, key), 0);
+}
+
+/* Every part of the file matters: magic, version, sizes, key, pieces, checksum, length. */
+static void a_spoilt_one_gives_way_to_the_one_before(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct ovr_err err = {0};
+    char key[DIGEST_SIZE], path[256];
+    static const long places[] = {0, 8, 16, 24, 160, 300, -65, -1};
+    start(dir, key);
+    for (size_t i = 0; i < COUNT(places); i++) {
+        assert_ok(write_marked(dir, key, 1, &err), &err);
+        assert_ok(write_marked(dir, key, 2, &err), &err);
+        change_byte(dir, ID, places[i]);
+        assert_int_equal(read_mark(dir, key), 1);
+    }
+    snprintf(path, sizeof path, "%s/checkpoints/%s", dir, ID);
+    assert_ok(write_marked(dir, key, 3, &err), &err);
+    assert_int_equal(truncate(path, 500), 0);
+    change_byte(dir, "abcdefgh2345.old", 300);
+    assert_int_equal(read_mark(dir, key), 0);
+    assert_ok(write_marked(dir, key, 4, &err), &err);
+    assert_int_equal(truncate(path, 0), 0);
+    assert_int_equal(read_mark(dir, key), 0);
+}
+
+static void another_run_is_not_taken_up(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct ovr_err err = {0};
+    char key[DIGEST_SIZE], other[DIGEST_SIZE];
+    start(dir, key);
+    assert_ok(write_marked(dir, key, 1, &err), &err);
+    checkpoint_key("{\"a\":2}", ISA_BASELINE, other);
+    assert_string_not_equal(key, other);
+    assert_int_equal(read_mark(dir, other), 0);
+    checkpoint_key("{\"a\":1}", ISA_AVX2, other);
+    assert_string_not_equal(key, other);
+    assert_int_equal(read_mark(dir, other), 0);
+    struct state_of_run s = numbered(0);
+    struct train_piece pieces[2];
+    list(&s, pieces);
+    pieces[1].n -= sizeof(real); /* of another shape */
+    assert_int_equal(checkpoint_read(dir, ID, key, pieces, 2), 0);
+    assert_int_equal(checkpoint_read(dir, ID, key, pieces, 1), 0);
+    assert_int_equal(read_mark(dir, key), 1);
+}
+
+static void a_full_disk_keeps_the_one_before(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct ovr_err err = {0};
+    char key[DIGEST_SIZE];
+    struct rlimit before, now;
+    static const rlim_t limits[] = {0, 100, 1000, 4290};
+    start(dir, key);
+    assert_ok(write_marked(dir, key, 1, &err), &err);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    for (size_t i = 0; i < COUNT(limits); i++) {
+        now = before;
+        now.rlim_cur = limits[i];
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &now), 0);
+        err = (struct ovr_err){0};
+        int rc = write_marked(dir, key, 2, &err);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+        assert_failed(rc, OVR_IO, &err, "cannot write a checkpoint");
+        assert_int_equal(count_entries(dir, "/checkpoints"), 1);
+        assert_int_equal(read_mark(dir, key), 1);
+    }
+}
+
+static void what_was_left_half_written_goes(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct ovr_err err = {0};
+    char key[DIGEST_SIZE], path[256];
+    start(dir, key);
+    assert_ok(write_marked(dir, key, 1, &err), &err);
+    snprintf(path, sizeof path, "%s/checkpoints/tmp-%s", dir, ID);
+    write_whole(path, "half", 4);
+    assert_ok(checkpoint_init(dir, &err), &err);
+    assert_int_equal(count_entries(dir, "/checkpoints"), 1);
+    assert_int_equal(read_mark(dir, key), 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        with_place(the_newest_comes_back),
+        with_place(a_spoilt_one_gives_way_to_the_one_before),
+        with_place(another_run_is_not_taken_up),
+        with_place(a_full_disk_keeps_the_one_before),
+        with_place(what_was_left_half_written_goes),
+    };
+    return cmocka_run_group_tests_name("server/checkpoint", tests, NULL, NULL);
+}
