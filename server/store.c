@@ -13,7 +13,8 @@
 #include <string.h>
 #include <sys/random.h>
 
-const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "failed", "cancelled"};
+const char *const state_names[N_STATES] = {"queued",    "running", "paused",
+                                           "succeeded", "failed",  "cancelled"};
 
 /* All SQL, by name. Every connection prepares all of it when it opens, so a slip shows at start. */
 #define EXPERIMENT_COLUMNS                                                                         \
@@ -28,8 +29,8 @@ const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "fa
 #define SWEEP_COLUMNS                                                                              \
     "s.seq, s.id, s.name, s.tags, s.notes, s.request, s.axes, s.target, s.points, s.repeats, "     \
     "s.more, s.cancelled, s.created_at, max(e.finished_at), s.revision + total(e.revision), "      \
-    "total(e.state = 'queued'), total(e.state = 'running'), total(e.state = 'succeeded'), "        \
-    "total(e.state = 'failed'), total(e.state = 'cancelled')"
+    "total(e.state = 'queued'), total(e.state = 'running'), total(e.state = 'paused'), "           \
+    "total(e.state = 'succeeded'), total(e.state = 'failed'), total(e.state = 'cancelled')"
 #define SPLIT_COLUMNS                                                                              \
     "dataset, split, sha256, format, bytes, samples, width, classes, created_at, source_sha256, "  \
     "channels, height, image_width, interleaved, named"
@@ -66,6 +67,10 @@ enum sql {
     DELETE_HISTOGRAMS,
     NOTE_CHECKPOINT,
     CANCEL,
+    PAUSE,
+    PARK,
+    PARK_MARKED,
+    RESUME,
     RELEASE_NEXT,
     BREAK_CHAINS,
     ADD_SWEEP,
@@ -157,7 +162,16 @@ static const char *const sql[N_SQL] = {
     [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0 WHERE seq = ?1 AND crashes > 0",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
                "?2, queue_reason = NULL, waits_for = NULL WHERE seq = ?1 AND state IN ('queued', "
-               "'running')",
+               "'running', 'paused')",
+    [PAUSE] = "UPDATE experiment SET pausing = state = 'running', state = CASE state WHEN 'queued' "
+              "THEN 'paused' ELSE state END, revision = revision + 1 WHERE seq = ?1 AND (state = "
+              "'queued' OR (state = 'running' AND NOT pausing))",
+    [PARK] = "UPDATE experiment SET state = 'paused', pausing = 0, revision = revision + 1, "
+             "started_at = NULL WHERE seq = ?1 AND state = 'running'",
+    [PARK_MARKED] = "UPDATE experiment SET state = 'paused', pausing = 0, revision = revision + 1, "
+                    "started_at = NULL WHERE state = 'running' AND pausing",
+    [RESUME] = "UPDATE experiment SET state = 'queued', revision = revision + 1, queue_reason = "
+               "'it was paused' WHERE seq = ?1 AND state = 'paused'",
     [RELEASE_NEXT] = "UPDATE experiment SET waits_for = NULL, revision = revision + 1 "
                      "WHERE waits_for = ?1",
     [BREAK_CHAINS] =
@@ -165,9 +179,12 @@ static const char *const sql[N_SQL] = {
         "p.point IS NULL THEN '' ELSE ' (point ' || p.point || ')' END || ', whose weights it was "
         "to start from, ' || CASE p.state WHEN 'failed' THEN 'failed' ELSE 'was cancelled' END "
         "FROM experiment AS e JOIN experiment AS p ON p.seq = e.waits_for WHERE e.waits_for IS NOT "
-        "NULL AND e.state = 'queued' AND p.state IN ('failed', 'cancelled') UNION ALL SELECT "
-        "e.seq, b.why FROM broken AS b JOIN experiment AS e ON e.waits_for = b.seq WHERE e.state = "
-        "'queued') UPDATE experiment SET state = 'failed', revision = revision + 1, finished_at = "
+        "NULL AND e.state IN ('queued', 'paused') AND p.state IN ('failed', 'cancelled') UNION ALL "
+        "SELECT "
+        "e.seq, b.why FROM broken AS b JOIN experiment AS e ON e.waits_for = b.seq WHERE e.state "
+        "IN "
+        "('queued', 'paused')) UPDATE experiment SET state = 'failed', revision = revision + 1, "
+        "finished_at = "
         "?1, problem_kind = 'chain-broken', problem_detail = broken.why, waits_for = NULL "
         "FROM broken WHERE experiment.seq = broken.seq",
     [ADD_SWEEP] = "INSERT INTO sweep (id, name, tags, notes, request, axes, target, points, "
@@ -184,7 +201,8 @@ static const char *const sql[N_SQL] = {
                     "seq DESC LIMIT ?2) AS s LEFT JOIN experiment AS e ON e.sweep = s.seq GROUP BY "
                     "s.seq ORDER BY s.seq DESC",
     [DUE_SWEEP] = "SELECT id FROM sweep WHERE more AND NOT EXISTS (SELECT 1 FROM experiment AS e "
-                  "WHERE e.sweep = sweep.seq AND e.state IN ('queued', 'running')) LIMIT 1",
+                  "WHERE e.sweep = sweep.seq AND e.state IN ('queued', 'running', 'paused')) LIMIT "
+                  "1",
     [SWEEP_POINTS] = "SELECT point, axis_values FROM sweep_point WHERE sweep = ?1 ORDER BY point",
     [SWEEP_RUNS] = "SELECT point, repeat, id, state, problem_kind, problem_detail FROM experiment "
                    "WHERE sweep = ?1 ORDER BY point, repeat",
@@ -197,7 +215,7 @@ static const char *const sql[N_SQL] = {
                      "WHERE seq = ?1",
     [CANCEL_RUNS] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, "
                     "finished_at = ?2, queue_reason = NULL, waits_for = NULL "
-                    "WHERE sweep = ?1 AND state IN ('queued', 'running')",
+                    "WHERE sweep = ?1 AND state IN ('queued', 'running', 'paused')",
     [READ_FIGURES] = "SELECT epoch, name, value FROM figure WHERE experiment = ?1 AND epoch "
                      "BETWEEN ?2 AND ?3 ORDER BY epoch, position",
     [READ_HISTOGRAM] =
@@ -434,12 +452,13 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
     pthread_mutex_init(&store->writer.lock, NULL);
     for (int i = 0; i < readers; i++)
         pthread_mutex_init(&store->readers[i].lock, NULL);
-    int rc = connect(&store->writer, path,
-                     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
-                     "PRAGMA foreign_keys = ON;",
-                     err);
+    int rc =
+        connect(&store->writer, path, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", err);
     if (!rc)
         rc = migrate(&store->writer, err);
+    /* Only now: a migration that makes a table anew drops the old one. */
+    if (!rc && sqlite3_exec(store->writer.db, "PRAGMA foreign_keys = ON", NULL, NULL, NULL))
+        rc = db_fail(&store->writer, err);
     if (!rc)
         rc = prepare_all(&store->writer, err);
     for (int i = 0; !rc && i < readers; i++) {
@@ -954,7 +973,9 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
     int rc = begin(store, err);
     if (rc)
         return rc;
-    rc = run(c, bind(c, COUNT_CRASH, ""), err);
+    rc = run(c, bind(c, PARK_MARKED, ""), err);
+    if (!rc)
+        rc = run(c, bind(c, COUNT_CRASH, ""), err);
     if (!rc)
         rc = run(c, bind(c, GIVE_UP, "ii", now_ms(), (int64_t)max_crashes), err);
     if (!rc)
@@ -980,31 +1001,37 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
     return rc;
 }
 
-static int cancel(struct store *store, const char *id, int64_t *seq, int *was_running,
-                  struct ovr_err *err) {
-    struct connection *c = &store->writer;
-    struct experiment e;
+static int find_experiment(struct connection *c, const char *id, struct experiment *e,
+                           struct ovr_err *err) {
     sqlite3_stmt *row = bind(c, GET_EXPERIMENT, "s", id);
     int step = sqlite3_step(row);
-    int rc = step == SQLITE_ROW ? read_experiment(row, &e, err)
+    int rc = step == SQLITE_ROW ? read_experiment(row, e, err)
              : step == SQLITE_DONE
                  ? ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id)
                  : db_fail(c, err);
     sqlite3_reset(row);
+    return rc;
+}
+
+static int cancel(struct store *store, const char *id, int64_t *seq, int *was_running,
+                  struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    struct experiment e;
+    int rc = find_experiment(c, id, &e, err);
     if (rc)
         return rc;
     *seq = e.seq;
     *was_running = e.state == STATE_RUNNING;
     if (*was_running)
         rc = write_last_epochs(store, e.seq, err);
-    if (!rc && (e.state == STATE_QUEUED || e.state == STATE_RUNNING)) {
+    if (!rc && (e.state == STATE_QUEUED || e.state == STATE_RUNNING || e.state == STATE_PAUSED)) {
         rc = run(c, bind(c, CANCEL, "ii", e.seq, now_ms()), err);
         rc = rc ? rc : end_wait(c, e.seq, STATE_CANCELLED, err);
     } else if (!rc && e.state != STATE_CANCELLED)
-        rc =
-            ovr_fail(err, OVR_CONFLICT, NULL,
-                     "the experiment has already %s; only a queued or running one can be cancelled",
-                     state_names[e.state]);
+        rc = ovr_fail(
+            err, OVR_CONFLICT, NULL,
+            "the experiment has already %s; only a queued, running or paused one can be cancelled",
+            state_names[e.state]);
     experiment_release(&e);
     return rc;
 }
@@ -1017,6 +1044,62 @@ int store_cancel(struct store *store, const char *id, int *was_running, struct o
         return rc;
     rc = cancel(store, id, &seq, was_running, err);
     return end_run(store, seq, rc, err);
+}
+
+/* Runs a statement on an experiment; *before is what it was. */
+static int change_by_id(struct store *store, const char *id, enum sql statement,
+                        struct experiment *before, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = find_experiment(c, id, before, err);
+    return rc ? rc : run(c, bind(c, statement, "i", before->seq), err);
+}
+
+int store_pause(struct store *store, const char *id, int *was_running, struct ovr_err *err) {
+    struct experiment e = {0};
+    *was_running = 0;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = change_by_id(store, id, PAUSE, &e, err);
+    if (!rc && e.state > STATE_PAUSED)
+        rc = ovr_fail(err, OVR_CONFLICT, NULL,
+                      "the experiment has already %s; only a queued or running one can be paused",
+                      state_names[e.state]);
+    *was_running = !rc && e.state == STATE_RUNNING;
+    experiment_release(&e);
+    rc = commit(store, rc, err);
+    release_writer(store);
+    return rc;
+}
+
+int store_park(struct store *store, int64_t seq, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = write_last_epochs(store, seq, err);
+    if (!rc)
+        rc = run(c, bind(c, PARK, "i", seq), err);
+    if (!rc)
+        rc = must_have_changed(c, err);
+    return end_run(store, seq, rc, err);
+}
+
+int store_resume(struct store *store, const char *id, struct ovr_err *err) {
+    struct experiment e = {0};
+    int rc = begin(store, err);
+    if (rc)
+        return rc;
+    rc = change_by_id(store, id, RESUME, &e, err);
+    if (!rc && e.state != STATE_PAUSED && e.state != STATE_QUEUED)
+        rc = ovr_fail(err, OVR_CONFLICT, NULL,
+                      e.state == STATE_RUNNING
+                          ? "the experiment still runs; it can go on once it is paused"
+                          : "the experiment has already ended; only a paused one can go on");
+    experiment_release(&e);
+    rc = commit(store, rc, err);
+    release_writer(store);
+    return rc;
 }
 
 /* What an experiment left */
@@ -1199,7 +1282,7 @@ void sweep_release(struct sweep *s) {
 enum state sweep_state(const struct sweep *s) {
     if (s->cancelled)
         return STATE_CANCELLED;
-    if (s->more || s->counts[STATE_QUEUED] || s->counts[STATE_RUNNING])
+    if (s->more || s->counts[STATE_QUEUED] || s->counts[STATE_RUNNING] || s->counts[STATE_PAUSED])
         return STATE_RUNNING;
     return s->counts[STATE_SUCCEEDED] ? STATE_SUCCEEDED : STATE_FAILED;
 }
