@@ -49,6 +49,8 @@ struct reply *handle_submit(struct request *request); /* experiments.c */
 struct reply *handle_list(struct request *request);
 struct reply *handle_show(struct request *request);
 struct reply *handle_cancel(struct request *request);
+struct reply *handle_pause(struct request *request);
+struct reply *handle_resume(struct request *request);
 struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */
 struct reply *handle_list_sweeps(struct request *request);
 struct reply *handle_show_sweep(struct request *request);

@@ -210,6 +210,26 @@ struct reply *handle_show(struct request *request) {
     return reply_experiment(request->context, 200, request->segments[0], NULL);
 }
 
+struct reply *handle_pause(struct request *request) {
+    struct api *api = request->context;
+    struct ovr_err err = {0};
+    int was_running;
+    if (store_pause(api->store, request->segments[0], &was_running, &err))
+        return problem_from(&err);
+    if (was_running)
+        pool_pause(api->pool, request->segments[0]);
+    return reply_experiment(api, 202, request->segments[0], NULL);
+}
+
+struct reply *handle_resume(struct request *request) {
+    struct api *api = request->context;
+    struct ovr_err err = {0};
+    if (store_resume(api->store, request->segments[0], &err))
+        return problem_from(&err);
+    pool_wake(api->pool);
+    return reply_experiment(api, 202, request->segments[0], NULL);
+}
+
 struct reply *handle_cancel(struct request *request) {
     struct api *api = request->context;
     struct ovr_err err = {0};

@@ -398,9 +398,10 @@ static const char *problem_kind(int code) {
     }
 }
 
-/* The end of a job has to reach the store: back to the queue for `reason`, or `outcome` where that
- * is not NULL. While the disk refuses it is tried again every second; at shutdown that ends, since
- * the next start finds the job running and puts it back itself. */
+/* The end of a job has to reach the store: `outcome`, or where that is NULL back to the queue
+ * for `reason`, or paused where there is none. While the disk refuses it is tried again every
+ * second; at shutdown that ends, since the next start finds the job running and puts it back
+ * itself. */
 static int settle(const struct running *running, const struct outcome *outcome,
                   const char *reason) {
     const struct timespec pause = {.tv_sec = 1};
@@ -408,8 +409,9 @@ static int settle(const struct running *running, const struct outcome *outcome,
     struct store *store = running->workplace->store;
     for (int tries = 0;; tries++) {
         struct ovr_err err = {0};
-        int rc = outcome ? store_finish(store, job->experiment.seq, outcome, &err)
-                         : store_requeue(store, job->experiment.seq, reason, &err);
+        int rc = outcome  ? store_finish(store, job->experiment.seq, outcome, &err)
+                 : reason ? store_requeue(store, job->experiment.seq, reason, &err)
+                          : store_park(store, job->experiment.seq, &err);
         if (rc == 0 || rc == OVR_CONFLICT)
             return rc;
         if (tries == 0)
@@ -440,14 +442,16 @@ static void fail(const struct running *running, const struct ovr_err *why) {
     forget_checkpoint(running);
 }
 
-static void requeue(const struct running *running, const char *reason) {
+/* For a reason, or else paused. */
+static void put_back(const struct running *running, const char *reason) {
     const char *id = running->job->experiment.id;
     int rc = settle(running, NULL, reason);
     if (rc == OVR_CONFLICT) {
         forget_checkpoint(running);
         log_line(LOG_INFO, "experiment=%s cancelled", id);
     } else if (rc == 0)
-        log_line(LOG_INFO, "experiment=%s back in the queue: %s", id, reason);
+        log_line(LOG_INFO, "experiment=%s %s%s", id, reason ? "back in the queue: " : "paused",
+                 reason ? reason : "");
 }
 
 /* A disk that has no room for the result may have none for a while: the next try should not follow
@@ -456,14 +460,17 @@ static void requeue_for_lack_of_disk(const struct running *running) {
     const struct timespec pause = {.tv_sec = 1};
     for (int i = 0; i < 10 && !running->job->stop; i++)
         nanosleep(&pause, NULL);
-    requeue(running, "the disk was full; it goes on from its last checkpoint");
+    put_back(running, "the disk was full; it goes on from its last checkpoint");
 }
 
 static void end_stopped(const struct running *running, struct ovr_err *why) {
     const struct job *job = running->job;
     switch (job->stop) {
     case STOP_SHUTDOWN:
-        requeue(running, "the daemon was shut down while it ran; it goes on where it was");
+        put_back(running, "the daemon was shut down while it ran; it goes on where it was");
+        break;
+    case STOP_PAUSE:
+        put_back(running, NULL);
         break;
     case STOP_TIME_LIMIT:
         snprintf(why->field, sizeof why->field, "/training/time_limit_seconds");

@@ -17,7 +17,7 @@ struct workplace {
 };
 
 /* Why a job is asked to stop; the value of its stop flag. */
-enum stop { STOP_NO, STOP_CANCEL, STOP_SHUTDOWN, STOP_TIME_LIMIT };
+enum stop { STOP_NO, STOP_CANCEL, STOP_PAUSE, STOP_SHUTDOWN, STOP_TIME_LIMIT };
 
 struct job {
     struct experiment experiment; /* as claimed */

@@ -67,7 +67,7 @@ static int needs_checkpoint(void *context, const char *id) {
     struct experiment e = {0};
     struct store *store = context;
     int rc = store_get_experiment(store, id, &e, NULL);
-    int needs = rc ? rc != OVR_NOT_FOUND : e.state == STATE_QUEUED || e.state == STATE_RUNNING;
+    int needs = rc ? rc != OVR_NOT_FOUND : e.state <= STATE_PAUSED;
     experiment_release(&e);
     return needs;
 }

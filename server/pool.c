@@ -286,12 +286,20 @@ static void ask_to_stop(struct slot *slot, enum stop reason) {
     atomic_compare_exchange_strong(&slot->job->stop, &no, (int)reason);
 }
 
-void pool_cancel(struct pool *pool, const char *id) {
+static void stop_one(struct pool *pool, const char *id, enum stop reason) {
     pthread_mutex_lock(&pool->lock);
     struct slot *slot = find_slot(pool, id);
     if (slot)
-        ask_to_stop(slot, STOP_CANCEL);
+        ask_to_stop(slot, reason);
     pthread_mutex_unlock(&pool->lock);
+}
+
+void pool_cancel(struct pool *pool, const char *id) {
+    stop_one(pool, id, STOP_CANCEL);
+}
+
+void pool_pause(struct pool *pool, const char *id) {
+    stop_one(pool, id, STOP_PAUSE);
 }
 
 static void read_progress(const struct slot *slot, struct pool_progress *out) {

@@ -29,8 +29,9 @@ int pool_start(struct pool **pool, const struct pool_config *config, struct ovr_
 /* After each experiment that came into the queue or left it otherwise than by a claim. */
 void pool_wake(struct pool *pool);
 
-/* Tells the worker that runs it, if any, to stop at the next step. */
+/* Tells the worker that runs it, if any, to stop at the next step: for good, or saved. */
 void pool_cancel(struct pool *pool, const char *id);
+void pool_pause(struct pool *pool, const char *id);
 
 /* Where a running experiment is. Returns 0 if it does not run here. */
 struct pool_progress {

@@ -137,7 +137,7 @@ static int take_point(void *context, int point, const char *values) {
 
 static int take_run(void *context, const struct sweep_run *run) {
     struct search *search = context;
-    search->unended |= run->state == STATE_QUEUED || run->state == STATE_RUNNING;
+    search->unended |= run->state <= STATE_PAUSED;
     return 0;
 }
 

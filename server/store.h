@@ -7,6 +7,7 @@
  * many in one transaction; a final state has all of them. States only change along
  *
  *   queued → running → succeeded | failed | cancelled,   queued → cancelled,   running → queued
+ *   queued, running → paused → queued,   paused → cancelled
  *
  * and every change adds 1 to the revision. An experiment of a chain is not taken from the queue
  * before the one that it waits for has succeeded, and fails when that one does not. Big arrays are
@@ -27,6 +28,7 @@ enum { ID_SIZE = 13, SHA256_SIZE = 65, DATASET_NAME_SIZE = 65 }; /* with the fin
 enum state {
     STATE_QUEUED,
     STATE_RUNNING,
+    STATE_PAUSED,
     STATE_SUCCEEDED,
     STATE_FAILED,
     STATE_CANCELLED,
@@ -256,6 +258,17 @@ void sweep_list_free(struct sweep *list, size_t n);
  * twice is fine. */
 int store_cancel_sweep(struct store *store, const char *id, char (**running)[ID_SIZE],
                        size_t *n_running, struct ovr_err *err);
+
+/* queued → paused at once. A running one is marked, *was_running = 1, until its worker has saved it
+ * and calls store_park(); a daemon that ends before finds it paused as well. Twice is fine.
+ * OVR_CONFLICT in a final state. */
+int store_pause(struct store *store, const char *id, int *was_running, struct ovr_err *err);
+
+/* running → paused. OVR_CONFLICT when it does not run any more. */
+int store_park(struct store *store, int64_t seq, struct ovr_err *err);
+
+/* paused → queued, at the place that its age gives it; queued is fine. OVR_CONFLICT otherwise. */
+int store_resume(struct store *store, const char *id, struct ovr_err *err);
 
 /* What an experiment left */
 

@@ -38,6 +38,8 @@ int command_histogram(struct cli *cli);
 int command_units(struct cli *cli);
 int command_compare(struct cli *cli);
 int command_weights(struct cli *cli);
+int command_pause(struct cli *cli);
+int command_resume(struct cli *cli);
 int command_cancel(struct cli *cli);
 int command_sweeps(struct cli *cli);
 int command_sweep(struct cli *cli);

@@ -323,16 +323,31 @@ int command_metrics(struct cli *cli) {
     return code;
 }
 
-int command_cancel(struct cli *cli) {
+/* A POST that changes the state; `soon` is said of a state that is not yet what it will be. */
+static int change_state(struct cli *cli, const char *action, const char *done, const char *soon) {
     struct buf path = {0};
+    char template[64];
     json_t *answer;
-    buf_path(&path, "/v1/experiments/{}/cancel", cli->args[0]);
+    snprintf(template, sizeof template, "/v1/experiments/{}/%s", action);
+    buf_path(&path, template, cli->args[0]);
     int code = api_call(cli, (struct http_request){.method = "POST"}, &path, &answer);
     if (!code && answer) {
         const char *state = value_string(answer, "state");
         printf("%s %s\n", cli->args[0],
-               state_is_final(state) ? state : "will be cancelled at its next step");
+               state_is_final(state) || !strcmp(state, done) ? state : soon);
     }
     json_decref(answer);
     return code;
+}
+
+int command_cancel(struct cli *cli) {
+    return change_state(cli, "cancel", "cancelled", "will be cancelled at its next step");
+}
+
+int command_pause(struct cli *cli) {
+    return change_state(cli, "pause", "paused", "will be paused at its next step");
+}
+
+int command_resume(struct cli *cli) {
+    return change_state(cli, "resume", "queued", "goes on");
 }

@@ -189,12 +189,13 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
     pthread_mutex_init(&store->writer.lock, NULL);
     for (int i = 0; i < readers; i++)
         pthread_mutex_init(&store->readers[i].lock, NULL);
-    int rc = connect(&store->writer, path,
-                     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; "
-                     "PRAGMA foreign_keys = ON;",
-                     err);
+    int rc =
+        connect(&store->writer, path, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", err);
     if (!rc)
         rc = migrate(&store->writer, err);
+    /* Only now: a migration that makes a table anew drops the old one. */
+    if (!rc && sqlite3_exec(store->writer.db, "PRAGMA foreign_keys = ON", NULL, NULL, NULL))
+        rc = db_fail(&store->writer, err);
     if (!rc)
         rc = prepare_all(&store->writer, err);
     for (int i = 0; !rc && i < readers; i++) {

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <sys/random.h>
 
-const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "failed", "cancelled"};
+const char *const state_names[N_STATES] = {"queued",    "running", "paused",
+                                           "succeeded", "failed",  "cancelled"};
 
 enum state find_state(const char *name) {
     for (int i = 0; i < N_STATES; i++)

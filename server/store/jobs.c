@@ -282,7 +282,9 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = db_run(c, db_bind(c, COUNT_CRASH, ""), err);
+    rc = db_run(c, db_bind(c, PARK_MARKED, ""), err);
+    if (!rc)
+        rc = db_run(c, db_bind(c, COUNT_CRASH, ""), err);
     if (!rc)
         rc = db_run(c, db_bind(c, GIVE_UP, "ii", now_ms(), (int64_t)max_crashes), err);
     if (!rc)
@@ -308,31 +310,37 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
     return rc;
 }
 
-static int cancel(struct store *store, const char *id, int64_t *seq, int *was_running,
-                  struct ovr_err *err) {
-    struct connection *c = &store->writer;
-    struct experiment e;
+static int find_experiment(struct connection *c, const char *id, struct experiment *e,
+                           struct ovr_err *err) {
     sqlite3_stmt *row = db_bind(c, GET_EXPERIMENT, "s", id);
     int step = sqlite3_step(row);
-    int rc = step == SQLITE_ROW ? read_experiment(row, &e, err)
+    int rc = step == SQLITE_ROW ? read_experiment(row, e, err)
              : step == SQLITE_DONE
                  ? ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id)
                  : db_fail(c, err);
     sqlite3_reset(row);
+    return rc;
+}
+
+static int cancel(struct store *store, const char *id, int64_t *seq, int *was_running,
+                  struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    struct experiment e;
+    int rc = find_experiment(c, id, &e, err);
     if (rc)
         return rc;
     *seq = e.seq;
     *was_running = e.state == STATE_RUNNING;
     if (*was_running)
         rc = write_last_epochs(store, e.seq, err);
-    if (!rc && (e.state == STATE_QUEUED || e.state == STATE_RUNNING)) {
+    if (!rc && e.state <= STATE_PAUSED) {
         rc = db_run(c, db_bind(c, CANCEL, "ii", e.seq, now_ms()), err);
         rc = rc ? rc : end_wait(c, e.seq, STATE_CANCELLED, err);
     } else if (!rc && e.state != STATE_CANCELLED)
-        rc =
-            ovr_fail(err, OVR_CONFLICT, NULL,
-                     "the experiment has already %s; only a queued or running one can be cancelled",
-                     state_names[e.state]);
+        rc = ovr_fail(
+            err, OVR_CONFLICT, NULL,
+            "the experiment has already %s; only a queued, running or paused one can be cancelled",
+            state_names[e.state]);
     experiment_release(&e);
     return rc;
 }
@@ -345,4 +353,60 @@ int store_cancel(struct store *store, const char *id, int *was_running, struct o
         return rc;
     rc = cancel(store, id, &seq, was_running, err);
     return end_run(store, seq, rc, err);
+}
+
+/* Runs a statement on an experiment; *before is what it was. */
+static int change_by_id(struct store *store, const char *id, enum sql statement,
+                        struct experiment *before, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = find_experiment(c, id, before, err);
+    return rc ? rc : db_run(c, db_bind(c, statement, "i", before->seq), err);
+}
+
+int store_pause(struct store *store, const char *id, int *was_running, struct ovr_err *err) {
+    struct experiment e = {0};
+    *was_running = 0;
+    int rc = db_begin(store, err);
+    if (rc)
+        return rc;
+    rc = change_by_id(store, id, PAUSE, &e, err);
+    if (!rc && e.state > STATE_PAUSED)
+        rc = ovr_fail(err, OVR_CONFLICT, NULL,
+                      "the experiment has already %s; only a queued or running one can be paused",
+                      state_names[e.state]);
+    *was_running = !rc && e.state == STATE_RUNNING;
+    experiment_release(&e);
+    rc = db_commit(store, rc, err);
+    db_release_writer(store);
+    return rc;
+}
+
+int store_park(struct store *store, int64_t seq, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = db_begin(store, err);
+    if (rc)
+        return rc;
+    rc = write_last_epochs(store, seq, err);
+    if (!rc)
+        rc = db_run(c, db_bind(c, PARK, "i", seq), err);
+    if (!rc)
+        rc = must_have_changed(c, err);
+    return end_run(store, seq, rc, err);
+}
+
+int store_resume(struct store *store, const char *id, struct ovr_err *err) {
+    struct experiment e = {0};
+    int rc = db_begin(store, err);
+    if (rc)
+        return rc;
+    rc = change_by_id(store, id, RESUME, &e, err);
+    if (!rc && e.state != STATE_PAUSED && e.state != STATE_QUEUED)
+        rc = ovr_fail(err, OVR_CONFLICT, NULL,
+                      e.state == STATE_RUNNING
+                          ? "the experiment still runs; it can go on once it is paused"
+                          : "the experiment has already ended; only a paused one can go on");
+    experiment_release(&e);
+    rc = db_commit(store, rc, err);
+    db_release_writer(store);
+    return rc;
 }

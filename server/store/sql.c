@@ -21,7 +21,8 @@
 #define SWEEP_COLUMNS                                                                              \
     "s.seq, s.id, s.name, s.tags, s.notes, s.request, s.axes, s.target, s.points, s.repeats, "     \
     "s.more, s.cancelled, s.created_at, max(e.finished_at), s.revision + total(e.revision), "      \
-    "total(e.state = 'queued'), total(e.state = 'running'), total(e.state = 'succeeded'), "        \
+    "total(e.state = 'queued'), total(e.state = 'running'), total(e.state = 'paused'), "           \
+    "total(e.state = 'succeeded'), "                                                               \
     "total(e.state = 'failed'), total(e.state = 'cancelled')"
 #define SPLIT_COLUMNS                                                                              \
     "dataset, split, sha256, format, bytes, samples, width, classes, created_at, source_sha256, "  \
@@ -86,7 +87,16 @@ const char *const sql[N_SQL] = {
     [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0 WHERE seq = ?1 AND crashes > 0",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
                "?2, queue_reason = NULL, waits_for = NULL WHERE seq = ?1 AND state IN ('queued', "
-               "'running')",
+               "'running', 'paused')",
+    [PAUSE] = "UPDATE experiment SET pausing = state = 'running', state = CASE state WHEN 'queued' "
+              "THEN 'paused' ELSE state END, revision = revision + 1 WHERE seq = ?1 AND (state = "
+              "'queued' OR (state = 'running' AND NOT pausing))",
+    [PARK] = "UPDATE experiment SET state = 'paused', pausing = 0, revision = revision + 1, "
+             "started_at = NULL WHERE seq = ?1 AND state = 'running'",
+    [PARK_MARKED] = "UPDATE experiment SET state = 'paused', pausing = 0, revision = revision + 1, "
+                    "started_at = NULL WHERE state = 'running' AND pausing",
+    [RESUME] = "UPDATE experiment SET state = 'queued', revision = revision + 1, queue_reason = "
+               "'it was paused' WHERE seq = ?1 AND state = 'paused'",
     [RELEASE_NEXT] = "UPDATE experiment SET waits_for = NULL, revision = revision + 1 "
                      "WHERE waits_for = ?1",
     [BREAK_CHAINS] =
@@ -94,9 +104,12 @@ const char *const sql[N_SQL] = {
         "p.point IS NULL THEN '' ELSE ' (point ' || p.point || ')' END || ', whose weights it was "
         "to start from, ' || CASE p.state WHEN 'failed' THEN 'failed' ELSE 'was cancelled' END "
         "FROM experiment AS e JOIN experiment AS p ON p.seq = e.waits_for WHERE e.waits_for IS NOT "
-        "NULL AND e.state = 'queued' AND p.state IN ('failed', 'cancelled') UNION ALL SELECT "
-        "e.seq, b.why FROM broken AS b JOIN experiment AS e ON e.waits_for = b.seq WHERE e.state = "
-        "'queued') UPDATE experiment SET state = 'failed', revision = revision + 1, finished_at = "
+        "NULL AND e.state IN ('queued', 'paused') AND p.state IN ('failed', 'cancelled') UNION ALL "
+        "SELECT "
+        "e.seq, b.why FROM broken AS b JOIN experiment AS e ON e.waits_for = b.seq WHERE e.state "
+        "IN "
+        "('queued', 'paused')) UPDATE experiment SET state = 'failed', revision = revision + 1, "
+        "finished_at = "
         "?1, problem_kind = 'chain-broken', problem_detail = broken.why, waits_for = NULL "
         "FROM broken WHERE experiment.seq = broken.seq",
     [ADD_SWEEP] = "INSERT INTO sweep (id, name, tags, notes, request, axes, target, points, "
@@ -113,7 +126,8 @@ const char *const sql[N_SQL] = {
                     "seq DESC LIMIT ?2) AS s LEFT JOIN experiment AS e ON e.sweep = s.seq GROUP BY "
                     "s.seq ORDER BY s.seq DESC",
     [DUE_SWEEP] = "SELECT id FROM sweep WHERE more AND NOT EXISTS (SELECT 1 FROM experiment AS e "
-                  "WHERE e.sweep = sweep.seq AND e.state IN ('queued', 'running')) LIMIT 1",
+                  "WHERE e.sweep = sweep.seq AND e.state IN ('queued', 'running', 'paused')) LIMIT "
+                  "1",
     [SWEEP_POINTS] = "SELECT point, axis_values FROM sweep_point WHERE sweep = ?1 ORDER BY point",
     [SWEEP_RUNS] = "SELECT point, repeat, id, state, problem_kind, problem_detail FROM experiment "
                    "WHERE sweep = ?1 ORDER BY point, repeat",
@@ -126,7 +140,7 @@ const char *const sql[N_SQL] = {
                      "WHERE seq = ?1",
     [CANCEL_RUNS] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, "
                     "finished_at = ?2, queue_reason = NULL, waits_for = NULL "
-                    "WHERE sweep = ?1 AND state IN ('queued', 'running')",
+                    "WHERE sweep = ?1 AND state IN ('queued', 'running', 'paused')",
     [READ_FIGURES] = "SELECT epoch, name, value FROM figure WHERE experiment = ?1 AND epoch "
                      "BETWEEN ?2 AND ?3 ORDER BY epoch, position",
     [READ_HISTOGRAM] =

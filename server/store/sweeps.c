@@ -18,7 +18,7 @@ void sweep_release(struct sweep *s) {
 enum state sweep_state(const struct sweep *s) {
     if (s->cancelled)
         return STATE_CANCELLED;
-    if (s->more || s->counts[STATE_QUEUED] || s->counts[STATE_RUNNING])
+    if (s->more || s->counts[STATE_QUEUED] || s->counts[STATE_RUNNING] || s->counts[STATE_PAUSED])
         return STATE_RUNNING;
     return s->counts[STATE_SUCCEEDED] ? STATE_SUCCEEDED : STATE_FAILED;
 }

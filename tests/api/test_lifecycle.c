@@ -34,8 +34,12 @@ static int with_one_worker(void **state) {
 
 #define with(set_up, test) cmocka_unit_test_setup_teardown(test, set_up, without_daemon)
 
+static const struct answer *act(struct daemon *d, const char *id, const char *action) {
+    return post(d, text("/v1/experiments/%s/%s", id, action), NULL);
+}
+
 static const struct answer *cancel(struct daemon *d, const char *id) {
-    return post(d, text("/v1/experiments/%s/cancel", id), NULL);
+    return act(d, id, "cancel");
 }
 
 static const json_t *show(struct daemon *d, const char *id) {
@@ -385,11 +389,8 @@ static void test_kills_leave_no_trace(void **state) {
     char *alone = submit(d, LONG_RUN), *disturbed;
     wait_for(d, alone, "succeeded");
     disturbed = submit(d, LONG_RUN);
-    for (int i = 0; i < 6; i++) {
-        wait_for(d, disturbed, "running");
-        nap(i % 3 == 0 ? 300 : 1300 + 170 * i);
-        if (strcmp(text_at(show(d, disturbed), "/state"), "succeeded") == 0)
-            break;
+    for (int i = 0; i < 5; i++) {
+        wait_for_epoch(d, disturbed, 8 * (i + 1));
         if (i % 2)
             daemon_kill(d);
         else
@@ -415,6 +416,40 @@ static void test_kills_leave_no_trace(void **state) {
     json_decref(series);
     assert_int_equal(count_files(d, "/checkpoints"), 0);
     free(alone), free(disturbed);
+    daemon_free(d);
+}
+
+/* Paused in the middle, over a restart, and left alone: the same weights. */
+static void test_pause_and_resume(void **state) {
+    (void)state;
+    static const char *const options[] = {"--workers", "1", NULL};
+    struct daemon *d = daemon_new(options);
+    char *alone = submit(d, LONG_RUN);
+    wait_for(d, alone, "succeeded");
+    char *id = submit(d, LONG_RUN), *waiting = submit(d, QUICK(""));
+    wait_for_epoch(d, id, 3);
+    assert_status(act(d, waiting, "pause"), 202);
+    assert_json(show(d, waiting), "/state", "'paused'");
+    assert_status(act(d, id, "pause"), 202);
+    wait_for(d, id, "paused");
+    assert_json(show(d, id), "/queue", "null");
+    assert_status(act(d, id, "pause"), 202);
+    daemon_kill(d);
+    daemon_start(d, options);
+    assert_json(show(d, id), "/state", "'paused'");
+    assert_int_equal(
+        json_array_size(at(get(d, "/v1/experiments?state=paused")->json, "/experiments")), 2);
+    assert_status(act(d, id, "resume"), 202);
+    wait_for(d, id, "succeeded");
+    assert_json(show(d, waiting), "/state", "'paused'"); /* nobody resumed it */
+    assert_status(act(d, id, "pause"), 409);
+    assert_status(act(d, id, "resume"), 409);
+    assert_status(act(d, waiting, "cancel"), 202);
+    assert_json(show(d, waiting), "/state", "'cancelled'");
+    json_t *expected = json_incref(at(show(d, alone), "/provenance/weights/last_sha256"));
+    assert_true(json_equal(at(show(d, id), "/provenance/weights/last_sha256"), expected));
+    json_decref(expected);
+    free(alone), free(id), free(waiting);
     daemon_free(d);
 }
 
@@ -713,6 +748,7 @@ int main(void) {
         with(with_one_worker, test_sigterm_with_an_empty_queue_is_quick),
         cmocka_unit_test(test_crashes_are_counted),
         cmocka_unit_test(test_kills_leave_no_trace),
+        cmocka_unit_test(test_pause_and_resume),
         with(with_one_worker, test_results_survive_a_restart),
         with(with_daemon, test_one_daemon_a_directory),
         with(with_daemon, test_settings_that_cannot_be),

@@ -47,7 +47,7 @@ static void test_a_grid_from_post_to_table(void **state) {
     assert_json(a->json, "/tags", "['t1','t2']");
     assert_string_equal(text_at(a->json, "/notes"), "why");
     assert_json(a->json, "/counts",
-                "{'queued':0,'running':0,'succeeded':8,'failed':0,'cancelled':0}");
+                "{'queued':0,'running':0,'paused':0,'succeeded':8,'failed':0,'cancelled':0}");
     assert_json(a->json, "/axes", "['/model/hidden/0','/loss/ovr/lambda']");
     assert_json(a->json, "/target", "null");
     assert_json(a->json, "/request/grid/~1model~1hidden~10", "[8,16]");
@@ -206,7 +206,7 @@ static void test_a_failed_point_does_not_stop_the_rest(void **state) {
                                    "0.01,1e30,0.02]}}");
     const struct answer *a = wait_for_sweep(d, id, "succeeded");
     assert_json(a->json, "/counts",
-                "{'queued':0,'running':0,'succeeded':2,'failed':1,'cancelled':0}");
+                "{'queued':0,'running':0,'paused':0,'succeeded':2,'failed':1,'cancelled':0}");
     assert_string_equal(text_at(a->json, "/points/1/error/type"), "/problems/diverged");
     assert_json(a->json, "/points/1/result", "null");
     assert_true(number_at(a->json, "/points/2/result/accuracy") >= 0);
@@ -243,7 +243,7 @@ static void test_a_chain_that_breaks(void **state) {
     const struct answer *a = wait_for_sweep(d, id, "succeeded");
     const char *broken = text_at(a->json, "/points/1/experiments/0/id");
     assert_json(a->json, "/counts",
-                "{'queued':0,'running':0,'succeeded':1,'failed':3,'cancelled':0}");
+                "{'queued':0,'running':0,'paused':0,'succeeded':1,'failed':3,'cancelled':0}");
     assert_string_equal(text_at(a->json, "/points/1/error/type"), "/problems/diverged");
     for (int p = 2; p < 4; p++) {
         const json_t *error = at(a->json, text("/points/%d/error", p));

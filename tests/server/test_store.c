@@ -816,6 +816,56 @@ static void requeueing_keeps_epochs(void **state) {
     experiment_release(&e);
 }
 
+static void pausing(void **state) {
+    struct store *store = store_of(state);
+    char first[ID_SIZE], second[ID_SIZE];
+    int was_running, requeued;
+    struct ovr_err err = {0};
+    queue_one(store, first);
+    queue_one(store, second);
+    assert_ok(store_pause(store, first, &was_running, &err), &err);
+    assert_false(was_running);
+    assert_ok(store_pause(store, first, &was_running, &err), &err); /* twice is fine */
+    assert_int_equal(state_of(store, first), STATE_PAUSED);
+    struct experiment e = claim(store); /* a paused one is passed over */
+    assert_string_equal(e.id, second);
+    int64_t seq = e.seq;
+    experiment_release(&e);
+    assert_ok(store_pause(store, second, &was_running, &err), &err);
+    assert_true(was_running);
+    assert_int_equal(state_of(store, second), STATE_RUNNING); /* until it is saved */
+    assert_failed(store_resume(store, second, &err), OVR_CONFLICT, &err, "still runs");
+    err = (struct ovr_err){0};
+    add_epoch(store, seq, 1, "test");
+    assert_ok(store_park(store, seq, &err), &err);
+    assert_int_equal(state_of(store, second), STATE_PAUSED);
+    assert_int_equal(figures_of(store, seq, 1, 9).n, 1);
+    assert_failed(store_park(store, seq, &err), OVR_CONFLICT, &err, "");
+    err = (struct ovr_err){0};
+    assert_ok(store_resume(store, second, &err), &err);
+    assert_ok(store_resume(store, first, &err), &err);
+    assert_ok(store_resume(store, first, &err), &err);
+    e = claim(store); /* in their old order */
+    assert_string_equal(e.id, first);
+    experiment_release(&e);
+    /* Asked to pause when the process ends: paused afterwards, and no crash. */
+    assert_ok(store_pause(store, first, &was_running, &err), &err);
+    reopen_store(*state);
+    store = store_of(state);
+    assert_ok(store_recover(store, 1, &requeued, &err), &err);
+    assert_int_equal(requeued, 0);
+    assert_int_equal(state_of(store, first), STATE_PAUSED);
+    assert_ok(store_cancel(store, first, &was_running, &err), &err);
+    assert_int_equal(state_of(store, first), STATE_CANCELLED);
+    assert_failed(store_pause(store, first, &was_running, &err), OVR_CONFLICT, &err,
+                  "already cancelled");
+    err = (struct ovr_err){0};
+    assert_failed(store_resume(store, first, &err), OVR_CONFLICT, &err, "already ended");
+    err = (struct ovr_err){0};
+    assert_failed(store_pause(store, "no such", &was_running, &err), OVR_NOT_FOUND, &err,
+                  "no such");
+}
+
 static void recovering(void **state) {
     struct store *store = store_of(state);
     char queued[ID_SIZE], ran[ID_SIZE], done[ID_SIZE];
@@ -1158,6 +1208,7 @@ int main(void) {
         with_store(results_and_tensors),
         with_store(an_outcome_is_whole_or_not_there),
         with_store(requeueing_keeps_epochs),
+        with_store(pausing),
         with_store(recovering),
         with_store(shutdowns_are_not_crashes),
         with_store(versions_of_a_data_set),

@@ -617,19 +617,19 @@ static void a_sweep_from_start_to_end(void **state) {
     assert_string_equal(before.notes, "why");
     assert_int_equal(before.points, 3);
     assert_int_equal(sweep_state(&before), STATE_RUNNING);
-    assert_counts(store, id, 3, 0, 0, 0, 0);
+    assert_counts(store, id, 3, 0, 0, 0, 0, 0);
     int64_t seq = claim(store, run);
     struct experiment e = look_up(store, run);
     assert_string_equal(e.sweep, id);
     assert_int_equal(e.point, 0);
     assert_string_equal(e.name, "n 0");
     experiment_release(&e);
-    assert_counts(store, id, 2, 1, 0, 0, 0);
+    assert_counts(store, id, 2, 1, 0, 0, 0, 0);
     finish(store, seq, STATE_SUCCEEDED, 0.5);
     finish(store, claim(store, run), STATE_FAILED, 0); /* does not stop the rest */
     assert_int_equal(state_of_sweep(store, id), STATE_RUNNING);
     finish(store, claim(store, run), STATE_SUCCEEDED, 0.5);
-    assert_counts(store, id, 0, 0, 2, 1, 0);
+    assert_counts(store, id, 0, 0, 0, 2, 1, 0);
     assert_int_equal(state_of_sweep(store, id), STATE_SUCCEEDED);
     struct sweep after = read_sweep(store, id);
     assert_true(after.revision > before.revision);
@@ -680,7 +680,7 @@ static void a_key_makes_one_sweep(void **state) {
     assert_ok(store_add_sweep(store, &plan.sweep, second, &repeated, &err), &err);
     assert_int_equal(repeated, 1);
     assert_string_equal(first, second);
-    assert_counts(store, first, 2, 0, 0, 0, 0);
+    assert_counts(store, first, 2, 0, 0, 0, 0, 0);
     plan.sweep.body_sha256 = "t";
     assert_failed(store_add_sweep(store, &plan.sweep, second, &repeated, &err), OVR_CONFLICT, &err,
                   "for sweep");
@@ -738,7 +738,7 @@ static void a_broken_chain_ends(void **state) {
     post(store, CHAIN, id); /* by a failure */
     finish(store, claim(store, run), STATE_SUCCEEDED, 0.5);
     finish(store, claim(store, run), STATE_FAILED, 0);
-    assert_counts(store, id, 0, 0, 1, 3, 0);
+    assert_counts(store, id, 0, 0, 0, 1, 3, 0);
     snprintf(part, sizeof part, "experiment %s (point 1), whose weights", run);
     assert_broken(store, id, part);
     assert_int_equal(claim(store, run), 0);
@@ -747,7 +747,7 @@ static void a_broken_chain_ends(void **state) {
     finish(store, claim(store, run), STATE_SUCCEEDED, 0.5);
     assert_true(claim(store, run) > 0);
     assert_ok(store_cancel(store, run, &was_running, &err), &err);
-    assert_counts(store, id, 0, 0, 1, 2, 1);
+    assert_counts(store, id, 0, 0, 0, 1, 2, 1);
     assert_broken(store, id, "was cancelled");
 
     post(store, CHAIN, id); /* by a crash too many */
@@ -755,7 +755,7 @@ static void a_broken_chain_ends(void **state) {
     assert_true(claim(store, run) > 0);
     int requeued;
     assert_ok(store_recover(store, 1, &requeued, &err), &err);
-    assert_counts(store, id, 0, 0, 1, 3, 0);
+    assert_counts(store, id, 0, 0, 0, 1, 3, 0);
     assert_broken(store, id, "failed");
 }
 
@@ -775,7 +775,7 @@ static void cancelling_a_sweep(void **state) {
     assert_string_equal(running[0], first);
     assert_string_equal(running[1], second);
     free(running);
-    assert_counts(store, id, 0, 0, 1, 0, 3);
+    assert_counts(store, id, 0, 0, 0, 1, 0, 3);
     assert_int_equal(state_of_sweep(store, id), STATE_CANCELLED);
     struct outcome late = {.state = STATE_SUCCEEDED};
     assert_int_equal(store_finish(store, seq, &late, NULL), OVR_CONFLICT);
