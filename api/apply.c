@@ -286,7 +286,7 @@ static void write_head(const struct task *task) {
 static void print_row(const struct task *task, size_t i, const real *codes, const double *p) {
     fputs(i ? ",[" : "[", task->spool);
     for (size_t j = 0; j < task->columns; j++) {
-        double number = codes ? (double)codes[j] : p[j];
+        double number = (double)(codes ? codes[j] : (real)p[j]);
         if (isfinite(number))
             fprintf(task->spool, "%s%.9g", j ? "," : "", number);
         else
@@ -318,7 +318,7 @@ static int write_probabilities(void *context, size_t first, size_t n, const real
         const double *p = probabilities + i * task->columns;
         size_t best = 0;
         for (size_t c = 0; c < task->columns; c++) {
-            float number = (float)p[c];
+            real number = (real)p[c];
             best = p[c] > p[best] ? c : best;
             if (task->npy)
                 fwrite(&number, sizeof number, 1, task->spool);
