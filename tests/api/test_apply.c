@@ -261,7 +261,9 @@ static void ovrctl(const struct daemon *d, int expected, const char *arguments, 
 
 static void test_ovrctl(void **state) {
     struct daemon *d = *state;
-    const char *file = text("%s/out", d->dir), *in = text("%s/in.json", d->dir);
+    char file[96], in[96];
+    snprintf(file, sizeof file, "%s/out", d->dir);
+    snprintf(in, sizeof in, "%s/in.json", d->dir);
     FILE *samples = fopen(in, "w");
     fputs("{\"samples\":[[0.6,0,0.8]]}", samples);
     fclose(samples);
