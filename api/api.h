@@ -8,6 +8,7 @@
 #include "api/problem.h"
 #include "server/admission.h"
 #include "server/catalog.h"
+#include "server/model.h"
 #include "server/pool.h"
 #include "server/store.h"
 
@@ -16,6 +17,7 @@ struct api {
     struct store *store;
     struct catalog *catalog;
     struct pool *pool;
+    struct models *models; /* of finished experiments, to be applied */
     struct admission admission;
     const char *data_dir;
     const struct kernels *kernels;
@@ -63,6 +65,10 @@ struct reply *handle_units(struct request *request); /* units.c */
 struct reply *handle_tiling(struct request *request);
 struct reply *handle_weights(struct request *request); /* weights.c */
 struct reply *handle_tensor(struct request *request);
+struct reply *handle_model(struct request *request);   /* model.c */
+struct reply *handle_filters(struct request *request); /* filters.c */
+struct reply *handle_encode(struct request *request);  /* apply.c */
+struct reply *handle_predict(struct request *request);
 struct reply *handle_upload(struct request *request); /* datasets.c */
 struct reply *handle_datasets(struct request *request);
 struct reply *handle_dataset(struct request *request);
@@ -73,6 +79,7 @@ struct reply *handle_version(struct request *request);
 struct reply *handle_openapi(struct request *request);
 
 extern const struct sink upload_sink, features_sink, labels_sink; /* datasets.c */
+extern const struct sink samples_sink;                            /* apply.c */
 
 /* A whole number from the query: *value stays as it is when the argument is absent. On failure
  * returns the problem. */

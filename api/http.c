@@ -9,6 +9,10 @@
  *
  * A check that fails settles the answer, and the handler is never called. So exchanges need no
  * lock; shared between threads are the two counters and the draining flag of `struct http`.
+ *
+ * Of a slow route finish() hands the exchange to the desk and suspends its connection. One of the
+ * desk's threads calls the handler, settles its answer and resumes the connection; then
+ * libmicrohttpd calls finish() once more, on its own thread. Meanwhile nobody else touches it.
  */
 #include "api/http.h"
 
@@ -18,6 +22,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <microhttpd.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -43,6 +48,18 @@ enum {
     MAX_REFUSED_BYTES = 64 << 20,
 };
 
+/* Where requests of slow routes wait, in the order they came in. */
+struct desk {
+    pthread_mutex_t lock; /* guards the list and `closed` */
+    pthread_cond_t changed;
+    struct exchange *first, *last;
+    int n_waiting;
+    bool closed;
+    atomic_int stop; /* for handlers: the same, to be read without the lock */
+    pthread_t threads[HTTP_SLOW_THREADS];
+    int n_threads;
+};
+
 struct http {
     struct http_config config;
     char address[INET6_ADDRSTRLEN + 2]; /* as in a URL: "127.0.0.1", "[::1]" */
@@ -52,6 +69,7 @@ struct http {
     atomic_int connections;
     atomic_int exchanges;
     atomic_bool draining;
+    struct desk desk;
 };
 
 struct argument {
@@ -87,6 +105,7 @@ struct exchange {
     struct reply *answer;
     int status; /* what was answered, for the log; 0: nothing yet */
     int64_t size;
+    struct exchange *next; /* at the desk */
 };
 
 struct reply {
@@ -879,6 +898,72 @@ static enum MHD_Result begin(struct exchange *exchange, const char *verb) {
     return send_reply(exchange, reply);
 }
 
+static bool refuse_slow(struct exchange *exchange, const char *slug, const char *detail) {
+    abort_upload(exchange);
+    struct reply *reply = problem(503, slug, "%s; try again later", detail);
+    return settle(exchange, reply_header(reply, "Retry-After", "%d", RETRY_AFTER_S));
+}
+
+/* Puts the exchange to the desk and its connection to sleep, in this order for whoever looks from
+ * outside: only when it sleeps can it be woken. False: the refusal is settled. */
+static bool hand_over(struct exchange *exchange) {
+    struct http *http = exchange->http;
+    struct desk *desk = &http->desk;
+    bool closed, full;
+    pthread_mutex_lock(&desk->lock);
+    closed = desk->closed;
+    full = desk->n_waiting >= http->config.max_waiting;
+    if (!closed && !full) {
+        MHD_suspend_connection(exchange->connection);
+        exchange->next = NULL;
+        *(desk->first ? &desk->last->next : &desk->first) = exchange;
+        desk->last = exchange;
+        desk->n_waiting++;
+        pthread_cond_signal(&desk->changed);
+    }
+    pthread_mutex_unlock(&desk->lock);
+    if (closed)
+        return refuse_slow(exchange, "shutting-down", "the server is shutting down");
+    if (full)
+        return refuse_slow(exchange, "full", "too many requests wait to be computed");
+    return true;
+}
+
+/* The next exchange; NULL when the desk is closed and empty. */
+static struct exchange *take_exchange(struct desk *desk) {
+    pthread_mutex_lock(&desk->lock);
+    while (!desk->first && !desk->closed)
+        pthread_cond_wait(&desk->changed, &desk->lock);
+    struct exchange *exchange = desk->first;
+    if (exchange) {
+        desk->first = exchange->next;
+        desk->n_waiting--;
+    }
+    pthread_mutex_unlock(&desk->lock);
+    return exchange;
+}
+
+static void handle(struct exchange *exchange) {
+    exchange->upload_open = false;
+    settle(exchange, exchange->request.route->handle(&exchange->request));
+}
+
+/* A slow thread. What comes back to its connection is settled. */
+static void *desk_main(void *arg) {
+    struct http *http = arg;
+    struct desk *desk = &http->desk;
+    struct exchange *exchange;
+    while ((exchange = take_exchange(desk))) {
+        exchange->request.stop = &desk->stop;
+        if (atomic_load(&desk->stop))
+            refuse_slow(exchange, "shutting-down", "the server is shutting down");
+        else
+            handle(exchange);
+        MHD_resume_connection(exchange->connection);
+    }
+    return NULL;
+}
+
 static enum MHD_Result finish(struct exchange *exchange) {
     struct request *request = &exchange->request;
     if (!exchange->settled) {
@@ -886,8 +971,10 @@ static enum MHD_Result finish(struct exchange *exchange) {
             request->body = exchange->body;
             request->body_size = (size_t)exchange->received;
         }
-        exchange->upload_open = false;
-        settle(exchange, request->route->handle(request));
+        if (!request->route->slow || !exchange->http->config.slow_threads)
+            handle(exchange);
+        else if (hand_over(exchange))
+            return MHD_YES; /* and comes here again */
     }
     struct reply *reply = exchange->answer;
     exchange->answer = NULL;
@@ -1147,7 +1234,31 @@ static struct MHD_Daemon *start_daemon(struct http *http, int fd) {
     return daemon;
 }
 
+static void close_desk(struct desk *desk) {
+    atomic_store(&desk->stop, 1);
+    pthread_mutex_lock(&desk->lock);
+    desk->closed = true;
+    pthread_cond_broadcast(&desk->changed);
+    pthread_mutex_unlock(&desk->lock);
+    for (int i = 0; i < desk->n_threads; i++)
+        pthread_join(desk->threads[i], NULL);
+    desk->n_threads = 0;
+}
+
+/* As many of its threads as can be had, at least one where there shall be any. */
+static int open_desk(struct http *http, struct ovr_err *err) {
+    struct desk *desk = &http->desk;
+    for (int i = 0; i < http->config.slow_threads && i < HTTP_SLOW_THREADS; i++)
+        if (pthread_create(&desk->threads[desk->n_threads], NULL, desk_main, http) == 0)
+            desk->n_threads++;
+    return desk->n_threads || !http->config.slow_threads
+               ? 0
+               : ovr_fail(err, OVR_IO, NULL, "the HTTP server's threads could not be started");
+}
+
 static void http_free(struct http *http) {
+    pthread_mutex_destroy(&http->desk.lock);
+    pthread_cond_destroy(&http->desk.changed);
     if (http->out_of_memory)
         MHD_destroy_response(http->out_of_memory);
     free(http);
@@ -1159,14 +1270,18 @@ int http_start(struct http **http, const struct http_config *config, const char 
     if (!made)
         return ovr_nomem(err, "the HTTP server");
     made->config = *config;
+    pthread_mutex_init(&made->desk.lock, NULL);
+    pthread_cond_init(&made->desk.changed, NULL);
     made->out_of_memory = make_out_of_memory();
     int fd = made->out_of_memory ? listen_on(made, err) : ovr_nomem(err, "the HTTP server");
     if (fd < 0) {
         http_free(made);
         return fd;
     }
-    made->daemon = start_daemon(made, fd);
+    int rc = open_desk(made, err);
+    made->daemon = rc ? NULL : start_daemon(made, fd);
     if (!made->daemon) {
+        close_desk(&made->desk);
         http_free(made);
         return ovr_fail(err, OVR_IO, NULL, "the threads of the HTTP server could not be started");
     }
@@ -1180,6 +1295,7 @@ void http_stop(struct http *http) {
         return;
     atomic_store(&http->draining, true);
     MHD_socket listener = MHD_quiesce_daemon(http->daemon);
+    close_desk(&http->desk); /* a connection that sleeps must not see the daemon's end */
     for (int ms = 0; ms < STOP_WAIT_MS && atomic_load(&http->exchanges) > 0; ms += STOP_POLL_MS)
         nanosleep(&(struct timespec){.tv_nsec = STOP_POLL_MS * 1000000L}, NULL);
     MHD_stop_daemon(http->daemon);

@@ -2,7 +2,8 @@
  *
  * A handler gets a whole request and must return a reply; there is no way to forget the answer.
  * Handlers run on the transport's threads, several at once, and never block on training: they read
- * and write the store and the catalogue.
+ * and write the store and the catalogue. Those of slow routes run beside them, on a few threads
+ * that serve no connections; theirs are suspended meanwhile.
  *
  * The transport itself refuses what no handler should see:
  *
@@ -32,7 +33,7 @@
 struct http;
 struct reply;
 
-enum { HTTP_MAX_SEGMENTS = 4 };
+enum { HTTP_MAX_SEGMENTS = 4, HTTP_SLOW_THREADS = 16 };
 
 struct request {
     void *context; /* what http_start() was given */
@@ -45,6 +46,8 @@ struct request {
     size_t body_size;
     void *upload;     /* routes with a sink: what sink.open returned */
     void *connection; /* for the two functions below */
+    /* Slow routes: not 0 once the server closes, and then an answer is wanted soon. Else NULL. */
+    const _Atomic int *stop;
 };
 
 /* A query argument (decoded: valid UTF-8 without control characters) or a header of the request, or
@@ -75,6 +78,9 @@ struct route {
     const char *const *query;
     /* Bodies are streamed to it, limit max_upload_bytes. NULL: JSON, limit max_body_bytes. */
     const struct sink *sink;
+    /* 1: it computes for long, so it is handled on a thread of its own kind while the connection
+     * waits and others are served. Where too many wait already the answer is 503. */
+    int slow;
 };
 
 /* Replies. All take over what they are given, also when they fail; each returns NULL when memory
@@ -119,6 +125,8 @@ void reply_free(struct reply *reply);
 struct http_config {
     const char *listen; /* "127.0.0.1:8080", "[::1]:0", "localhost:80"; port 0 takes any free one */
     int threads;
+    int slow_threads; /* that handle slow routes, at most HTTP_SLOW_THREADS; 0: no route is slow */
+    int max_waiting;  /* requests of slow routes that wait for one of them; more get 503 */
     int max_connections; /* those above are answered with 503 */
     int idle_timeout_s;
     size_t max_body_bytes;

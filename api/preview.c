@@ -1,6 +1,6 @@
 /* The first samples of a split, as numbers or as a picture. */
 #include "api/api.h"
-#include "api/png.h"
+#include "api/tiles.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,8 +11,6 @@ enum {
     ROWS_MAX = 100,        /* of one answer */
     NUMBERS_MAX = 1 << 19, /* of one answer */
     FEATURES = 3072,       /* by default at most */
-    PIXELS_MAX = 1 << 24,  /* of one picture */
-    GAP = 1,               /* pixels between images */
 };
 
 /* What a request asks to see. */
@@ -85,48 +83,27 @@ static void find_range(const struct view *v, real *row, double *low, double *hig
     }
 }
 
-static void draw(const struct image_shape *shape, const real *row, double low, double high,
-                 uint8_t *out, size_t out_width) {
-    size_t h = shape->height, w = shape->width, channels = shape->channels;
-    double scale = high > low ? 255 / (high - low) : 0;
-    for (size_t c = 0; c < channels; c++)
-        for (size_t y = 0; y < h; y++)
-            for (size_t x = 0; x < w; x++) {
-                size_t from = shape->interleaved ? (y * w + x) * channels + c : (c * h + y) * w + x;
-                out[(y * out_width + x) * channels + c] =
-                    (uint8_t)lround((row[from] - low) * scale);
-            }
-}
-
 static struct reply *show_picture(const struct view *v) {
-    const struct image_shape *shape = &v->split.image;
-    size_t n = v->end - v->first, across = (size_t)ceil(sqrt((double)n));
-    size_t down = (n + across - 1) / across;
-    size_t width = across * (shape->width + GAP) - GAP, height = down * (shape->height + GAP) - GAP;
+    size_t n = v->end - v->first;
     struct ovr_err err = {0};
-    void *bytes;
-    size_t size;
+    struct tiles tiles;
     double low, high;
-    if (width > PIXELS_MAX / height)
-        return problem(422, "invalid-query",
-                       "rows: %zu images of %zu by %zu make a picture of more than %d pixels; ask "
-                       "for fewer",
-                       n, shape->width, shape->height, PIXELS_MAX);
-    uint8_t *pixels = calloc(width * height, shape->channels);
+    struct reply *reply = tiles_open(&tiles, &v->split.image, n, "rows");
+    if (reply)
+        return reply;
     real *row = ovr_malloc(v->samples.d, sizeof *row);
-    int rc = pixels && row ? 0 : ovr_nomem(&err, "a picture");
-    if (!rc) {
-        find_range(v, row, &low, &high);
-        for (size_t i = 0; i < n; i++) {
-            size_t x = i % across * (shape->width + GAP), y = i / across * (shape->height + GAP);
-            samples_row(&v->samples, v->first + i, row);
-            draw(shape, row, low, high, pixels + (y * width + x) * shape->channels, width);
-        }
-        rc = encode_png(pixels, width, height, shape->channels, &bytes, &size, &err);
+    if (!row) {
+        tiles_close(&tiles);
+        ovr_nomem(&err, "a picture");
+        return problem_from(&err);
     }
-    free(pixels);
+    find_range(v, row, &low, &high);
+    for (size_t i = 0; i < n; i++) {
+        samples_row(&v->samples, v->first + i, row);
+        tiles_draw(&tiles, i, row, low, high);
+    }
     free(row);
-    return rc ? problem_from(&err) : reply_bytes(200, "image/png", bytes, size);
+    return tiles_reply(&tiles);
 }
 
 static struct reply *read_view(const struct request *request, struct view *v, int picture) {

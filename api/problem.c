@@ -32,6 +32,8 @@ static const struct kind kinds[] = {
     {"invalid-spec", "Invalid experiment spec"},
     {"malformed-json", "Malformed JSON"},
     {"method-not-allowed", "Method not allowed"},
+    {"no-classifier", "The model predicts no classes"},
+    {"no-images", "There is nothing to be seen as images"},
     {"not-found", "Not found"},
     {"out-of-memory", "Out of memory"},
     {"shutting-down", "The server is shutting down"},

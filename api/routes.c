@@ -18,6 +18,8 @@ static const char *const units_query[] = {"sort",  "dead",   "class_means", "lay
 static const char *const tiling_query[] = {"units", "layer", NULL};
 static const char *const weights_query[] = {"epoch", NULL};
 static const char *const tensor_query[] = {"epoch", "format", "rows", NULL};
+static const char *const model_query[] = {"format", NULL};
+static const char *const filters_query[] = {"units", NULL};
 static const char *const upload_query[] = {"format", "label", "header", NULL};
 static const char *const part_query[] = {"format", NULL};
 static const char *const dataset_query[] = {"features", NULL};
@@ -39,6 +41,10 @@ const struct route api_routes[] = {
     {"GET", "/v1/compare/histograms", handle_compare, "How far two histograms are apart", compare_query, NULL},
     {"GET", "/v1/experiments/{id}/weights", handle_weights, "List the tensors", weights_query, NULL},
     {"GET", "/v1/experiments/{id}/weights/{tensor}", handle_tensor, "One tensor", tensor_query, NULL},
+    {"GET", "/v1/experiments/{id}/model", handle_model, "The whole model in one file", model_query, NULL},
+    {"GET", "/v1/experiments/{id}/filters.png", handle_filters, "What units look for, as pictures", filters_query, NULL, .slow = 1},
+    {"POST", "/v1/experiments/{id}/encode", handle_encode, "Codes of samples", model_query, &samples_sink, .slow = 1},
+    {"POST", "/v1/experiments/{id}/predict", handle_predict, "Classes of samples", model_query, &samples_sink, .slow = 1},
     {"POST", "/v1/sweeps", handle_submit_sweep, "Post a sweep", submit_query, NULL},
     {"GET", "/v1/sweeps", handle_list_sweeps, "List sweeps, newest first", sweeps_query, NULL},
     {"GET", "/v1/sweeps/{id}", handle_show_sweep, "One sweep: the table of its points", sweep_query, NULL},

@@ -111,6 +111,15 @@ static lapack_int iterate_inverse(size_t n, size_t first, size_t k, const double
     return info ? info : (lapack_int)k - found;
 }
 
+int linalg_solve64(size_t n, size_t m, double *a, double *b, struct ovr_err *err) {
+    /* Column by column a row of b is a column, and a symmetric matrix is the same. */
+    int info = LAPACKE_dposv(LAPACK_COL_MAJOR, 'L', (lapack_int)n, (lapack_int)m, a, (lapack_int)n,
+                             b, (lapack_int)n);
+    if (info < 0)
+        return ovr_fail(err, OVR_NOMEM, NULL, "not enough memory to solve for %zu unknowns", n);
+    return info ? ovr_fail(err, OVR_INVALID, NULL, "the matrix is not positive definite") : 0;
+}
+
 int linalg_tridiagonal(size_t n, size_t first, size_t k, const double *diagonal, const double *off,
                        double *values, double *vectors, struct ovr_err *err) {
     for (size_t i = 0; n == 2 && i < k; i++)

@@ -38,6 +38,10 @@ void linalg_gemm64(int a_transposed, int b_transposed, size_t m, size_t n, size_
 void linalg_gemv64(int a_transposed, size_t m, size_t n, double alpha, const double *a, size_t lda,
                    const double *x, double beta, double *y);
 
+/* The solutions x of a·x = b for m right sides, in the rows of b (m×n), which they replace; a (n×n)
+ * is symmetric and positive definite, and is used up. OVR_INVALID where it is not. */
+int linalg_solve64(size_t n, size_t m, double *a, double *b, struct ovr_err *err);
+
 /* The eigenvalues number first .. first + k - 1, in falling order from number 0 on, of the
  * symmetric tridiagonal n×n matrix with this diagonal and these n - 1 elements beside it, into
  * `values` (k), with unit eigenvectors in the rows of `vectors` (k×n). */

@@ -76,8 +76,8 @@ static void enter_phase(const struct run *run, enum train_phase phase, int epoch
     progress->phase = phase;
 }
 
-static struct net_config net_shape(const struct train_config *config, size_t n_inputs,
-                                   size_t n_classes) {
+struct net_config train_net_shape(const struct train_config *config, size_t n_inputs,
+                                  size_t n_classes) {
     struct net_config shape = {
         .n_inputs = n_inputs,
         .n_layers = config->n_hidden,
@@ -115,7 +115,7 @@ size_t train_code_units(const struct train_config *config, size_t n_inputs) {
 }
 
 unsigned train_terms(const struct train_config *config) {
-    const struct net_config shape = net_shape(config, 1, 1);
+    const struct net_config shape = train_net_shape(config, 1, 1);
     switch (config->kind) {
     case MODEL_KMEANS:
     case MODEL_ONLINE_KMEANS:
@@ -211,7 +211,7 @@ static void place_kmeans(struct run *run, const struct plan *plan, struct arena 
 static void place(struct run *run, const struct plan *plan, struct arena *arena) {
     const struct train_config *config = plan->config;
     size_t batch = config->batch_size, d = plan->n_inputs;
-    struct net_config shape = net_shape(config, d, plan->n_classes);
+    struct net_config shape = train_net_shape(config, d, plan->n_classes);
     net_place(&run->net, &shape, run->kernels, count_moments(config), most_rows(batch),
               plan->members, arena);
     for (size_t l = 0; l < shape.n_layers; l++) {
@@ -279,7 +279,7 @@ static int count_used(struct run *run, struct ovr_err *err) {
 
 size_t train_parts(const struct train_config *config, size_t n_inputs, size_t n_classes,
                    struct net_part parts[PARTS_MAX]) {
-    const struct net_config shape = net_shape(config, n_inputs, n_classes);
+    const struct net_config shape = train_net_shape(config, n_inputs, n_classes);
     struct arena counting = {0};
     struct net net;
     net_place(&net, &shape, kernels_get(ISA_BASELINE), 0, 1, 1, &counting);
@@ -291,26 +291,29 @@ int initial_fits(const struct net_part *from, const struct net_part *to) {
            to->cols == from->cols;
 }
 
-/* Weights of an earlier net, where they fit. */
-static int load_initial(struct run *run, struct ovr_err *err) {
-    const struct initial *initial = run->config->initial;
+size_t initial_load(const struct net *net, const struct initial *initial) {
     struct net_part parts[PARTS_MAX];
-    size_t n = net_parts(&run->net, parts), loaded = 0;
-    if (!initial)
-        return 0;
+    size_t n = net_parts(net, parts), loaded = 0;
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < initial->n; j++) {
             const struct net_part *to = &parts[i];
             if (!initial_fits(&initial->parts[j], to))
                 continue;
             for (size_t row = 0; row < to->rows; row++)
-                memcpy(run->net.params + to->at + row * to->stride,
+                memcpy(net->params + to->at + row * to->stride,
                        initial->weights[j] + row * to->cols, to->cols * sizeof(real));
             loaded++;
         }
-    return loaded ? 0
-                  : ovr_fail(err, OVR_INVALID, "/model/init/experiment",
-                             "has no weights of the shapes that this model needs");
+    return loaded;
+}
+
+/* Weights of an earlier net, where they fit. */
+static int load_initial(struct run *run, struct ovr_err *err) {
+    const struct initial *initial = run->config->initial;
+    if (!initial || initial_load(&run->net, initial))
+        return 0;
+    return ovr_fail(err, OVR_INVALID, "/model/init/experiment",
+                    "has no weights of the shapes that this model needs");
 }
 
 static void init_work(struct member *member, void *arg) {
@@ -996,7 +999,7 @@ void train_result_release(struct train_result *result) {
 /* The tables of units, and the larger of what it takes to make one and of the probe's codes. */
 static uint64_t tables_memory(const struct train_config *config, const struct train_data *data,
                               size_t n_inputs, int members, uint64_t codes) {
-    const struct net_config net = net_shape(config, n_inputs, data->n_classes);
+    const struct net_config net = train_net_shape(config, n_inputs, data->n_classes);
     uint64_t tables = 0, work = codes;
     for (size_t l = 0; l < net.n_layers; l++) {
         const struct units_shape shape =
@@ -1071,7 +1074,7 @@ struct train_estimate train_estimate(const struct train_config *config,
     double n = (double)n_train + (double)data->n_test;
     double flops = preprocess_flops(config->data.preprocess, config->data.n_preprocess,
                                     (double)n_train, n, &d);
-    struct net_config shape = net_shape(config, d, data->n_classes);
+    struct net_config shape = train_net_shape(config, d, data->n_classes);
     size_t held_out = prepared_held_out(&config->data, n_train);
     size_t watched = config->data.protocol == PROTOCOL_CLEAN ? held_out : data->n_test;
     double forward = 0, backward = 0;

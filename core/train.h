@@ -182,8 +182,15 @@ unsigned train_terms(const struct train_config *config);
 size_t train_parts(const struct train_config *config, size_t n_inputs, size_t n_classes,
                    struct net_part parts[PARTS_MAX]);
 
+/* The net that a run would train. */
+struct net_config train_net_shape(const struct train_config *config, size_t n_inputs,
+                                  size_t n_classes);
+
 /* Whether weights could be loaded into a part. */
 int initial_fits(const struct net_part *from, const struct net_part *to);
+
+/* Loads the parts that fit; returns how many. */
+size_t initial_load(const struct net *net, const struct initial *initial);
 
 /* Units of the code: of the last layer, or as many as there are inputs. */
 size_t train_code_units(const struct train_config *config, size_t n_inputs);

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { SLOW_WAITING = 32 }; /* encode requests and the like; more get 503 */
 enum { DRAIN_SECONDS = 6 }; /* of the 10 s within which SIGTERM ends the process */
 
 /* Memory of the machine, or of its container where that is less. */
@@ -72,6 +73,11 @@ static int needs_checkpoint(void *context, const char *id) {
     return needs;
 }
 
+/* That encode, predict and draw, beside the jobs. */
+static int slow_threads(void) {
+    return cpu_count() > 1 ? 2 : 1;
+}
+
 static int open_data(struct daemon *d, const struct settings *settings,
                      const struct kernels *kernels, struct ovr_err *err) {
     char path[512];
@@ -80,7 +86,7 @@ static int open_data(struct daemon *d, const struct settings *settings,
     if (rc)
         return rc;
     snprintf(path, sizeof path, "%s/ovrd.sqlite3", settings->data_dir);
-    rc = store_open(&d->store, path, (int)settings->http_threads + 1, err);
+    rc = store_open(&d->store, path, (int)settings->http_threads + slow_threads() + 1, err);
     if (!rc)
         rc = catalog_init(&d->catalog, settings->data_dir, d->store, err);
     d->catalog.max_bytes = (uint64_t)settings->max_upload_bytes;
@@ -140,9 +146,22 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     rc = pool_start(&d->api.pool, &pool, err);
     if (rc)
         return rc;
+    struct models_config models = {
+        .store = d->store,
+        .catalog = &d->catalog,
+        .kernels = kernels,
+        .data_dir = settings->data_dir,
+        .limit_bytes = (uint64_t)settings->model_cache_bytes,
+        .cores = cores,
+    };
+    rc = models_new(&d->api.models, &models, err);
+    if (rc)
+        return rc;
     struct http_config http = {
         .listen = settings->listen,
         .threads = (int)settings->http_threads,
+        .slow_threads = slow_threads(),
+        .max_waiting = SLOW_WAITING,
         .max_connections = (int)settings->max_connections,
         .idle_timeout_s = (int)settings->idle_timeout_s,
         .max_body_bytes = (size_t)settings->max_body_bytes,
@@ -181,6 +200,7 @@ static void stop(struct daemon *d) {
         fflush(NULL);
         _exit(0);
     }
+    models_free(d->api.models);
     cache_release(&d->cache);
     store_close(d->store);
     if (d->lock > 0)

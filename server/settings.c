@@ -28,6 +28,7 @@ static const struct setting table[] = {
     {"workers", "JOBS", NUMBER(workers, 0, 256), "0", NULL, "experiments that compute at once; 0: as many as cores"},
     {"memory", "BYTES", NUMBER(memory_bytes, 0, 1024 * TIB), "0", NULL, "for all running experiments together; 0: 80 % of the machine's"},
     {"cache", "BYTES", NUMBER(cache_bytes, 0, 1024 * TIB), "16G", NULL, "disk for prepared data that jobs share; 0: keep none"},
+    {"model-cache", "BYTES", NUMBER(model_cache_bytes, 0, 1024 * TIB), "1G", NULL, "memory for models that encode and predict; 0: read anew each time"},
     {"isa", "LEVEL", TEXT(isa), "auto", "auto baseline avx2 avx512", "instruction set of the hot loops: auto, baseline, avx2 or avx512"},
     {"blas-kernel", "NAME", TEXT(blas_kernel), "auto", NULL, "OpenBLAS kernel, such as Haswell; auto: what suits the processor"},
     {"http-threads", "N", NUMBER(http_threads, 1, 64), "2", NULL, "threads that answer requests"},

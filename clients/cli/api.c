@@ -83,10 +83,15 @@ int api_get(struct cli *cli, struct buf *path, json_t **answer) {
 }
 
 int api_stream(struct cli *cli, struct buf *path, FILE *out) {
+    return api_stream_request(cli, (struct http_request){0}, path, out);
+}
+
+int api_stream_request(struct cli *cli, struct http_request request, struct buf *path, FILE *out) {
     struct http_reply reply = {0};
     if (path->failed || !path->data)
         return api_complain_memory();
-    struct http_request request = {.path = path->data, .sink = out};
+    request.path = path->data;
+    request.sink = out;
     int http_code = http_send(cli->http, &request, &reply), code = EXIT_OK;
     if (http_code)
         code = api_complain_transport(cli, http_code);

@@ -18,6 +18,9 @@ int api_get(struct cli *cli, struct buf *path, json_t **answer);
 /* Streams the answer of a GET to `out` as it is. Releases the path. */
 int api_stream(struct cli *cli, struct buf *path, FILE *out);
 
+/* The same of any request. */
+int api_stream_request(struct cli *cli, struct http_request request, struct buf *path, FILE *out);
+
 /* `errors` or `warnings` of an answer: a line each on stderr, "  /model/hidden/0: must be …". */
 void api_print_faults(const json_t *faults);
 

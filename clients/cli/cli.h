@@ -1,6 +1,7 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
  * api.c (one conversation with the daemon), jobs.c, sweeps.c, watch.c, histogram.c, units.c,
- * data.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are what they stand on. */
+ * data.c, model.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are what they
+ * stand on. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -40,6 +41,10 @@ int command_compare(struct cli *cli);
 int command_weights(struct cli *cli);
 int command_pause(struct cli *cli);
 int command_resume(struct cli *cli);
+int command_encode(struct cli *cli);
+int command_predict(struct cli *cli);
+int command_model(struct cli *cli);
+int command_filters(struct cli *cli);
 int command_cancel(struct cli *cli);
 int command_sweeps(struct cli *cli);
 int command_sweep(struct cli *cli);

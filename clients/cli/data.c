@@ -57,17 +57,12 @@ static int fetch_tensor(struct cli *cli, const char *format, FILE *out) {
     return api_stream(cli, &path, out);
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 int command_weights(struct cli *cli) {
     const char *format = cli->options.format, *output = cli->options.output;
     if (!cli->args[1])
         return list_tensors(cli);
     if (!format)
-        format = output && ends_with(output, ".npy") && !cli->options.json ? "npy" : "json";
+        format = output && text_ends_with(output, ".npy") && !cli->options.json ? "npy" : "json";
     if (strcmp(format, "json") && strcmp(format, "npy"))
         return complain(EXIT_USAGE, "--format of a tensor is json or npy, got %s", format);
     if (!strcmp(format, "npy") && cli->options.json)
@@ -161,7 +156,7 @@ static const char *guess_format(const char *name) {
     } known[] = {{".csv", "csv"},        {".tsv", "csv"},        {".npy", "npy"},
                  {".idx", "idx"},        {"-idx1-ubyte", "idx"}, {"-idx3-ubyte", "idx"},
                  {".idx1-ubyte", "idx"}, {".idx3-ubyte", "idx"}, {".ubyte", "idx"}};
-    size_t n = strlen(name) - (ends_with(name, ".gz") ? 3 : 0);
+    size_t n = strlen(name) - (text_ends_with(name, ".gz") ? 3 : 0);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         size_t m = strlen(known[i].end);
         if (n >= m && !strncmp(name + n - m, known[i].end, m))

@@ -211,6 +211,8 @@ static int set_up(CURL *curl, struct transfer *transfer, const char *url,
         SET(CURLOPT_NOPROXY, "*");
     if (request->upload) {
         SET(CURLOPT_UPLOAD, 1L);
+        if (request->method)
+            SET(CURLOPT_CUSTOMREQUEST, request->method);
         SET(CURLOPT_READFUNCTION, on_upload);
         SET(CURLOPT_READDATA, transfer);
         SET(CURLOPT_INFILESIZE_LARGE, (curl_off_t)request->upload_size);

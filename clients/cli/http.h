@@ -15,13 +15,13 @@ enum { IDEMPOTENCY_KEY_MAX = 255 };
 struct http;
 
 struct http_request {
-    const char *method; /* NULL: GET */
+    const char *method; /* NULL: GET; with an upload: PUT */
     const char *path;   /* escaped, with its query, "/v1/…" */
     const char *body;   /* JSON to send with a POST; NULL: none */
     size_t body_size;
     const char *if_none_match;                    /* an ETag; NULL or "": none */
     const char *idempotency_key;                  /* NULL: none; at most IDEMPOTENCY_KEY_MAX */
-    FILE *upload;                                 /* the body of a PUT, streamed */
+    FILE *upload;                                 /* the body of a PUT or POST, streamed */
     int64_t upload_size;                          /* -1 where unknown */
     FILE *sink;                                   /* takes the body of a 2xx answer; NULL: memory */
     void (*progress)(int64_t sent, int64_t size); /* of an upload; size -1 where unknown */

@@ -98,7 +98,8 @@ static const struct option_row {
      "after this epoch (default: the best one)"},
     {OPTION_FORMAT, "--format", NULL, "FORMAT", offsetof(struct options, format), is_not_empty,
      "a format",
-     "of a tensor: json or npy (default: npy where FILE ends in .npy, else json);\n"
+     "of a tensor, codes or classes: json or npy (default: npy where FILE ends in .npy, else\n"
+     "json);\n"
      "of an upload: cifar10, csv, idx or npy (default: by the name of FILE, else cifar10);\n"
      "of metrics: csv, with every figure"},
     {OPTION_LABEL, "--label", NULL, "COLUMN", offsetof(struct options, label), is_not_empty,
@@ -107,9 +108,9 @@ static const struct option_row {
      "true or false",
      "of a csv upload: is the first line one of names? (default: found out by its values)"},
     {OPTION_ROWS, "--rows", NULL, "A:B", offsetof(struct options, rows), is_row_range,
-     "two numbers like 0:64", "rows A to B-1 of the tensor only"},
+     "two numbers like 0:64", "rows A to B-1 of the tensor, or units of the filters, only"},
     {OPTION_OUTPUT, "--output", "-o", "FILE", offsetof(struct options, output), is_not_empty,
-     "a file name", "write the tensor there, whole or not at all"},
+     "a file name", "write the answer there, whole or not at all"},
     {OPTION_SORT, "--sort", NULL, "FIGURE", offsetof(struct options, sort), is_not_empty,
      "a figure such as firing_rate, or -firing_rate",
      "by this column, smallest first; with a minus (--sort=-mean) largest first"},
@@ -149,6 +150,15 @@ static const struct command {
      OPTION_SORT | OPTION_DEAD | OPTION_LAYER | OPTION_LIMIT, command_units},
     {"weights", "ID [TENSOR]", "its tensors, or the values of one", 1, 2,
      OPTION_FORMAT | OPTION_ROWS | OPTION_OUTPUT, command_weights},
+    {"encode", "ID FILE|-",
+     "the codes of samples: JSON or npy as the server takes it, or the experiment's own split,\n"
+     "      train or test",
+     2, 2, OPTION_FORMAT | OPTION_OUTPUT, command_encode},
+    {"predict", "ID FILE|-", "their classes, likewise", 2, 2, OPTION_FORMAT | OPTION_OUTPUT,
+     command_predict},
+    {"model", "ID", "the whole model as safetensors", 1, 1, OPTION_OUTPUT, command_model},
+    {"filters", "ID", "what its units look for, as a PNG", 1, 1, OPTION_ROWS | OPTION_OUTPUT,
+     command_filters},
     {"pause", "ID", "stop it at its next step; it goes on from there", 1, 1, 0, command_pause},
     {"resume", "ID", "let a paused one go on", 1, 1, 0, command_resume},
     {"cancel", "ID", "stop it at its next step, for good", 1, 1, 0, command_cancel},

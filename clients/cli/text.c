@@ -354,3 +354,8 @@ int table_print(struct table *table) {
     *table = (struct table){0};
     return result;
 }
+
+bool text_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}

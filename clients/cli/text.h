@@ -68,4 +68,6 @@ void table_cell(struct table *table, const char *format, ...) __attribute__((for
 /* Prints to stdout and releases the table. Returns 0, or -1 where memory ran out. */
 int table_print(struct table *table);
 
+bool text_ends_with(const char *text, const char *end);
+
 #endif

@@ -8,7 +8,7 @@
 static const char *const methods[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
 
 /* A finished experiment and a data set with which every route can answer. */
-static char *finished, *finished_sweep;
+static char *finished, *finished_sweep, *of_images;
 
 static int set_up(void **state) {
     struct daemon *d = daemon_new(NULL);
@@ -16,7 +16,10 @@ static int set_up(void **state) {
     upload_images(d, "cifar10", 900, 20, 1);
     finished = submit(d, "{'dataset':{'generator':'sphere','samples':200},'model':{'kind':"
                          "'ovr_encoder','hidden':[8]},'training':{'epochs':2},'probe':null}");
+    of_images = submit(d, "{'dataset':{'name':'cifar10'},'model':{'kind':'mlp','hidden':[8]},"
+                          "'training':{'epochs':1}}");
     wait_for(d, finished, "succeeded");
+    wait_for(d, of_images, "succeeded");
     const struct answer *a =
         post(d, "/v1/sweeps",
              "{'base':{'dataset':{'generator':'sphere','samples':200},'model':{"
@@ -30,6 +33,7 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
     free(finished);
     free(finished_sweep);
+    free(of_images);
     return without_daemon(state);
 }
 
@@ -41,13 +45,15 @@ static const char *instance(const char *template) {
         snprintf(path, sizeof path, "%s?a=%s&b=%s:1", template, finished, finished);
         return path;
     }
-    int of_sweep = strncmp(template, "/v1/sweeps/", 11) == 0;
+    const char *id = strncmp(template, "/v1/sweeps/", 11) == 0 ? finished_sweep
+                     : strstr(template, "/filters.png")        ? of_images
+                                                               : finished;
     for (const char *c = template; *c; c++) {
         if (*c != '{') {
             path[n++] = *c;
             continue;
         }
-        const char *value = strncmp(c, "{id}", 4) == 0 ? (of_sweep ? finished_sweep : finished)
+        const char *value = strncmp(c, "{id}", 4) == 0       ? id
                             : strncmp(c, "{tensor}", 8) == 0 ? "encoder.bias"
                             : strncmp(c, "{name}", 6) == 0   ? "cifar10"
                                                              : "train";

@@ -93,6 +93,21 @@ static struct reply *go_slow(struct request *request) {
     return reply_static(200, "text/plain", "slow but sure", 13);
 }
 
+/* Of a slow route: until the gate opens or the server closes. */
+static atomic_bool gate_open;
+static atomic_int n_at_gate;
+
+static struct reply *wait_at_gate(struct request *request) {
+    assert_non_null(request->stop);
+    atomic_fetch_add(&n_at_gate, 1);
+    while (!atomic_load(&gate_open) && !atomic_load(request->stop))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    atomic_fetch_sub(&n_at_gate, 1);
+    const char *limit = request_query(request, "limit"); /* still readable */
+    return reply_json(200, json_pack("{s:s, s:b, s:s?}", "how", request->segments[0], "stopped",
+                                     atomic_load(request->stop), "limit", limit));
+}
+
 /* The body's byte i is the letter i mod 26; negative size: unknown. context: where it breaks off.
  */
 static int64_t read_letters(void *context, uint64_t position, char *out, size_t room) {
@@ -182,6 +197,8 @@ static const struct route routes[] = {
     {"GET", "/slow", go_slow, "", NULL, NULL},
     {"GET", "/streams/{how}", stream_letters, "", NULL, NULL},
     {"PUT", "/uploads/{name}", upload_done, "", NULL, &upload_sink},
+    {"GET", "/gate/{how}", wait_at_gate, "", list_query, NULL, .slow = 1},
+    {"PUT", "/slow-uploads/{name}", upload_done, "", NULL, &upload_sink, .slow = 1},
     {"GET", "/", show_special, "", NULL, NULL},
     {0},
 };
@@ -216,6 +233,8 @@ static struct http_config config_for(const char *listen_at) {
     return (struct http_config){
         .listen = listen_at,
         .threads = 2,
+        .slow_threads = 1,
+        .max_waiting = 2,
         .max_connections = MAX_CONNECTIONS,
         .idle_timeout_s = 1,
         .max_body_bytes = MAX_BODY,
@@ -1199,6 +1218,71 @@ static void *get_slowly(void *arg) {
     return NULL;
 }
 
+struct visit {
+    pthread_t thread;
+    struct answer answer;
+};
+
+static void *visit_gate(void *arg) {
+    ((struct visit *)arg)->answer = get("/gate/mine?limit=5");
+    return NULL;
+}
+
+static void visit(struct visit *visit) {
+    assert_int_equal(pthread_create(&visit->thread, NULL, visit_gate, visit), 0);
+}
+
+static void nap_ms(long ms) {
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+/* Slow requests wait in line, one is handled, others than slow ones go on all the while. A request
+ * may take longer than a connection may be idle. */
+static void slow_routes_hold_nobody_up(void **state) {
+    (void)state;
+    struct visit visits[3];
+    atomic_store(&gate_open, false);
+    visit(&visits[0]);
+    assert_true(becomes(&n_at_gate, 1));
+    visit(&visits[1]);
+    visit(&visits[2]);
+    nap_ms(2500); /* idle_timeout_s is 1 */
+    assert_int_equal(atomic_load(&n_at_gate), 1);
+    for (int i = 0; i < 20; i++)
+        expect(get("/things"), 200, "zeta");
+    /* Two wait: the house is full, and a body that was sent is given up. */
+    int aborted = atomic_load(&n_aborted), handled = atomic_load(&n_handled);
+    struct answer full = get("/gate/full");
+    assert_string_equal(header(&full, "Retry-After"), "5");
+    expect_problem(full, 503, "full", "wait");
+    expect_problem(put("/slow-uploads/x", 1000, false, "Expect:", NULL), 503, "full", "wait");
+    assert_int_equal(atomic_load(&n_aborted), aborted + 1);
+    assert_int_equal(atomic_load(&n_handled), handled);
+    atomic_store(&gate_open, true);
+    for (size_t i = 0; i < 3; i++) {
+        pthread_join(visits[i].thread, NULL);
+        expect(visits[i].answer, 200, "{\"how\":\"mine\",\"stopped\":false,\"limit\":\"5\"}");
+    }
+    expect(put("/slow-uploads/x", 300000, true, "Expect:", NULL), 201, "300000");
+    assert_int_equal(atomic_load(&n_aborted), aborted + 1);
+}
+
+/* The one in hand is told and answers, those in line are refused. */
+static void stop_ends_slow_requests(void **state) {
+    struct visit visits[2];
+    atomic_store(&gate_open, false);
+    visit(&visits[0]);
+    assert_true(becomes(&n_at_gate, 1));
+    visit(&visits[1]);
+    nap_ms(200);
+    stop_server(state);
+    pthread_join(visits[0].thread, NULL);
+    pthread_join(visits[1].thread, NULL);
+    expect(visits[0].answer, 200, "\"stopped\":true");
+    expect_problem(visits[1].answer, 503, "shutting-down", "shutting down");
+    assert_int_equal(start_server(state), 0);
+}
+
 /* A reply under way is finished, an upload without end is cut off, and then the port is free. */
 static void stop_lets_replies_end(void **state) {
     (void)state;
@@ -1300,6 +1384,8 @@ int main(void) {
         cmocka_unit_test(bad_addresses_are_refused),
         cmocka_unit_test(a_port_in_use_is_told),
         cmocka_unit_test(other_loopback_addresses_serve),
+        cmocka_unit_test(slow_routes_hold_nobody_up),
+        cmocka_unit_test(stop_ends_slow_requests),
         cmocka_unit_test(stop_lets_replies_end),
         cmocka_unit_test(a_closing_house_says_so),
     };
