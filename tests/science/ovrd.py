@@ -27,6 +27,7 @@ class Daemon:
         found = re.match(r"listening on http://(.+):(\d+)", self.process.stdout.readline())
         assert found, "the daemon did not start: " + self.last_words()
         self.client = http.client.HTTPConnection(found[1], int(found[2]), timeout=120)
+        self.answered_at = time.monotonic()
         return self
 
     def __exit__(self, *_):
@@ -44,9 +45,12 @@ class Daemon:
     def call(self, method, path, body=None):
         kind = {"Content-Type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        if time.monotonic() - self.answered_at > 10:  # the daemon closes connections without traffic
+            self.client.close()
         self.client.request(method, path, data, kind if body is not None else {})
         answer = self.client.getresponse()
         content = answer.read()
+        self.answered_at = time.monotonic()
         assert answer.status < 300, f"{method} {path}: {answer.status} {content[:1000].decode(errors='replace')}"
         return content
 
