@@ -40,6 +40,18 @@ int json_put_figure(json_t *object, const struct figure *figure);
 json_t *read_posted(struct request *request, int *dry_run, struct reply **refusal);
 struct reply *reply_refused(int code, const char *detail, json_t *faults,
                             const struct ovr_err *err); /* a spec that could not be taken */
+/* The experiment as an answer; `warnings`, which may be NULL, is taken over. */
+struct reply *reply_experiment(struct api *api, int status, const char *id, json_t *warnings);
+
+/* Whose spec is run again; id NULL: nobody's. */
+struct origin {
+    const char *id;
+    int replays;
+};
+/* Reads the document into *spec, completes it, admits it and puts it into the queue. */
+struct reply *submit_spec(struct request *request, json_t *document, struct spec *spec,
+                          const struct origin *origin);
+struct reply *check_key(const struct request *request); /* of idempotency; NULL: fine */
 json_t *json_estimate(const struct cost *cost);
 json_t *json_tags(const char *tags);
 json_t *json_problem(const char *kind, const char *pointer, const char *detail); /* null: none */
@@ -49,6 +61,10 @@ struct reply *handle_submit(struct request *request); /* experiments.c */
 struct reply *handle_list(struct request *request);
 struct reply *handle_show(struct request *request);
 struct reply *handle_cancel(struct request *request);
+struct reply *handle_edit(struct request *request); /* manage.c */
+struct reply *handle_delete(struct request *request);
+struct reply *handle_rerun(struct request *request);
+struct reply *handle_replay(struct request *request);
 struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */
 struct reply *handle_list_sweeps(struct request *request);
 struct reply *handle_show_sweep(struct request *request);
@@ -76,6 +92,9 @@ extern const struct sink upload_sink, features_sink, labels_sink; /* datasets.c 
  * returns the problem. */
 struct reply *query_int(const struct request *request, const char *name, int64_t min, int64_t max,
                         int64_t *value);
+
+/* A time of RFC 3339 in UTC, as milliseconds since 1970. */
+struct reply *query_time(const struct request *request, const char *name, int64_t *ms);
 
 /* The hidden layer that the query's `layer` names, "hidden.1" or "1". */
 struct reply *query_layer(const struct request *request, int *layer);

@@ -35,6 +35,8 @@ static const struct kind kinds[] = {
     {"not-found", "Not found"},
     {"out-of-memory", "Out of memory"},
     {"shutting-down", "The server is shutting down"},
+    {"precondition-required", "If-Match is missing"},
+    {"stale", "Changed meanwhile"},
     {"storage", "Storage failed"},
     {"time-limit", "Over its time limit"},
     {"too-large", "Over a limit"},

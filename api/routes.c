@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char *const submit_query[] = {"dry_run", NULL};
-static const char *const list_query[] = {"state", "tag", "name", "sweep", "limit", "cursor", NULL};
+static const char *const list_query[] = {"state", "tag",   "name",   "sweep", "created_after",
+                                         "sort",  "limit", "cursor", NULL};
 static const char *const sweeps_query[] = {"limit", "cursor", NULL};
 static const char *const sweep_query[] = {"format", NULL};
 static const char *const metrics_query[] = {"from_epoch", "max_points", "format", NULL};
@@ -28,6 +30,10 @@ const struct route api_routes[] = {
     {"POST", "/v1/experiments", handle_submit, "Post an experiment", submit_query, NULL},
     {"GET", "/v1/experiments", handle_list, "List experiments, newest first", list_query, NULL},
     {"GET", "/v1/experiments/{id}", handle_show, "One experiment", NULL, NULL},
+    {"PATCH", "/v1/experiments/{id}", handle_edit, "Change name, tags, notes or priority", NULL, NULL},
+    {"DELETE", "/v1/experiments/{id}", handle_delete, "Delete an experiment and its files", NULL, NULL},
+    {"POST", "/v1/experiments/{id}/rerun", handle_rerun, "Run it again, perhaps changed", NULL, NULL},
+    {"POST", "/v1/experiments/{id}/replay", handle_replay, "Run it again and compare", NULL, NULL},
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},
     {"GET", "/v1/experiments/{id}/metrics", handle_metrics, "Figures of every epoch", metrics_query, NULL},
     {"GET", "/v1/experiments/{id}/histogram", handle_histogram, "Histogram of the activations", histogram_query, NULL},
@@ -68,6 +74,37 @@ struct reply *query_int(const struct request *request, const char *name, int64_t
                        name, (long long)min, (long long)max, text);
     *value = number;
     return NULL;
+}
+
+struct reply *query_time(const struct request *request, const char *name, int64_t *ms) {
+    const char *text = request_query(request, name);
+    struct tm at = {0};
+    int day_end = 0, used = 0, fraction = 0;
+    if (!text)
+        return NULL;
+    if (sscanf(text, "%4d-%2d-%2d%n", &at.tm_year, &at.tm_mon, &at.tm_mday, &day_end) == 3 &&
+        text[day_end] == 'T' &&
+        sscanf(text + day_end, "T%2d:%2d:%2d%n", &at.tm_hour, &at.tm_min, &at.tm_sec, &used) == 3) {
+        const char *rest = text + day_end + used;
+        if (*rest == '.') {
+            size_t digits = strspn(rest + 1, "0123456789");
+            for (size_t i = 0; i < 3; i++)
+                fraction = fraction * 10 + (i < digits ? rest[1 + i] - '0' : 0);
+            rest += digits ? digits + 1 : 0;
+        }
+        at.tm_year -= 1900;
+        at.tm_mon -= 1;
+        struct tm same = at;
+        int64_t seconds = timegm(&same);
+        int kept = same.tm_mon == at.tm_mon && same.tm_mday == at.tm_mday &&
+                   same.tm_hour == at.tm_hour && same.tm_min == at.tm_min;
+        if (strcmp(rest, "Z") == 0 && kept && seconds >= 0) {
+            *ms = seconds * 1000 + fraction;
+            return NULL;
+        }
+    }
+    return problem(422, "invalid-query",
+                   "%s must be a time such as 2026-11-24T09:30:00Z, got \"%.40s\"", name, text);
 }
 
 struct reply *query_layer(const struct request *request, int *layer) {

@@ -4,6 +4,7 @@
 #include "server/checkpoint.h"
 #include "server/digest.h"
 #include "server/log.h"
+#include "server/replay.h"
 #include "server/weights.h"
 
 #include <math.h>
@@ -249,6 +250,24 @@ static void add_provenance(struct figures *figures, struct provenance *texts,
     add_text(figures, "weights.last_sha256", texts->last);
 }
 
+/* What became of a replay; the original stays as long as it needs. */
+static int judge(const struct running *running, const struct figures *facts,
+                 struct verdict *verdict, struct figures *figures, struct ovr_err *err) {
+    const struct experiment *e = &running->job->experiment;
+    struct store *store = running->workplace->store;
+    if (!e->replays)
+        return 0;
+    int rc = store_write_epochs(store, err);
+    if (!rc)
+        rc = replay_compare(store, e->seq, e->rerun_of, facts->list, facts->n, verdict, err);
+    if (rc)
+        return rc;
+    add_text(figures, "replay", verdict->text);
+    if (*verdict->differences)
+        add_text(figures, "replay_differences", verdict->differences);
+    return 0;
+}
+
 static int save_result(const struct running *running, const struct train_result *result,
                        struct ovr_err *err) {
     const struct workplace *workplace = running->workplace;
@@ -279,6 +298,10 @@ static int save_result(const struct running *running, const struct train_result 
         return rc;
     add_result(&figures, running, result);
     add_provenance(&facts, &texts, running, result);
+    struct verdict verdict;
+    rc = judge(running, &facts, &verdict, &figures, err);
+    if (rc)
+        return rc;
     outcome.result = figures.list;
     outcome.n_result = figures.n;
     outcome.provenance = facts.list;
