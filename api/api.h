@@ -24,6 +24,9 @@ struct api {
 /* All routes, for http_start(). */
 extern const struct route api_routes[];
 
+/* Counts an answer; for http_config.observe. */
+void api_observe(void *context, const struct route *route, int status, double seconds);
+
 /* JSON of the server's structs (api/json.c). All return NULL when memory runs out. */
 json_t *json_experiment(struct api *api, const struct experiment *experiment, int with_spec,
                         struct ovr_err *err);
@@ -81,8 +84,10 @@ struct reply *handle_upload(struct request *request); /* datasets.c */
 struct reply *handle_datasets(struct request *request);
 struct reply *handle_dataset(struct request *request);
 struct reply *handle_remove_dataset(struct request *request);
-struct reply *handle_preview(struct request *request); /* preview.c */
-struct reply *handle_healthz(struct request *request); /* system.c */
+struct reply *handle_preview(struct request *request);    /* preview.c */
+struct reply *handle_healthz(struct request *request);    /* system.c */
+struct reply *handle_prometheus(struct request *request); /* metrics.c */
+struct reply *handle_readyz(struct request *request);
 struct reply *handle_version(struct request *request);
 struct reply *handle_openapi(struct request *request);
 

@@ -33,6 +33,7 @@ static const struct kind kinds[] = {
     {"malformed-json", "Malformed JSON"},
     {"method-not-allowed", "Method not allowed"},
     {"not-found", "Not found"},
+    {"not-ready", "Not ready"},
     {"out-of-memory", "Out of memory"},
     {"shutting-down", "The server is shutting down"},
     {"precondition-required", "If-Match is missing"},

@@ -55,6 +55,8 @@ const struct route api_routes[] = {
     {"PUT", "/v1/datasets/{name}/{split}/features", handle_upload, "Upload the values of a split", part_query, &features_sink},
     {"PUT", "/v1/datasets/{name}/{split}/labels", handle_upload, "Upload the labels of a split", part_query, &labels_sink},
     {"GET", "/healthz", handle_healthz, "Is the daemon alive?", NULL, NULL},
+    {"GET", "/readyz", handle_readyz, "Does it take experiments?", NULL, NULL},
+    {"GET", "/metrics", handle_prometheus, "Figures of the daemon for Prometheus", NULL, NULL},
     {"GET", "/version", handle_version, "Program, BLAS and processor", NULL, NULL},
     {"GET", "/openapi.json", handle_openapi, "This contract", NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL, NULL},
