@@ -87,6 +87,7 @@ struct reply *handle_remove_dataset(struct request *request);
 struct reply *handle_preview(struct request *request);    /* preview.c */
 struct reply *handle_healthz(struct request *request);    /* system.c */
 struct reply *handle_prometheus(struct request *request); /* metrics.c */
+struct reply *handle_schema(struct request *request);     /* system.c */
 struct reply *handle_readyz(struct request *request);
 struct reply *handle_version(struct request *request);
 struct reply *handle_openapi(struct request *request);

@@ -43,6 +43,7 @@ const struct route api_routes[] = {
     {"GET", "/v1/compare/histograms", handle_compare, "How far two histograms are apart", compare_query, NULL},
     {"GET", "/v1/experiments/{id}/weights", handle_weights, "List the tensors", weights_query, NULL},
     {"GET", "/v1/experiments/{id}/weights/{tensor}", handle_tensor, "One tensor", tensor_query, NULL},
+    {"GET", "/v1/schema", handle_schema, "JSON Schema of a spec", NULL, NULL},
     {"POST", "/v1/sweeps", handle_submit_sweep, "Post a sweep", submit_query, NULL},
     {"GET", "/v1/sweeps", handle_list_sweeps, "List sweeps, newest first", sweeps_query, NULL},
     {"GET", "/v1/sweeps/{id}", handle_show_sweep, "One sweep: the table of its points", sweep_query, NULL},

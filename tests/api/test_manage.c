@@ -102,7 +102,7 @@ static void test_delete(void **state) {
                         "{'dataset':{'generator':'sphere','samples':100},'model':{'kind':'mlp',"
                         "'hidden':[8],'init':{'experiment':'%s'}},'training':{'epochs':1}}",
                         id);
-    int before = count_files(d, "experiments");
+    int before = count_files(d, "/experiments");
     assert_problem(delete (d, id), 409, "conflict", heir);
     assert_status(post(d, text("/v1/experiments/%s/cancel", heir), NULL), 202);
     char *replay = again(d, id, "replay", NULL);
@@ -111,7 +111,7 @@ static void test_delete(void **state) {
     assert_status(delete (d, id), 204);
     assert_problem(get(d, "/v1/experiments/%s", id), 404, "not-found", id);
     assert_problem(delete (d, id), 404, "not-found", id);
-    assert_int_equal(count_files(d, "experiments"), before - 1);
+    assert_int_equal(count_files(d, "/experiments"), before - 1);
     assert_string_equal(text_at(get(d, "/v1/experiments/%s", replay)->json, "/rerun_of"), id);
     assert_status(post(d, text("/v1/experiments/%s/cancel", blocker), NULL), 202);
     free(id), free(blocker), free(heir), free(replay);
