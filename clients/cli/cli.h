@@ -1,6 +1,7 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
  * api.c (one conversation with the daemon), jobs.c, sweeps.c, watch.c, histogram.c, units.c,
- * data.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are what they stand on. */
+ * manage.c, data.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are what they
+ * stand on. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -19,7 +20,7 @@ struct options {
     const char *host;
     bool json, watch, dry_run, dead, csv, cancel, quick, again;
     const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
-    const char *epoch, *format, *rows, *output, *sort, *layer, *label, *out, *examples;
+    const char *epoch, *format, *rows, *output, *sort, *layer, *label, *out, *examples, *older_than;
 };
 
 struct cli {
@@ -39,6 +40,11 @@ int command_units(struct cli *cli);
 int command_compare(struct cli *cli);
 int command_weights(struct cli *cli);
 int command_cancel(struct cli *cli);
+int command_edit(struct cli *cli);
+int command_delete(struct cli *cli);
+int command_rerun(struct cli *cli);
+int command_replay(struct cli *cli);
+int command_prune(struct cli *cli);
 int command_sweeps(struct cli *cli);
 int command_sweep(struct cli *cli);
 int command_upload(struct cli *cli);

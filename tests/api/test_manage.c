@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <sys/wait.h>
 
 #define QUICK(more)                                                                                \
     "{'dataset':{'generator':'sphere','samples':100},'model':{'kind':'mlp','hidden':[8]},"         \
@@ -252,6 +253,35 @@ static void test_metrics(void **state) {
     free(id);
 }
 
+/* What ovrctl prints on these arguments. */
+static const char *ovrctl(struct daemon *d, int expected, const char *arguments) {
+    static char out[4096];
+    FILE *pipe = popen(text("build/ovrctl %s --host %s 2>&1", arguments, d->url), "r");
+    size_t n = fread(out, 1, sizeof out - 1, pipe);
+    out[n] = 0;
+    assert_int_equal(WEXITSTATUS(pclose(pipe)), expected);
+    return out;
+}
+
+static void test_ovrctl(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK(""));
+    wait_for(d, id, "succeeded");
+    ovrctl(d, 0, text("edit %s '{\"name\": \"better\"}'", id));
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s", id)->json, "/name"), "better");
+    assert_non_null(strstr(ovrctl(d, 0, text("replay %s --watch", id)), "match"));
+    ovrctl(d, 0, text("rerun %s '{\"training\": {\"epochs\": 1}}' --watch", id));
+    ovrctl(d, 2, "prune --older-than soon");
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 1d"), "0 deleted"));
+    ovrctl(d, 0, text("delete %s", id));
+    nap(1100);
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --dry-run"), "2 would be"));
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --state failed"), "0 deleted"));
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), "2 deleted"));
+    assert_json(get(d, "/v1/experiments")->json, "/experiments", "[]");
+    free(id);
+}
+
 static void test_ready(void **state) {
     struct daemon *d = *state;
     assert_json(get(d, "/readyz")->json, "/status", "'ready'");
@@ -268,6 +298,7 @@ int main(void) {
         cmocka_unit_test(test_replay_elsewhere),
         with(with_daemon, test_sorted_pages),
         with(with_daemon, test_metrics),
+        with(with_daemon, test_ovrctl),
         with(with_daemon, test_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
