@@ -65,6 +65,7 @@ struct reply *handle_list(struct request *request);
 struct reply *handle_show(struct request *request);
 struct reply *handle_cancel(struct request *request);
 struct reply *handle_edit(struct request *request); /* manage.c */
+struct reply *handle_backup(struct request *request);
 struct reply *handle_delete(struct request *request);
 struct reply *handle_rerun(struct request *request);
 struct reply *handle_replay(struct request *request);

@@ -1,5 +1,6 @@
 /* Experiments: edit, delete, run again. */
 #include "api/api.h"
+#include "server/backup.h"
 #include "server/checkpoint.h"
 #include "server/log.h"
 #include "server/weights.h"
@@ -117,10 +118,17 @@ struct reply *handle_delete(struct request *request) {
     struct api *api = request->context;
     const char *id = request->segments[0];
     struct ovr_err err = {0};
-    if (store_delete_experiment(api->store, id, &err))
+    if (!backup_hold_off())
+        return reply_header(problem(503, "full", "a backup is being made; try again in a moment"),
+                            "Retry-After", "5");
+    int rc = store_delete_experiment(api->store, id, &err);
+    if (!rc) {
+        weights_remove(api->data_dir, id);
+        checkpoint_remove(api->data_dir, id);
+    }
+    backup_let_go();
+    if (rc)
         return problem_from(&err);
-    weights_remove(api->data_dir, id);
-    checkpoint_remove(api->data_dir, id);
     log_line(LOG_INFO, "experiment=%s deleted", id);
     return reply_static(204, NULL, "", 0);
 }
@@ -188,4 +196,14 @@ struct reply *handle_rerun(struct request *request) {
 struct reply *handle_replay(struct request *request) {
     struct reply *reply = check_key(request);
     return reply ? reply : again(request, NULL, 1);
+}
+
+struct reply *handle_backup(struct request *request) {
+    struct api *api = request->context;
+    char name[BACKUP_NAME_SIZE];
+    struct ovr_err err = {0};
+    if (backup_make(api->store, api->data_dir, name, &err))
+        return problem_from(&err);
+    log_line(LOG_INFO, "backup %s", name);
+    return reply_json(201, json_pack("{s:s, s:s+}", "name", name, "directory", "backups/", name));
 }

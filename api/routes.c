@@ -55,6 +55,7 @@ const struct route api_routes[] = {
     {"PUT", "/v1/datasets/{name}/{split}", handle_upload, "Upload a split", upload_query, &upload_sink},
     {"PUT", "/v1/datasets/{name}/{split}/features", handle_upload, "Upload the values of a split", part_query, &features_sink},
     {"PUT", "/v1/datasets/{name}/{split}/labels", handle_upload, "Upload the labels of a split", part_query, &labels_sink},
+    {"POST", "/v1/admin/backup", handle_backup, "Make a backup on the server", NULL, NULL},
     {"GET", "/healthz", handle_healthz, "Is the daemon alive?", NULL, NULL},
     {"GET", "/readyz", handle_readyz, "Does it take experiments?", NULL, NULL},
     {"GET", "/metrics", handle_prometheus, "Figures of the daemon for Prometheus", NULL, NULL},

@@ -40,6 +40,7 @@ int command_units(struct cli *cli);
 int command_compare(struct cli *cli);
 int command_weights(struct cli *cli);
 int command_cancel(struct cli *cli);
+int command_backup(struct cli *cli);
 int command_edit(struct cli *cli);
 int command_delete(struct cli *cli);
 int command_rerun(struct cli *cli);

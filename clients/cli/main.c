@@ -169,6 +169,8 @@ static const struct command {
      "      what was measured, whether it holds",
      0, 64, OPTION_QUICK | OPTION_OUT | OPTION_EXAMPLES | OPTION_AGAIN | OPTION_DRY_RUN,
      command_reproduce},
+    {"backup", "", "a copy of everything into the server's data directory", 0, 0, 0,
+     command_backup},
     {"datasets", "", "the data sets on the server", 0, 0, 0, command_datasets},
     {"version", "", "of ovrctl and of the server", 0, 0, 0, command_version},
 };

@@ -151,3 +151,14 @@ int command_prune(struct cli *cli) {
         printf("%d %s\n", n, cli->options.dry_run ? "would be deleted" : "deleted");
     return code ? code : kept ? EXIT_REFUSED : EXIT_OK;
 }
+
+int command_backup(struct cli *cli) {
+    struct buf path = {0};
+    json_t *answer;
+    buf_path(&path, "/v1/admin/backup");
+    int code = api_call(cli, (struct http_request){.method = "POST"}, &path, &answer);
+    if (!code && answer)
+        printf("%s in the server's data directory\n", value_string(answer, "directory"));
+    json_decref(answer);
+    return code;
+}

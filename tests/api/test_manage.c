@@ -282,6 +282,31 @@ static void test_ovrctl(void **state) {
     free(id);
 }
 
+/* A copy of the backup is a data directory: with it another daemon has all of that moment. */
+static void test_backup_and_restore(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK(""));
+    wait_for(d, id, "succeeded");
+    const struct answer *a = post(d, "/v1/admin/backup", NULL);
+    assert_status(a, 201);
+    assert_status(delete (d, id), 204);
+    char command[256];
+    snprintf(command, sizeof command, "cp -a %s/%s %s/restored", d->dir,
+             text_at(a->json, "/directory"), d->dir);
+    assert_int_equal(system(command), 0);
+    daemon_stop(d);
+    char dir[sizeof d->dir];
+    memcpy(dir, d->dir, sizeof dir);
+    snprintf(d->dir, sizeof d->dir, "%.40s/restored", dir);
+    daemon_start(d, NULL);
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s", id)->json, "/state"), "succeeded");
+    assert_status(get(d, "/v1/experiments/%s/weights/hidden.0.weight?format=npy", id), 200);
+    daemon_stop(d);
+    memcpy(d->dir, dir, sizeof dir);
+    daemon_start(d, NULL);
+    free(id);
+}
+
 static void test_ready(void **state) {
     struct daemon *d = *state;
     assert_json(get(d, "/readyz")->json, "/status", "'ready'");
@@ -299,6 +324,7 @@ int main(void) {
         with(with_daemon, test_sorted_pages),
         with(with_daemon, test_metrics),
         with(with_daemon, test_ovrctl),
+        with(with_daemon, test_backup_and_restore),
         with(with_daemon, test_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
