@@ -26,6 +26,9 @@ struct api {
 /* All routes, for http_start(). */
 extern const struct route api_routes[];
 
+/* Counts an answer; for http_config.observe. */
+void api_observe(void *context, const struct route *route, int status, double seconds);
+
 /* JSON of the server's structs (api/json.c). All return NULL when memory runs out. */
 json_t *json_experiment(struct api *api, const struct experiment *experiment, int with_spec,
                         struct ovr_err *err);
@@ -42,6 +45,18 @@ int json_put_figure(json_t *object, const struct figure *figure);
 json_t *read_posted(struct request *request, int *dry_run, struct reply **refusal);
 struct reply *reply_refused(int code, const char *detail, json_t *faults,
                             const struct ovr_err *err); /* a spec that could not be taken */
+/* The experiment as an answer; `warnings`, which may be NULL, is taken over. */
+struct reply *reply_experiment(struct api *api, int status, const char *id, json_t *warnings);
+
+/* Whose spec is run again; id NULL: nobody's. */
+struct origin {
+    const char *id;
+    int replays;
+};
+/* Reads the document into *spec, completes it, admits it and puts it into the queue. */
+struct reply *submit_spec(struct request *request, json_t *document, struct spec *spec,
+                          const struct origin *origin);
+struct reply *check_key(const struct request *request); /* of idempotency; NULL: fine */
 json_t *json_estimate(const struct cost *cost);
 json_t *json_tags(const char *tags);
 json_t *json_problem(const char *kind, const char *pointer, const char *detail); /* null: none */
@@ -53,6 +68,11 @@ struct reply *handle_show(struct request *request);
 struct reply *handle_cancel(struct request *request);
 struct reply *handle_pause(struct request *request);
 struct reply *handle_resume(struct request *request);
+struct reply *handle_edit(struct request *request); /* manage.c */
+struct reply *handle_backup(struct request *request);
+struct reply *handle_delete(struct request *request);
+struct reply *handle_rerun(struct request *request);
+struct reply *handle_replay(struct request *request);
 struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */
 struct reply *handle_list_sweeps(struct request *request);
 struct reply *handle_show_sweep(struct request *request);
@@ -73,8 +93,11 @@ struct reply *handle_upload(struct request *request); /* datasets.c */
 struct reply *handle_datasets(struct request *request);
 struct reply *handle_dataset(struct request *request);
 struct reply *handle_remove_dataset(struct request *request);
-struct reply *handle_preview(struct request *request); /* preview.c */
-struct reply *handle_healthz(struct request *request); /* system.c */
+struct reply *handle_preview(struct request *request);    /* preview.c */
+struct reply *handle_healthz(struct request *request);    /* system.c */
+struct reply *handle_prometheus(struct request *request); /* metrics.c */
+struct reply *handle_schema(struct request *request);     /* system.c */
+struct reply *handle_readyz(struct request *request);
 struct reply *handle_version(struct request *request);
 struct reply *handle_openapi(struct request *request);
 
@@ -85,6 +108,9 @@ extern const struct sink samples_sink;                            /* apply.c */
  * returns the problem. */
 struct reply *query_int(const struct request *request, const char *name, int64_t min, int64_t max,
                         int64_t *value);
+
+/* A time of RFC 3339 in UTC, as milliseconds since 1970. */
+struct reply *query_time(const struct request *request, const char *name, int64_t *ms);
 
 /* The hidden layer that the query's `layer` names, "hidden.1" or "1". */
 struct reply *query_layer(const struct request *request, int *layer);

@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "server/digest.h"
 #include "server/log.h"
+#include "server/metrics.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,7 @@ static void *open_labels(const struct request *request, struct reply **refusal) 
 }
 
 static int write_upload(void *upload, const char *bytes, size_t n) {
+    metrics_add(COUNT_UPLOAD_BYTES, n);
     return upload_write(upload, bytes, n);
 }
 

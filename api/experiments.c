@@ -3,11 +3,11 @@
 #include "server/digest.h"
 #include "server/log.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static struct reply *reply_experiment(struct api *api, int status, const char *id,
-                                      json_t *warnings) {
+struct reply *reply_experiment(struct api *api, int status, const char *id, json_t *warnings) {
     struct experiment e;
     struct ovr_err err = {0};
     if (store_get_experiment(api->store, id, &e, &err)) {
@@ -39,15 +39,29 @@ static struct reply *reply_estimate(const struct cost *cost, json_t *warnings) {
                                      "warnings", warnings));
 }
 
+/* What an Idempotency-Key stands for: the body, and for another run whose run it is. */
+static void digest_request(const struct request *request, const struct origin *origin,
+                           char sha256[DIGEST_SIZE]) {
+    struct digest digest;
+    digest_init(&digest);
+    if (origin->id) {
+        digest_add(&digest, request->route->path, strlen(request->route->path) + 1);
+        digest_add(&digest, origin->id, strlen(origin->id) + 1);
+    }
+    digest_add(&digest, request->body, request->body_size);
+    digest_hex(&digest, sha256);
+}
+
 /* Stores what was admitted. */
 static struct reply *enqueue(const struct request *request, const struct spec *spec,
-                             const json_t *document, const struct cost *cost, json_t *warnings) {
+                             const json_t *document, const struct cost *cost,
+                             const struct origin *origin, json_t *warnings) {
     struct api *api = request->context;
     char id[ID_SIZE], body_sha256[DIGEST_SIZE];
     struct ovr_err err = {0};
     int repeated = 0;
     char *text = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(15));
-    digest_of(request->body, request->body_size, body_sha256);
+    digest_request(request, origin, body_sha256);
     struct new_experiment new = {
         .name = spec->name,
         .tags = spec->tags,
@@ -56,6 +70,8 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
         .memory_bytes = (int64_t)cost->train.memory_bytes,
         .idempotency_key = request_header(request, "Idempotency-Key"),
         .body_sha256 = body_sha256,
+        .rerun_of = origin->id,
+        .replays = origin->replays,
     };
     int rc = text ? store_add_experiment(api->store, &new, id, &repeated, &err)
                   : ovr_nomem(&err, "the spec");
@@ -73,7 +89,7 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
                         id);
 }
 
-static struct reply *check_key(const struct request *request) {
+struct reply *check_key(const struct request *request) {
     const char *key = request_header(request, "Idempotency-Key");
     size_t n = key ? strlen(key) : 1;
     if (n >= 1 && n <= 255)
@@ -88,7 +104,8 @@ struct reply *reply_refused(int code, const char *detail, json_t *faults,
     return problem_from(err);
 }
 
-static struct reply *submit(struct request *request, json_t *document, struct spec *spec, int dry) {
+static struct reply *submit(struct request *request, json_t *document, struct spec *spec,
+                            const struct origin *origin, int dry) {
     struct api *api = request->context;
     struct ovr_err err = {0};
     struct cost cost;
@@ -105,10 +122,15 @@ static struct reply *submit(struct request *request, json_t *document, struct sp
     else if (dry)
         reply = reply_estimate(&cost, json_incref(warnings));
     else
-        reply = enqueue(request, spec, document, &cost, json_incref(warnings));
+        reply = enqueue(request, spec, document, &cost, origin, json_incref(warnings));
     json_decref(faults);
     json_decref(warnings);
     return reply;
+}
+
+struct reply *submit_spec(struct request *request, json_t *document, struct spec *spec,
+                          const struct origin *origin) {
+    return submit(request, document, spec, origin, 0);
 }
 
 json_t *read_posted(struct request *request, int *dry, struct reply **refusal) {
@@ -130,17 +152,59 @@ struct reply *handle_submit(struct request *request) {
     if (!spec && ovr_nomem(&err, "the spec"))
         reply = problem_from(&err);
     else
-        reply = submit(request, document, spec, dry);
+        reply = submit(request, document, spec, &(struct origin){0}, dry);
     free(spec);
     json_decref(document);
     return reply;
+}
+
+/* "created", "finished" or "result.<figure>", with a minus from the largest down. */
+static struct reply *read_sort(const struct request *request, struct experiment_filter *filter) {
+    const char *text = request_query(request, "sort"), *name = text;
+    if (!text)
+        return NULL;
+    filter->ascending = *name != '-';
+    name += !filter->ascending;
+    if (strcmp(name, "finished") == 0)
+        filter->order = ORDER_FINISHED;
+    else if (strncmp(name, "result.", 7) == 0 && name[7])
+        filter->order = ORDER_FIGURE, filter->figure = name + 7;
+    else if (strcmp(name, "created") != 0)
+        return problem(422, "invalid-query",
+                       "sort must be created, finished or a figure such as result.accuracy, with a "
+                       "minus before it for the largest first, got \"%.40s\"",
+                       text);
+    return NULL;
+}
+
+/* The seq of the last row, and before it, where it is sorted by something else, its key. */
+static struct reply *read_cursor(const struct request *request, struct experiment_filter *filter) {
+    const char *text = request_query(request, "cursor"), *seq = text;
+    char *end = NULL;
+    if (!text)
+        return NULL;
+    if (filter->order != ORDER_CREATED) {
+        filter->key = strtod(text, &end);
+        seq = *end == '_' ? end + 1 : "";
+    }
+    filter->before = *seq >= '0' && *seq <= '9' ? strtoll(seq, &end, 10) : 0;
+    if (filter->before > 0 && filter->before < INT64_MAX && !*end && isfinite(filter->key))
+        return NULL;
+    return problem(422, "invalid-query",
+                   "cursor must be one that came in a Link of a list with the same sort, got "
+                   "\"%.60s\"",
+                   text);
 }
 
 static struct reply *read_filter(const struct request *request, struct experiment_filter *filter) {
     int64_t limit = 50;
     struct reply *reply = query_int(request, "limit", 1, 500, &limit);
     if (!reply)
-        reply = query_int(request, "cursor", 1, INT64_MAX, &filter->before);
+        reply = read_sort(request, filter);
+    if (!reply)
+        reply = read_cursor(request, filter);
+    if (!reply)
+        reply = query_time(request, "created_after", &filter->created_after);
     filter->limit = (int)limit + 1; /* one more tells whether there is a next page */
     filter->state = request_query(request, "state");
     filter->tag = request_query(request, "tag");
@@ -168,10 +232,16 @@ static void append_query(char *text, size_t size, const char *name, const char *
                              (unsigned char)*value);
 }
 
-static struct reply *link_next(struct reply *reply, const struct experiment_filter *filter,
-                               int64_t cursor) {
-    char query[2048];
-    snprintf(query, sizeof query, "cursor=%lld&limit=%d", (long long)cursor, filter->limit - 1);
+static struct reply *link_next(const struct request *request, struct reply *reply,
+                               const struct experiment_filter *filter,
+                               const struct experiment *last) {
+    char query[2048], key[40] = "";
+    if (filter->order != ORDER_CREATED)
+        snprintf(key, sizeof key, "%.17g_", last->key);
+    snprintf(query, sizeof query, "cursor=%s%lld&limit=%d", key, (long long)last->seq,
+             filter->limit - 1);
+    append_query(query, sizeof query, "sort", request_query(request, "sort"));
+    append_query(query, sizeof query, "created_after", request_query(request, "created_after"));
     append_query(query, sizeof query, "state", filter->state);
     append_query(query, sizeof query, "tag", filter->tag);
     append_query(query, sizeof query, "name", filter->name_prefix);
@@ -201,7 +271,7 @@ struct reply *handle_list(struct request *request) {
     }
     reply = reply_json(200, array ? json_pack("{s:o}", "experiments", array) : NULL);
     if (shown < n)
-        reply = link_next(reply, &filter, list[shown - 1].seq);
+        reply = link_next(request, reply, &filter, &list[shown - 1]);
     experiment_list_free(list, n);
     return reply;
 }

@@ -1052,6 +1052,17 @@ static void log_exchange(const struct exchange *exchange, bool whole) {
     config->log(config->context, line);
 }
 
+static void observe(const struct exchange *exchange) {
+    const struct http_config *config = &exchange->http->config;
+    struct timespec now;
+    if (!config->observe)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    config->observe(config->context, exchange->request.route, exchange->status,
+                    (double)(now.tv_sec - exchange->started.tv_sec) +
+                        (double)(now.tv_nsec - exchange->started.tv_nsec) * 1e-9);
+}
+
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                          enum MHD_RequestTerminationCode why) {
     (void)connection;
@@ -1061,6 +1072,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         return;
     *con_cls = NULL;
     abort_upload(exchange);
+    observe(exchange);
     log_exchange(exchange, why == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     reply_free(exchange->answer);
     free(exchange->body);

@@ -136,6 +136,8 @@ struct http_config {
     /* A line per request and for trouble, without a line break; called from several threads at
      * once. May be NULL. */
     void (*log)(void *context, const char *line);
+    /* After each request; route NULL: none fits. status 0: it got no answer. May be NULL. */
+    void (*observe)(void *context, const struct route *route, int status, double seconds);
 };
 
 /* Starts listening. The config is copied; what it points to must live until http_stop(). On success

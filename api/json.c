@@ -137,6 +137,20 @@ static int put_sweep(json_t *object, const struct experiment *e) {
     return failed;
 }
 
+static int put_origin(json_t *object, const struct experiment *e) {
+    json_t *id = *e->rerun_of ? json_string(e->rerun_of) : json_null();
+    return json_object_set_new(object, "rerun_of", id) ||
+           json_object_set_new(object, "replays", json_boolean(e->replays));
+}
+
+/* The spec, and beside it the notes: those of the spec unless they were edited. */
+static int put_spec(json_t *object, const struct experiment *e) {
+    json_t *spec = json_loads(e->spec, 0, NULL);
+    json_t *notes = e->notes ? json_string(e->notes) : json_incref(json_object_get(spec, "notes"));
+    int failed = json_object_set_new(object, "notes", notes ? notes : json_string(""));
+    return json_object_set_new(object, "spec", spec) || failed;
+}
+
 static json_t *json_links(const struct experiment *e) {
     static const char *const names[] = {"metrics", "histogram", "histograms",
                                         "units",   "weights",   "cancel"};
@@ -158,11 +172,11 @@ json_t *json_experiment(struct api *api, const struct experiment *e, int with_sp
                   json_time(e->started_at), "finished_at", json_time(e->finished_at), "progress",
                   json_progress(api, e), "queue", json_queue(e), "result", result, "error",
                   json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
-    int failed = !object || put_sweep(object, e);
+    int failed = !object || put_sweep(object, e) || put_origin(object, e);
     if (with_spec && object) {
         json_t *provenance =
             e->state == STATE_SUCCEEDED ? json_figures(api, e->seq, -1, err) : json_null();
-        failed |= json_object_set_new(object, "spec", json_loads(e->spec, 0, NULL)) != 0;
+        failed |= put_spec(object, e) != 0;
         failed |= json_object_set_new(object, "provenance", provenance) != 0;
     }
     if (object)

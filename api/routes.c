@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char *const submit_query[] = {"dry_run", NULL};
-static const char *const list_query[] = {"state", "tag", "name", "sweep", "limit", "cursor", NULL};
+static const char *const list_query[] = {"state", "tag",   "name",   "sweep", "created_after",
+                                         "sort",  "limit", "cursor", NULL};
 static const char *const sweeps_query[] = {"limit", "cursor", NULL};
 static const char *const sweep_query[] = {"format", NULL};
 static const char *const metrics_query[] = {"from_epoch", "max_points", "format", NULL};
@@ -30,6 +32,10 @@ const struct route api_routes[] = {
     {"POST", "/v1/experiments", handle_submit, "Post an experiment", submit_query, NULL},
     {"GET", "/v1/experiments", handle_list, "List experiments, newest first", list_query, NULL},
     {"GET", "/v1/experiments/{id}", handle_show, "One experiment", NULL, NULL},
+    {"PATCH", "/v1/experiments/{id}", handle_edit, "Change name, tags, notes or priority", NULL, NULL},
+    {"DELETE", "/v1/experiments/{id}", handle_delete, "Delete an experiment and its files", NULL, NULL},
+    {"POST", "/v1/experiments/{id}/rerun", handle_rerun, "Run it again, perhaps changed", NULL, NULL},
+    {"POST", "/v1/experiments/{id}/replay", handle_replay, "Run it again and compare", NULL, NULL},
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/pause", handle_pause, "Pause an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/resume", handle_resume, "Let a paused experiment go on", NULL, NULL},
@@ -45,6 +51,7 @@ const struct route api_routes[] = {
     {"GET", "/v1/experiments/{id}/filters.png", handle_filters, "What units look for, as pictures", filters_query, NULL, .slow = 1},
     {"POST", "/v1/experiments/{id}/encode", handle_encode, "Codes of samples", model_query, &samples_sink, .slow = 1},
     {"POST", "/v1/experiments/{id}/predict", handle_predict, "Classes of samples", model_query, &samples_sink, .slow = 1},
+    {"GET", "/v1/schema", handle_schema, "JSON Schema of a spec", NULL, NULL},
     {"POST", "/v1/sweeps", handle_submit_sweep, "Post a sweep", submit_query, NULL},
     {"GET", "/v1/sweeps", handle_list_sweeps, "List sweeps, newest first", sweeps_query, NULL},
     {"GET", "/v1/sweeps/{id}", handle_show_sweep, "One sweep: the table of its points", sweep_query, NULL},
@@ -56,7 +63,10 @@ const struct route api_routes[] = {
     {"PUT", "/v1/datasets/{name}/{split}", handle_upload, "Upload a split", upload_query, &upload_sink},
     {"PUT", "/v1/datasets/{name}/{split}/features", handle_upload, "Upload the values of a split", part_query, &features_sink},
     {"PUT", "/v1/datasets/{name}/{split}/labels", handle_upload, "Upload the labels of a split", part_query, &labels_sink},
+    {"POST", "/v1/admin/backup", handle_backup, "Make a backup on the server", NULL, NULL},
     {"GET", "/healthz", handle_healthz, "Is the daemon alive?", NULL, NULL},
+    {"GET", "/readyz", handle_readyz, "Does it take experiments?", NULL, NULL},
+    {"GET", "/metrics", handle_prometheus, "Figures of the daemon for Prometheus", NULL, NULL},
     {"GET", "/version", handle_version, "Program, BLAS and processor", NULL, NULL},
     {"GET", "/openapi.json", handle_openapi, "This contract", NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL, NULL},
@@ -76,6 +86,37 @@ struct reply *query_int(const struct request *request, const char *name, int64_t
                        name, (long long)min, (long long)max, text);
     *value = number;
     return NULL;
+}
+
+struct reply *query_time(const struct request *request, const char *name, int64_t *ms) {
+    const char *text = request_query(request, name);
+    struct tm at = {0};
+    int day_end = 0, used = 0, fraction = 0;
+    if (!text)
+        return NULL;
+    if (sscanf(text, "%4d-%2d-%2d%n", &at.tm_year, &at.tm_mon, &at.tm_mday, &day_end) == 3 &&
+        text[day_end] == 'T' &&
+        sscanf(text + day_end, "T%2d:%2d:%2d%n", &at.tm_hour, &at.tm_min, &at.tm_sec, &used) == 3) {
+        const char *rest = text + day_end + used;
+        if (*rest == '.') {
+            size_t digits = strspn(rest + 1, "0123456789");
+            for (size_t i = 0; i < 3; i++)
+                fraction = fraction * 10 + (i < digits ? rest[1 + i] - '0' : 0);
+            rest += digits ? digits + 1 : 0;
+        }
+        at.tm_year -= 1900;
+        at.tm_mon -= 1;
+        struct tm same = at;
+        int64_t seconds = timegm(&same);
+        int kept = same.tm_mon == at.tm_mon && same.tm_mday == at.tm_mday &&
+                   same.tm_hour == at.tm_hour && same.tm_min == at.tm_min;
+        if (strcmp(rest, "Z") == 0 && kept && seconds >= 0) {
+            *ms = seconds * 1000 + fraction;
+            return NULL;
+        }
+    }
+    return problem(422, "invalid-query",
+                   "%s must be a time such as 2026-11-24T09:30:00Z, got \"%.40s\"", name, text);
 }
 
 struct reply *query_layer(const struct request *request, int *layer) {

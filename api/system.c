@@ -30,3 +30,8 @@ struct reply *handle_openapi(struct request *request) {
     return reply_static(200, "application/json", openapi_start,
                         (size_t)(openapi_end - openapi_start));
 }
+
+struct reply *handle_schema(struct request *request) {
+    (void)request;
+    return reply_json_as(200, "application/schema+json", spec_schema());
+}

@@ -5,6 +5,7 @@
 #include "server/files.h"
 #include "server/fitted.h"
 #include "server/log.h"
+#include "server/metrics.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -357,6 +358,7 @@ int cache_get(struct cache *cache, const struct spec *spec, struct team *team,
     pthread_mutex_lock(&cache->lock);
     while (!rc && (entry = find(cache, key)) && !entry->data)
         rc = wait_for_change(cache, stop, err);
+    metrics_add(!rc && entry ? COUNT_CACHE_HITS : COUNT_CACHE_MISSES, !rc);
     if (!rc && !entry)
         rc = fill(cache, key, spec, team, stop, &entry, err);
     if (!rc) {

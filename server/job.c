@@ -4,6 +4,8 @@
 #include "server/checkpoint.h"
 #include "server/digest.h"
 #include "server/log.h"
+#include "server/metrics.h"
+#include "server/replay.h"
 #include "server/weights.h"
 
 #include <math.h>
@@ -166,13 +168,25 @@ static void add_unit_means(struct figures *figures, const struct units *units) {
 struct running {
     const struct workplace *workplace;
     struct job *job;
-    char key[DIGEST_SIZE]; /* of its checkpoints */
+    char key[DIGEST_SIZE];   /* of its checkpoints */
+    uint64_t steps, samples; /* counted so far */
 };
+
+static void count_epoch(struct running *running) {
+    const struct train_progress *p = &running->job->progress;
+    uint64_t steps = p->step, samples = p->samples;
+    metrics_add(COUNT_EPOCHS, 1);
+    metrics_add(COUNT_STEPS, steps - running->steps);
+    metrics_add(COUNT_SAMPLES, samples - running->samples);
+    running->steps = steps;
+    running->samples = samples;
+}
 
 static int save_epoch(void *context, const struct epoch_report *report, struct ovr_err *err) {
     struct running *running = context;
     const struct train_config *config = &running->job->spec.train;
     int clean = config->data.protocol == PROTOCOL_CLEAN;
+    count_epoch(running);
     char digest[DIGEST_SIZE];
     struct figures figures = {.n = 0};
     digest_of(report->net->params, report->net->n_params * sizeof(real), digest);
@@ -249,6 +263,24 @@ static void add_provenance(struct figures *figures, struct provenance *texts,
     add_text(figures, "weights.last_sha256", texts->last);
 }
 
+/* What became of a replay; the original stays as long as it needs. */
+static int judge(const struct running *running, const struct figures *facts,
+                 struct verdict *verdict, struct figures *figures, struct ovr_err *err) {
+    const struct experiment *e = &running->job->experiment;
+    struct store *store = running->workplace->store;
+    if (!e->replays)
+        return 0;
+    int rc = store_write_epochs(store, err);
+    if (!rc)
+        rc = replay_compare(store, e->seq, e->rerun_of, facts->list, facts->n, verdict, err);
+    if (rc)
+        return rc;
+    add_text(figures, "replay", verdict->text);
+    if (*verdict->differences)
+        add_text(figures, "replay_differences", verdict->differences);
+    return 0;
+}
+
 static int save_result(const struct running *running, const struct train_result *result,
                        struct ovr_err *err) {
     const struct workplace *workplace = running->workplace;
@@ -279,6 +311,10 @@ static int save_result(const struct running *running, const struct train_result 
         return rc;
     add_result(&figures, running, result);
     add_provenance(&facts, &texts, running, result);
+    struct verdict verdict;
+    rc = judge(running, &facts, &verdict, &figures, err);
+    if (rc)
+        return rc;
     outcome.result = figures.list;
     outcome.n_result = figures.n;
     outcome.provenance = facts.list;
@@ -511,6 +547,8 @@ double job_flops_per_step(const struct workplace *workplace, const struct spec *
 void job_train(const struct workplace *workplace, struct job *job) {
     struct running running = {.workplace = workplace, .job = job};
     job->started_ms = now_ms();
+    if (job->experiment.attempts == 1)
+        metrics_time(TIME_WAIT, (double)(job->started_ms - job->experiment.created_at) / 1000);
     log_line(LOG_INFO, "experiment=%s started, %d thread%s, attempt %d", job->experiment.id,
              job->threads, job->threads == 1 ? "" : "s", job->experiment.attempts);
     job->rc = train(&running, &job->err);
@@ -537,5 +575,6 @@ void job_end(const struct workplace *workplace, struct job *job) {
         requeue_for_lack_of_disk(&running);
     else
         fail(&running, err);
+    metrics_time(TIME_JOB, (double)(now_ms() - job->started_ms) / 1000);
     train_result_release(&job->result);
 }

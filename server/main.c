@@ -169,6 +169,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .routes = api_routes,
         .context = &d->api,
         .log = log_request,
+        .observe = api_observe,
     };
     log_line(LOG_INFO, "ovrd %s, %s kernel %s, isa %s, %d cores, %d workers, %.1f GiB for jobs",
              OVRD_VERSION, linalg_library(), linalg_kernel(), isa_name(kernels->isa), cores,

@@ -32,6 +32,7 @@ struct pool {
     struct slot *slots;
     int n_slots, n_threads, n_left, stopping;
     int64_t free_memory; /* at the last tick */
+    int64_t ticked_ms;
     /* An experiment has ended that no worker brought to its end: a search may wait for that. */
     _Atomic int look_for_points;
     _Atomic int sweeps_stuck; /* the last attempt failed */
@@ -252,6 +253,7 @@ int pool_start(struct pool **out, const struct pool_config *config, struct ovr_e
     pool->config = *config;
     pool->slots = slots;
     pool->n_slots = n_slots;
+    pool->ticked_ms = monotonic_ms();
     pool->look_for_points = 1; /* when the daemon ended it may not have come to that */
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
@@ -336,6 +338,7 @@ int pool_progress(struct pool *pool, const char *id, struct pool_progress *progr
 void pool_tick(struct pool *pool) {
     int64_t now = monotonic_ms();
     pthread_mutex_lock(&pool->lock);
+    pool->ticked_ms = now;
     for (int i = 0; i < pool->n_slots; i++) {
         struct slot *slot = &pool->slots[i];
         if (slot->job && now >= slot->deadline_ms)
@@ -392,4 +395,12 @@ int pool_stop(struct pool *pool, int seconds) {
         pthread_join(pool->slots[i].thread, NULL);
     pool_free(pool);
     return 0;
+}
+
+int pool_alive(struct pool *pool) {
+    enum { STUCK_MS = 30000 };
+    pthread_mutex_lock(&pool->lock);
+    int alive = !pool->stopping && pool->n_left == 0 && monotonic_ms() - pool->ticked_ms < STUCK_MS;
+    pthread_mutex_unlock(&pool->lock);
+    return alive;
 }

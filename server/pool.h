@@ -56,6 +56,9 @@ int pool_stop(struct pool *pool, int seconds);
 
 int pool_running(struct pool *pool);
 
+/* It takes experiments: its threads are there, it is not stopping, and pool_tick() is called. */
+int pool_alive(struct pool *pool);
+
 /* The size of a team that is left to the pool: an equal share of the idle cores for the job and for
  * those that wait and could start now, never more members than its layer has shards or than have
  * enough to do, at least 1. */

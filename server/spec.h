@@ -51,6 +51,10 @@ int spec_read_stored(const char *text, struct spec *spec, struct ovr_err *err);
 /* Writes the splits' versions, which spec->train_sha256 and test_sha256 hold, into the document. */
 int spec_pin_version(json_t *document, const struct spec *spec, struct ovr_err *err);
 
+/* JSON Schema (2020-12) of a spec, made from the same table (server/schema.c): what no schema can
+ * say, such as sizes that depend on others, is left to spec_read(). NULL without memory. */
+json_t *spec_schema(void);
+
 int spec_has_faults(const json_t *faults);
 
 /* Appends one fault. The pointer is RFC 6901. Without memory for it null stands for the fault, so

@@ -58,6 +58,11 @@ struct experiment {
     char sweep[ID_SIZE]; /* "": none, and what follows means nothing */
     int point, repeat;
     char waits_for[ID_SIZE]; /* "": none, or it has succeeded */
+    char rerun_of[ID_SIZE];  /* whose spec it has, perhaps changed, whether or not that one is still
+                                there; "": none */
+    int replays;             /* its result is compared with that one's */
+    char *notes;             /* NULL: those of the spec */
+    double key;              /* in a list by end or figure: what it is sorted by */
 };
 
 void experiment_release(struct experiment *experiment);
@@ -68,6 +73,8 @@ struct new_experiment {
     int priority;
     int64_t memory_bytes;
     const char *idempotency_key, *body_sha256; /* NULL: none */
+    const char *rerun_of;                      /* NULL: none */
+    int replays;
 };
 
 int store_new_id(char id[ID_SIZE], struct ovr_err *err);
@@ -83,14 +90,53 @@ int store_get_experiment(struct store *store, const char *id, struct experiment 
 
 struct experiment_filter {
     const char *state, *tag, *name_prefix, *sweep; /* NULL: any */
-    int64_t before; /* seq of the last one seen; 0: from the newest */
+    int64_t created_after;                         /* ms; 0: any */
+    /* By their end, those that have ended; by a figure of the result, those that have it. */
+    enum list_order { ORDER_CREATED, ORDER_FINISHED, ORDER_FIGURE } order;
+    int ascending;
+    const char *figure;
+    int64_t before; /* seq of the last one seen; 0: from the start */
+    double key;     /* of the last one seen; for the two other orders */
     int limit;
 };
 
-/* Newest first. *list is an array of *n; the caller frees it with experiment_list_free(). */
+/* Newest first unless the filter says otherwise. *list is an array of *n; the caller frees it with
+ * experiment_list_free(). */
 int store_list_experiments(struct store *store, const struct experiment_filter *filter,
                            struct experiment **list, size_t *n, struct ovr_err *err);
 void experiment_list_free(struct experiment *list, size_t n);
+
+/* Managing them (server/store/manage.c) */
+
+struct edit { /* NULL: stays */
+    const char *name, *tags, *notes;
+    const int *priority;
+};
+
+/* The field of the error when the revision is another one. */
+#define STALE_FIELD "If-Match"
+
+/* What people gave it and may change; its spec stays, which says what ran. revision −1: any. A
+ * priority is OVR_CONFLICT unless it is queued. */
+int store_edit_experiment(struct store *store, const char *id, int64_t revision,
+                          const struct edit *edit, struct ovr_err *err);
+
+/* With all that the database has of it; its files are the caller's to remove, after. OVR_CONFLICT
+ * unless it has ended, and while something that has not ended needs it: an experiment that starts
+ * from its weights or steps or replays it, its sweep. */
+int store_delete_experiment(struct store *store, const char *id, struct ovr_err *err);
+
+struct census {
+    int64_t count[N_STATES], oldest_at[N_STATES]; /* created, ms; 0: none */
+};
+int store_census(struct store *store, struct census *census, struct ovr_err *err);
+
+/* Whether a transaction reaches the disk: it makes one. */
+int store_probe(struct store *store, struct ovr_err *err);
+
+/* A copy of the whole at one moment in a new file, on disk when it returns, while others read and
+ * write. */
+int store_copy(struct store *store, const char *path, struct ovr_err *err);
 
 /* The job's life */
 

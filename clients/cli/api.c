@@ -69,6 +69,8 @@ int api_call(struct cli *cli, struct http_request request, struct buf *path, jso
         code = api_complain_transport(cli, http_code);
     else if (reply.status < 200 || reply.status > 299)
         code = api_complain_refusal(cli, &reply);
+    else if (reply.status == 204)
+        code = EXIT_OK; /* there is nothing to say */
     else if (cli->options.json)
         fputs(reply.last_byte == '\n' ? "" : "\n", stdout);
     else if (!(*answer = value_parse(reply.body, reply.body_size)))

@@ -1,7 +1,7 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
  * api.c (one conversation with the daemon), jobs.c, sweeps.c, watch.c, histogram.c, units.c,
- * data.c, model.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are what they
- * stand on. */
+ * manage.c, data.c, model.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are
+ * what they stand on. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -21,6 +21,7 @@ struct options {
     bool json, watch, dry_run, dead, csv, cancel, quick, again;
     const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
     const char *epoch, *format, *rows, *output, *sort, *layer, *label, *header, *out, *examples;
+    const char *older_than;
 };
 
 struct cli {
@@ -46,6 +47,12 @@ int command_predict(struct cli *cli);
 int command_model(struct cli *cli);
 int command_filters(struct cli *cli);
 int command_cancel(struct cli *cli);
+int command_backup(struct cli *cli);
+int command_edit(struct cli *cli);
+int command_delete(struct cli *cli);
+int command_rerun(struct cli *cli);
+int command_replay(struct cli *cli);
+int command_prune(struct cli *cli);
 int command_sweeps(struct cli *cli);
 int command_sweep(struct cli *cli);
 int command_upload(struct cli *cli);

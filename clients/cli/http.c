@@ -252,6 +252,11 @@ static struct curl_slist *make_headers(const struct http_request *request, bool 
         snprintf(line, sizeof line, "If-None-Match: %s", request->if_none_match);
         add_header(&headers, failed, line);
     }
+    if (request->if_match) {
+        char line[64];
+        snprintf(line, sizeof line, "If-Match: %s", request->if_match);
+        add_header(&headers, failed, line);
+    }
     if (request->idempotency_key) {
         char line[IDEMPOTENCY_KEY_MAX + 24];
         snprintf(line, sizeof line, "Idempotency-Key: %s", request->idempotency_key);

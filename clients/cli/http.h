@@ -20,6 +20,7 @@ struct http_request {
     const char *body;   /* JSON to send with a POST; NULL: none */
     size_t body_size;
     const char *if_none_match;                    /* an ETag; NULL or "": none */
+    const char *if_match;                         /* NULL: none */
     const char *idempotency_key;                  /* NULL: none; at most IDEMPOTENCY_KEY_MAX */
     FILE *upload;                                 /* the body of a PUT or POST, streamed */
     int64_t upload_size;                          /* -1 where unknown */

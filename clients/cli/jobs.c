@@ -64,6 +64,9 @@ void print_outcome(const json_t *experiment) {
         printf("  protocol    %s\n", protocol);
     if (!isnan(value_number(result, "best_epoch")))
         printf("  best epoch  %.0f\n", value_number(result, "best_epoch"));
+    if (*value_string(result, "replay"))
+        printf("  replay      %s %s\n", value_string(result, "replay"),
+               value_string(result, "replay_differences"));
     print_sparsity(value_at(result, "sparsity"));
     if (*experiment_reason(experiment))
         printf("  reason      %s\n", experiment_reason(experiment));

@@ -40,6 +40,7 @@ enum option_bit {
     OPTION_AGAIN = 1 << 21,
     OPTION_LABEL = 1 << 22,
     OPTION_HEADER = 1 << 23,
+    OPTION_OLDER = 1 << 24,
     OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
 };
 
@@ -124,6 +125,8 @@ static const struct option_row {
      "where the report goes (default: ovrd-report)"},
     {OPTION_EXAMPLES, "--examples", NULL, "DIR", offsetof(struct options, examples), is_not_empty,
      "a directory", "where the examples are (default: those ovrctl came with)"},
+    {OPTION_OLDER, "--older-than", NULL, "AGE", offsetof(struct options, older_than), is_not_empty,
+     "an age like 30d", "that ended longer ago than this: 30d, 12h, 90m"},
     {OPTION_AGAIN, "--again", NULL, NULL, offsetof(struct options, again), NULL, NULL,
      "run anew what the daemon has run already"},
 };
@@ -162,6 +165,15 @@ static const struct command {
     {"pause", "ID", "stop it at its next step; it goes on from there", 1, 1, 0, command_pause},
     {"resume", "ID", "let a paused one go on", 1, 1, 0, command_resume},
     {"cancel", "ID", "stop it at its next step, for good", 1, 1, 0, command_cancel},
+    {"edit", "ID JSON", "change name, tags, notes or priority: edit ID '{\"name\": \"better\"}'", 2,
+     2, 0, command_edit},
+    {"delete", "ID", "delete it and its files; it must have ended", 1, 1, 0, command_delete},
+    {"rerun", "ID [JSON]", "run its spec again, changed by a patch; prints the new id", 1, 2,
+     OPTION_WATCH, command_rerun},
+    {"replay", "ID", "run it again and compare bit for bit; prints the new id", 1, 1, OPTION_WATCH,
+     command_replay},
+    {"prune", "", "delete those that ended long ago", 0, 0,
+     OPTION_OLDER | OPTION_STATE | OPTION_DRY_RUN, command_prune},
     {"sweeps", "", "sweeps, newest first", 0, 0, OPTION_LIMIT, command_sweeps},
     {"sweep", "ID", "the table of its points", 1, 1, OPTION_CSV | OPTION_WATCH | OPTION_CANCEL,
      command_sweep},
@@ -173,6 +185,8 @@ static const struct command {
      "      what was measured, whether it holds",
      0, 64, OPTION_QUICK | OPTION_OUT | OPTION_EXAMPLES | OPTION_AGAIN | OPTION_DRY_RUN,
      command_reproduce},
+    {"backup", "", "a copy of everything into the server's data directory", 0, 0, 0,
+     command_backup},
     {"datasets", "", "the data sets on the server", 0, 0, 0, command_datasets},
     {"version", "", "of ovrctl and of the server", 0, 0, 0, command_version},
 };

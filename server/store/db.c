@@ -1,5 +1,7 @@
 #include "server/store/db.h"
 
+#include "server/metrics.h"
+
 #include "server/migrations.h"
 
 #include <math.h>
@@ -7,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 int db_fail(struct connection *c, struct ovr_err *err) {
     int code = sqlite3_extended_errcode(c->db), full = (code & 0xff) == SQLITE_FULL;
@@ -53,10 +56,19 @@ int db_begin(struct store *store, struct ovr_err *err) {
     return rc;
 }
 
+static int64_t now_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 int db_commit(struct store *store, int rc, struct ovr_err *err) {
     struct connection *c = &store->writer;
-    if (!rc)
+    if (!rc) {
+        int64_t started = now_us();
         rc = db_run(c, db_bind(c, COMMIT, ""), err);
+        metrics_time(TIME_STORE, (double)(now_us() - started) / 1e6);
+    }
     if (rc && !sqlite3_get_autocommit(c->db))
         db_run(c, db_bind(c, ROLLBACK, ""), NULL);
     return rc;

@@ -7,6 +7,7 @@
  *   jobs.c          their way from the queue to their end
  *   results.c       what they left
  *   sweeps.c        points with their experiments
+ *   manage.c        edits, deletion, census, backup
  *   datasets.c      versions of splits, and halves that wait
  */
 #ifndef SERVER_STORE_DB_H
@@ -29,6 +30,11 @@ enum sql {
     FIND_KEY,
     GET_EXPERIMENT,
     LIST_EXPERIMENTS,
+    LIST_OLDEST,
+    LIST_FINISHED,
+    LIST_FINISHED_LAST,
+    LIST_LEAST,
+    LIST_MOST,
     FIRST_IN_QUEUE,
     COUNT_QUEUE,
     CLAIM,
@@ -82,6 +88,13 @@ enum sql {
     GET_PART,
     FORGET_PARTS,
     IS_STORED,
+    NOTE_ORIGIN,
+    EDIT_EXPERIMENT,
+    USER_OF_EXPERIMENT,
+    NOTE_LOSS,
+    DELETE_EXPERIMENT,
+    CENSUS,
+    PROBE,
     N_SQL
 };
 

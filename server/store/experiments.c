@@ -2,6 +2,7 @@
 
 #include "server/log.h"
 
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -38,10 +39,13 @@ int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err
         .point = sqlite3_column_int(row, 18),
         .repeat = sqlite3_column_int(row, 19),
         .position = sqlite3_column_int64(row, 21),
+        .replays = sqlite3_column_int(row, 23),
+        .notes = dup_column(row, 24, &failed),
     };
     copy_column(row, 1, e->id, sizeof e->id);
     copy_column(row, 17, e->sweep, sizeof e->sweep);
     copy_column(row, 20, e->waits_for, sizeof e->waits_for);
+    copy_column(row, 22, e->rerun_of, sizeof e->rerun_of);
     if (!failed)
         return 0;
     experiment_release(e);
@@ -53,6 +57,7 @@ void experiment_release(struct experiment *e) {
     free(e->tags);
     free(e->spec);
     free(e->queue_reason);
+    free(e->notes);
     free(e->problem_kind);
     free(e->problem_pointer);
     free(e->problem_detail);
@@ -129,9 +134,11 @@ int store_add_experiment(struct store *store, const struct new_experiment *e, ch
     *repeated = rc == 1;
     if (!rc)
         rc = insert_experiment(c, e, &(struct membership){0}, id, err);
+    int64_t seq = sqlite3_last_insert_rowid(c->db);
+    if (!rc && e->rerun_of)
+        rc = db_run(c, db_bind(c, NOTE_ORIGIN, "isi", seq, e->rerun_of, (int64_t)e->replays), err);
     if (!rc)
-        rc = add_key(c, e->idempotency_key, e->body_sha256, sqlite3_last_insert_rowid(c->db), 0,
-                     err);
+        rc = add_key(c, e->idempotency_key, e->body_sha256, seq, 0, err);
     return db_end(store, *repeated ? 0 : rc, err);
 }
 
@@ -151,11 +158,22 @@ int store_get_experiment(struct store *store, const char *id, struct experiment 
     return rc;
 }
 
+static sqlite3_stmt *bind_list(struct connection *c, const struct experiment_filter *f) {
+    static const enum sql statements[][2] = {
+        [ORDER_CREATED] = {LIST_EXPERIMENTS, LIST_OLDEST},
+        [ORDER_FINISHED] = {LIST_FINISHED_LAST, LIST_FINISHED},
+        [ORDER_FIGURE] = {LIST_MOST, LIST_LEAST},
+    };
+    int64_t seq = f->before ? f->before : f->ascending ? 0 : INT64_MAX;
+    double key = f->before ? f->key : f->ascending ? -DBL_MAX : DBL_MAX;
+    return db_bind(c, statements[f->order][f->ascending != 0], "issssiirs", seq, f->state, f->tag,
+                   f->name_prefix, f->sweep, (int64_t)f->limit, f->created_after, key, f->figure);
+}
+
 int store_list_experiments(struct store *store, const struct experiment_filter *f,
                            struct experiment **list, size_t *n, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = db_bind(c, LIST_EXPERIMENTS, "issssi", f->before ? f->before : INT64_MAX,
-                                f->state, f->tag, f->name_prefix, f->sweep, (int64_t)f->limit);
+    sqlite3_stmt *row = bind_list(c, f);
     int rc = 0, step;
     *list = NULL;
     *n = 0;
@@ -167,6 +185,8 @@ int store_list_experiments(struct store *store, const struct experiment_filter *
         }
         *list = longer;
         rc = read_experiment(row, *list + *n, err);
+        if (!rc && f->order != ORDER_CREATED)
+            (*list)[*n].key = sqlite3_column_double(row, 25);
         *n += !rc;
     }
     if (!rc && step != SQLITE_DONE)

@@ -5,10 +5,11 @@
     "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
+#define OTHER_COLUMNS "rerun_of, replays, notes"
 /* What only a queued one has: what it waits for, and its place in the queue. */
 #define QUEUE_COLUMNS(place)                                                                       \
     ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), CASE state WHEN 'queued' "    \
-    "THEN (" place ") END"
+    "THEN (" place ") END, " OTHER_COLUMNS
 /* The place of one is counted; for a list the queue is numbered once. */
 #define ONE_EXPERIMENT                                                                             \
     "SELECT " EXPERIMENT_COLUMNS QUEUE_COLUMNS(                                                    \
@@ -18,6 +19,19 @@
     "WITH queue AS MATERIALIZED (SELECT seq AS number, row_number() OVER (ORDER BY priority "      \
     "DESC, seq) AS place FROM experiment WHERE state = 'queued') SELECT " EXPERIMENT_COLUMNS       \
         QUEUE_COLUMNS("SELECT place FROM queue WHERE number = e.seq")
+#define LIST_FILTER                                                                                \
+    "(?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND "  \
+    "(?4 IS NULL OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq "   \
+    "FROM sweep AS s WHERE s.id = ?5)) AND created_at > ?7 "
+/* Pages by (key, seq) of the row before: rows that come or go meanwhile move nothing. */
+#define LIST_BY_END(beyond)                                                                        \
+    ", finished_at FROM experiment AS e WHERE finished_at IS NOT NULL AND (finished_at, "          \
+    "seq) " beyond " (?8, ?1) AND " LIST_FILTER
+#define LIST_BY_FIGURE(beyond)                                                                     \
+    ", key FROM (SELECT experiment AS number, value AS key FROM figure WHERE epoch = 0 AND name "  \
+    "= "                                                                                           \
+    "?9 AND typeof(value) IN ('integer', 'real')) CROSS JOIN experiment AS e ON e.seq = number "   \
+    "WHERE (key, number) " beyond " (?8, ?1) AND " LIST_FILTER
 #define SWEEP_COLUMNS                                                                              \
     "s.seq, s.id, s.name, s.tags, s.notes, s.request, s.axes, s.target, s.points, s.repeats, "     \
     "s.more, s.cancelled, s.created_at, max(e.finished_at), s.revision + total(e.revision), "      \
@@ -47,11 +61,15 @@ const char *const sql[N_SQL] = {
                  "FROM idempotency AS i LEFT JOIN experiment AS e ON e.seq = i.experiment "
                  "LEFT JOIN sweep AS s ON s.seq = i.sweep WHERE i.key = ?1",
     [GET_EXPERIMENT] = ONE_EXPERIMENT " FROM experiment AS e WHERE id = ?1",
-    [LIST_EXPERIMENTS] = LISTED_EXPERIMENTS
-    " FROM experiment AS e WHERE seq < ?1 AND (?2 IS NULL OR "
-    "state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND (?4 IS NULL "
-    "OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq FROM sweep "
-    "AS s WHERE s.id = ?5)) ORDER BY seq DESC LIMIT ?6",
+    [LIST_EXPERIMENTS] = LISTED_EXPERIMENTS " FROM experiment AS e WHERE seq < ?1 AND " LIST_FILTER
+                                            " ORDER BY seq DESC LIMIT ?6",
+    [LIST_OLDEST] = LISTED_EXPERIMENTS " FROM experiment AS e WHERE seq > ?1 AND " LIST_FILTER
+                                       " ORDER BY seq LIMIT ?6",
+    [LIST_FINISHED] = LISTED_EXPERIMENTS LIST_BY_END(">") "ORDER BY finished_at, seq LIMIT ?6",
+    [LIST_FINISHED_LAST] =
+        LISTED_EXPERIMENTS LIST_BY_END("<") "ORDER BY finished_at DESC, seq DESC LIMIT ?6",
+    [LIST_LEAST] = LISTED_EXPERIMENTS LIST_BY_FIGURE(">") "ORDER BY key, number LIMIT ?6",
+    [LIST_MOST] = LISTED_EXPERIMENTS LIST_BY_FIGURE("<") "ORDER BY key DESC, number DESC LIMIT ?6",
     [FIRST_IN_QUEUE] = "SELECT seq, memory_bytes FROM experiment WHERE state = 'queued' "
                        "AND waits_for IS NULL ORDER BY priority DESC, seq LIMIT 1",
     [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM experiment WHERE state = 'queued' "
@@ -59,7 +77,7 @@ const char *const sql[N_SQL] = {
     [CLAIM] =
         "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
         "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' "
-        "RETURNING " EXPERIMENT_COLUMNS ", NULL, NULL",
+        "RETURNING " EXPERIMENT_COLUMNS ", NULL, NULL, " OTHER_COLUMNS,
     [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
     [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",
@@ -185,4 +203,22 @@ const char *const sql[N_SQL] = {
     [FORGET_PARTS] = "DELETE FROM dataset_part WHERE dataset = ?1 AND (?2 IS NULL OR split = ?2)",
     [IS_STORED] = "SELECT 1 FROM dataset_split WHERE sha256 = ?1 UNION ALL SELECT 1 FROM "
                   "dataset_part WHERE sha256 = ?1",
+    [NOTE_ORIGIN] = "UPDATE experiment SET rerun_of = ?2, replays = ?3 WHERE seq = ?1",
+    [EDIT_EXPERIMENT] =
+        "UPDATE experiment SET name = coalesce(?2, name), tags = coalesce(?3, tags), notes = "
+        "coalesce(?4, notes), priority = coalesce(?5, priority), revision = revision + 1 "
+        "WHERE seq = ?1",
+    [USER_OF_EXPERIMENT] =
+        "SELECT 'experiment', id FROM experiment WHERE state IN ('queued', 'running', 'paused') "
+        "AND "
+        "(instr(spec, '\"experiment\":\"' || ?1 || '\"') OR (replays AND rerun_of = ?1)) UNION ALL "
+        "SELECT 'sweep', s.id FROM experiment AS e JOIN sweep AS s ON s.seq = e.sweep WHERE e.id = "
+        "?1 AND (s.more OR EXISTS (SELECT 1 FROM experiment AS q WHERE q.sweep = s.seq AND q.state "
+        "IN ('queued', 'running', 'paused'))) LIMIT 1",
+    [NOTE_LOSS] = "UPDATE sweep SET revision = revision + 1 + ?2 WHERE seq = (SELECT sweep FROM "
+                  "experiment WHERE seq = ?1)",
+    [DELETE_EXPERIMENT] = "DELETE FROM experiment WHERE seq = ?1",
+    [CENSUS] = "SELECT c.state, c.n, e.created_at FROM (SELECT state, count(*) AS n, min(seq) AS "
+               "first FROM experiment GROUP BY state) AS c JOIN experiment AS e ON e.seq = c.first",
+    [PROBE] = "UPDATE probe SET at = ?1",
 };

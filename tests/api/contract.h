@@ -114,8 +114,9 @@ static inline size_t count_fitting(struct check *check, const json_t *schemas, c
 
 static inline int fits_keyword(struct check *check, json_t *schema, const char *keyword,
                                const json_t *rule, const json_t *value, const char *pointer) {
-    static const char *const silent[] = {"description", "default", "title",
-                                         "examples",    "format",  "additionalProperties"};
+    static const char *const silent[] = {
+        "description",          "default", "title", "examples", "format",
+        "additionalProperties", "then",    "else",  "$schema",  "$id"};
     double number = json_number_value(value), bound = json_number_value(rule);
     size_t length = json_is_string(value) ? json_string_length(value) : json_array_size(value);
     for (size_t i = 0; i < sizeof silent / sizeof *silent; i++)
@@ -134,6 +135,21 @@ static inline int fits_keyword(struct check *check, json_t *schema, const char *
     if (strcmp(keyword, "oneOf") == 0)
         return count_fitting(check, rule, value, pointer) == 1 ||
                complain(check, pointer, "does not fit exactly one of the schemas", "");
+    if (strcmp(keyword, "anyOf") == 0)
+        return count_fitting(check, rule, value, pointer) > 0 ||
+               complain(check, pointer, "fits none of the schemas", "");
+    if (strcmp(keyword, "allOf") == 0) {
+        for (size_t i = 0; i < json_array_size(rule); i++)
+            if (!fits(check, json_array_get(rule, i), value, pointer))
+                return 0;
+        return 1;
+    }
+    if (strcmp(keyword, "if") == 0) {
+        struct check trial = {.contract = check->contract};
+        int holds = fits(&trial, (json_t *)(uintptr_t)rule, value, pointer);
+        json_t *then = json_object_get(schema, holds ? "then" : "else");
+        return !then || fits(check, then, value, pointer);
+    }
     if (strcmp(keyword, "not") == 0) {
         struct check trial = {.contract = check->contract};
         return !fits(&trial, (json_t *)(uintptr_t)rule, value, pointer) ||
@@ -172,6 +188,8 @@ static inline int fits_keyword(struct check *check, json_t *schema, const char *
         ok = !json_is_array(value) || (double)length >= bound;
     else if (strcmp(keyword, "maxItems") == 0)
         ok = !json_is_array(value) || (double)length <= bound;
+    else if (strcmp(keyword, "maxProperties") == 0)
+        ok = !json_is_object(value) || (double)json_object_size(value) <= bound;
     else if (strcmp(keyword, "pattern") == 0)
         ok = !json_is_string(value) || matches(json_string_value(rule), json_string_value(value));
     else
@@ -183,6 +201,8 @@ static inline int fits(struct check *check, json_t *schema, const json_t *value,
                        const char *pointer) {
     const char *keyword;
     json_t *rule;
+    if (json_is_false(schema))
+        return complain(check, pointer, "must not be there", "");
     schema = resolve(check->contract, schema);
     if (!schema)
         return complain(check, pointer, "has a schema that is not there", "");

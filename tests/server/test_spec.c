@@ -3,6 +3,7 @@
  *
  * A case is a whole `spec`, or `set`: values by pointer, put into the spec that `base` names. */
 #include "server/spec.h"
+#include "tests/api/contract.h"
 #include "tests/server/check.h"
 
 #include <jansson.h>
@@ -148,7 +149,7 @@ static json_t *posted(json_t *this_case) {
     return document;
 }
 
-static void complain(const char *what, const json_t *document, const json_t *faults) {
+static void print_faults(const char *what, const json_t *document, const json_t *faults) {
     char *a = dump(document), *b = dump(faults);
     print_error("%s\n  spec   %s\n  faults %s\n", what, a, b);
     free(a);
@@ -184,7 +185,7 @@ static struct spec read_valid(const char *what, json_t *document) {
     json_t *faults = json_array();
     int rc = spec_read(document, &spec, faults, &err);
     if (rc || json_array_size(faults))
-        complain(what, document, faults);
+        print_faults(what, document, faults);
     assert_ok(rc, &err);
     assert_false(spec_has_faults(faults));
     json_decref(faults);
@@ -213,7 +214,7 @@ static void check_faults(const char *what, json_t *document, json_t *expected) {
         wrong += !detail || !part || !strstr(detail, part);
     }
     if (wrong || rc != OVR_INVALID || json_array_size(faults) != json_object_size(expected)) {
-        complain(what, copy, faults);
+        print_faults(what, copy, faults);
         fail();
     }
     assert_true(spec_has_faults(faults));
@@ -257,7 +258,7 @@ static void values_of_every_field(void **state) {
                 json_string_value(json_object_get(json_array_get(faults, 0), "pointer"));
             if (rc != OVR_INVALID || json_array_size(faults) != 1 || !found ||
                 strncmp(found, pointer, strlen(pointer))) {
-                complain(pointer, copy, faults);
+                print_faults(pointer, copy, faults);
                 fail();
             }
             json_decref(faults);
@@ -320,6 +321,52 @@ static void faults_of_invalid_specs(void **state) {
         json_decref(document);
     }
     json_decref(list);
+}
+
+/* What no schema of this kind can say: how values hang together. */
+static int is_beyond_schemas(const char *what) {
+    static const char *const cases[] = {
+        "an experiment's steps behind others",
+        "a range of nothing",
+        "pca of nothing",
+        "a warm-up of all epochs",
+        "a cosine that rises",
+        "two that imply different ones",
+        "kl of what is no share",
+        "nothing left to train",
+        "more frozen than there are",
+        "ovr of a layer that is not there",
+        "too few shares",
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (strcmp(cases[i], what) == 0)
+            return 1;
+    return 0;
+}
+
+static void check_schema(json_t *schema, const char *file, int expected) {
+    json_t *list = cases(file), *this_case;
+    size_t i;
+    json_array_foreach(list, i, this_case) {
+        const char *what = json_string_value(json_object_get(this_case, "what"));
+        json_t *document = posted(this_case);
+        struct check check = {.contract = schema};
+        int fitting = fits(&check, schema, document, "");
+        if (fitting != (expected || is_beyond_schemas(what)))
+            fail_msg("%s: by the schema it is %s: %s", what, fitting ? "valid" : "invalid",
+                     check.fault);
+        json_decref(document);
+    }
+    json_decref(list);
+}
+
+static void the_schema_says_the_same(void **state) {
+    (void)state;
+    json_t *schema = spec_schema();
+    assert_non_null(schema);
+    check_schema(schema, "valid.json", 1);
+    check_schema(schema, "invalid.json", 0);
+    json_decref(schema);
 }
 
 static void the_struct_of_an_encoder(void **state) {
@@ -606,7 +653,7 @@ static void check_chaos(const char *text, int expected, int lasting) {
         rc = spec_read(document, &spec, faults, &err);
         countdown = -1;
         if (rc != expected && rc != OVR_NOMEM)
-            complain("chaos", document, faults);
+            print_faults("chaos", document, faults);
         assert_int_equal(err.code, rc);
         assert_true(rc == expected || rc == OVR_NOMEM);
         if (rc == 0) {
@@ -693,6 +740,7 @@ int main(void) {
         cmocka_unit_test(values_of_every_field),
         cmocka_unit_test(what_specs_become),
         cmocka_unit_test(faults_of_invalid_specs),
+        cmocka_unit_test(the_schema_says_the_same),
         cmocka_unit_test(the_struct_of_an_encoder),
         cmocka_unit_test(the_struct_of_an_mlp),
         cmocka_unit_test(the_struct_of_a_deep_mlp),

@@ -1,0 +1,331 @@
+/* Experiments edited, deleted, run again and replayed; lists by other orders; what an operator asks
+ * the daemon. */
+#include "tests/api/daemon.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <sys/wait.h>
+
+#define QUICK(more)                                                                                \
+    "{'dataset':{'generator':'sphere','samples':100},'model':{'kind':'mlp','hidden':[8]},"         \
+    "'training':{'epochs':3}" more "}"
+#define ENDLESS                                                                                    \
+    "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[64]},'training':{"          \
+    "'epochs':100000,'threads':1}}"
+
+static const char *const one_worker[] = {"--workers", "1", NULL};
+
+static int with_one_worker(void **state) {
+    *state = daemon_new(one_worker);
+    return 0;
+}
+
+static const struct answer *edit(struct daemon *d, const char *id, const char *etag,
+                                 const char *json) {
+    json_t *body = parse(json);
+    char *bytes = json_dumps(body, JSON_COMPACT);
+    struct call c = {.method = "PATCH",
+                     .path = text("/v1/experiments/%s", id),
+                     .headers = {"Content-Type: application/merge-patch+json"},
+                     .body = bytes};
+    if (etag)
+        c.headers[1] = text("If-Match: %s", etag);
+    const struct answer *a = call(d, &c);
+    free(bytes);
+    json_decref(body);
+    return a;
+}
+
+static const struct answer *delete (struct daemon *d, const char *id) {
+    return call(d, &(struct call){.method = "DELETE", .path = text("/v1/experiments/%s", id)});
+}
+
+static char *again(struct daemon *d, const char *id, const char *how, const char *patch) {
+    const struct answer *a = post(d, text("/v1/experiments/%s/%s", id, how), patch);
+    assert_status(a, 202);
+    assert_string_equal(header(a, "Location"), text("/v1/experiments/%s", text_at(a->json, "/id")));
+    assert_string_equal(text_at(a->json, "/rerun_of"), id);
+    return strdup(text_at(a->json, "/id"));
+}
+
+static void test_edit(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK(",'name':'old','notes':'mine'"));
+    const struct answer *seen = wait_for(d, id, "succeeded");
+    char *etag = strdup(header(seen, "ETag"));
+    json_t *spec = at(seen->json, "/spec");
+    assert_problem(edit(d, id, NULL, "{'name':'x'}"), 428, "precondition-required", "If-Match");
+    assert_problem(edit(d, id, "\"1\"", "{'name':'x'}"), 412, "stale", "not 1 any more");
+    assert_problem(edit(d, id, "nonsense", "{'name':'x'}"), 412, "stale", "ETag");
+    const struct answer *a = edit(d, id, etag, "{'name':'new','tags':['a','b'],'notes':'better'}");
+    assert_status(a, 200);
+    assert_string_equal(text_at(a->json, "/name"), "new");
+    assert_string_equal(text_at(a->json, "/notes"), "better");
+    assert_json(a->json, "/tags", "['a','b']");
+    assert_true(json_equal(at(a->json, "/spec"), spec)); /* it says what ran */
+    assert_problem(edit(d, id, etag, "{'name':'lost update'}"), 412, "stale", "revision");
+    assert_int_equal(json_array_size(at(get(d, "/v1/experiments?tag=b")->json, "/experiments")), 1);
+    a = edit(d, id, "*", "{'model':{},'name':7,'priority':1000}");
+    assert_problem(a, 422, "invalid-spec", "");
+    assert_fault(a, "/model", "run it again");
+    assert_fault(a, "/name", "string");
+    assert_fault(a, "/priority", "-100..100");
+    assert_problem(edit(d, id, "*", "{'priority':3}"), 409, "conflict", "queued");
+    assert_problem(edit(d, "0000nothing0", "*", "{}"), 404, "not-found", "0000nothing0");
+    a = edit(d, id, "*", "{'notes':null}");
+    assert_string_equal(text_at(a->json, "/notes"), "");
+    assert_string_equal(text_at(a->json, "/name"), "new");
+    free(id), free(etag);
+}
+
+static void test_priority_of_a_queued_one(void **state) {
+    struct daemon *d = *state;
+    char *blocker = submit(d, ENDLESS), *a = submit(d, QUICK("")), *b = submit(d, QUICK(""));
+    wait_for(d, blocker, "running");
+    assert_int_equal(number_at(get(d, "/v1/experiments/%s", b)->json, "/queue/position"), 2);
+    const struct answer *answer = edit(d, b, "*", "{'priority':5}");
+    assert_status(answer, 200);
+    assert_int_equal(number_at(answer->json, "/queue/position"), 1);
+    assert_problem(delete (d, a), 409, "conflict", "queued");
+    assert_problem(delete (d, blocker), 409, "conflict", "running");
+    assert_status(post(d, text("/v1/experiments/%s/cancel", blocker), NULL), 202);
+    wait_for(d, a, "succeeded");
+    free(blocker), free(a), free(b);
+}
+
+static void test_delete(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK(""));
+    wait_for(d, id, "succeeded");
+    char *blocker = submit(d, ENDLESS);
+    wait_for(d, blocker, "running");
+    char *heir = submit(d,
+                        "{'dataset':{'generator':'sphere','samples':100},'model':{'kind':'mlp',"
+                        "'hidden':[8],'init':{'experiment':'%s'}},'training':{'epochs':1}}",
+                        id);
+    int before = count_files(d, "/experiments");
+    assert_problem(delete (d, id), 409, "conflict", heir);
+    assert_status(post(d, text("/v1/experiments/%s/cancel", heir), NULL), 202);
+    char *replay = again(d, id, "replay", NULL);
+    assert_problem(delete (d, id), 409, "conflict", replay);
+    assert_status(post(d, text("/v1/experiments/%s/cancel", replay), NULL), 202);
+    assert_status(delete (d, id), 204);
+    assert_problem(get(d, "/v1/experiments/%s", id), 404, "not-found", id);
+    assert_problem(delete (d, id), 404, "not-found", id);
+    assert_int_equal(count_files(d, "/experiments"), before - 1);
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s", replay)->json, "/rerun_of"), id);
+    assert_status(post(d, text("/v1/experiments/%s/cancel", blocker), NULL), 202);
+    free(id), free(blocker), free(heir), free(replay);
+}
+
+static void test_rerun_and_replay(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK(",'name':'first'"));
+    const json_t *first = wait_for(d, id, "succeeded")->json;
+    assert_status(edit(d, id, "*", "{'name':'second'}"), 200);
+    char *more = again(d, id, "rerun", "{'training':{'epochs':4,'seed':9}}");
+    const json_t *e = wait_for(d, more, "succeeded")->json;
+    assert_string_equal(text_at(e, "/name"), "second");
+    assert_int_equal(number_at(e, "/spec/training/epochs"), 4);
+    assert_json(e, "/replays", "false");
+    assert_null(at(e, "/result/replay"));
+    char *replay = again(d, id, "replay", NULL);
+    e = wait_for(d, replay, "succeeded")->json;
+    assert_string_equal(text_at(e, "/result/replay"), "match");
+    assert_true(json_equal(at(e, "/spec"), at(first, "/spec")));
+    assert_problem(post(d, text("/v1/experiments/%s/rerun", id), "{'training':{'epochs':0}}"), 422,
+                   "invalid-spec", "");
+    assert_problem(post(d, text("/v1/experiments/%s/rerun", id), "[]"), 422, "invalid-request",
+                   "object");
+    free(id), free(more), free(replay);
+}
+
+/* On another instruction set the sums differ, and the verdict says since when and why. */
+static void test_replay_elsewhere(void **state) {
+    struct daemon *d = daemon_new((const char *const[]){"--isa", "baseline", NULL});
+    (void)state;
+    char *id = submit(d, QUICK(""));
+    wait_for(d, id, "succeeded");
+    daemon_stop(d);
+    daemon_start(d, NULL);
+    char *replay = again(d, id, "replay", NULL);
+    const json_t *e = wait_for(d, replay, "succeeded")->json;
+    if (strcmp(text_at(e, "/provenance/isa"), "baseline") != 0) {
+        assert_string_equal(text_at(e, "/result/replay"), "diverged at epoch 1");
+        assert_non_null(strstr(text_at(e, "/result/replay_differences"), "isa: baseline then"));
+    }
+    free(id), free(replay);
+    daemon_free(d);
+}
+
+/* Each once and in order, though the list grows while it is read. */
+static void test_sorted_pages(void **state) {
+    struct daemon *d = *state;
+    enum { N = 7 };
+    char *last = NULL;
+    for (int i = 0; i < N; i++) {
+        free(last);
+        last = submit(d, QUICK(",'tags':['seen'],'priority':%d"), i % 3);
+    }
+    wait_for(d, last, "succeeded");
+    for (int i = 0; i < 100 && json_array_size(at(get(d, "/v1/experiments?state=succeeded")->json,
+                                                  "/experiments")) < N;
+         i++)
+        nap(50);
+    static const struct {
+        const char *sort, *figure;
+        int sign;
+    } orders[] = {{"created", "/created_at", 1},
+                  {"-created", "/created_at", -1},
+                  {"finished", "/finished_at", 1},
+                  {"-finished", "/finished_at", -1},
+                  {"result.seconds", "/result/seconds", 1},
+                  {"-result.accuracy", "/result/accuracy", -1}};
+    for (size_t o = 0; o < COUNT(orders); o++) {
+        const char *path = text("/v1/experiments?limit=2&tag=seen&sort=%s", orders[o].sort);
+        size_t n = 0;
+        char before[64] = "";
+        double number = NAN;
+        while (path) {
+            const struct answer *a = get(d, "%s", path);
+            assert_status(a, 200);
+            json_t *list = at(a->json, "/experiments"), *e;
+            size_t i;
+            json_array_foreach(list, i, e) {
+                json_t *key = at(e, orders[o].figure);
+                if (json_is_string(key)) {
+                    int order = strcmp(json_string_value(key), before);
+                    assert_true(!*before || order * orders[o].sign >= 0);
+                    snprintf(before, sizeof before, "%s", json_string_value(key));
+                } else {
+                    assert_false((json_number_value(key) - number) * orders[o].sign < 0);
+                    number = json_number_value(key);
+                }
+                n++;
+            }
+            const char *link = header(a, "Link");
+            path = link ? text("%.*s", (int)strcspn(link + 1, ">"), link + 1) : NULL;
+            free(submit(d, QUICK("")));
+        }
+        assert_int_equal(n, N);
+    }
+    assert_problem(get(d, "/v1/experiments?sort=size"), 422, "invalid-query", "sort");
+    assert_problem(get(d, "/v1/experiments?sort=finished&cursor=12"), 422, "invalid-query",
+                   "cursor");
+    assert_problem(get(d, "/v1/experiments?created_after=today"), 422, "invalid-query", "time");
+    assert_json(get(d, "/v1/experiments?created_after=2999-01-01T00:00:00Z")->json, "/experiments",
+                "[]");
+    free(last);
+}
+
+/* Every line is a comment, or a name with labels and a number whose TYPE was told before. */
+static void test_metrics(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK("")), type[128] = "", name[128];
+    wait_for(d, id, "succeeded");
+    const struct answer *a = get(d, "/metrics");
+    assert_status(a, 200);
+    char *copy = strdup(a->body), *save;
+    for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        if (sscanf(line, "# TYPE %127s", type) == 1 || strncmp(line, "# HELP ", 7) == 0)
+            continue;
+        size_t n = strcspn(line, "{ ");
+        snprintf(name, sizeof name, "%.*s", (int)n, line);
+        assert_true(strncmp(name, type, strlen(type)) == 0);
+        char *end, *number = strrchr(line, ' ');
+        assert_non_null(number);
+        strtod(number, &end);
+        assert_true(end > number + 1 && !*end);
+    }
+    free(copy);
+    assert_non_null(strstr(a->body, "\novrd_experiments{state=\"succeeded\"} 1\n"));
+    assert_non_null(strstr(a->body, "\novrd_training_epochs_total 3\n"));
+    assert_non_null(strstr(a->body, "\novrd_training_samples_total 270\n")); /* 90 of them */
+    assert_non_null(strstr(a->body, "\novrd_job_wait_seconds_count 1\n"));
+    assert_non_null(strstr(a->body, "\novrd_cache_misses_total 1\n"));
+    assert_non_null(strstr(a->body, "route=\"/v1/experiments/{id}\""));
+    assert_null(strstr(a->body, id)); /* labels are few */
+    if (system("command -v promtool >/dev/null 2>&1") == 0) {
+        FILE *promtool = popen("promtool check metrics", "w");
+        fwrite(a->body, 1, a->size, promtool);
+        assert_int_equal(pclose(promtool), 0);
+    }
+    free(id);
+}
+
+/* What ovrctl prints on these arguments. */
+static const char *ovrctl(struct daemon *d, int expected, const char *arguments) {
+    static char out[4096];
+    FILE *pipe = popen(text("build/ovrctl %s --host %s 2>&1", arguments, d->url), "r");
+    size_t n = fread(out, 1, sizeof out - 1, pipe);
+    out[n] = 0;
+    assert_int_equal(WEXITSTATUS(pclose(pipe)), expected);
+    return out;
+}
+
+static void test_ovrctl(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK(""));
+    wait_for(d, id, "succeeded");
+    ovrctl(d, 0, text("edit %s '{\"name\": \"better\"}'", id));
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s", id)->json, "/name"), "better");
+    assert_non_null(strstr(ovrctl(d, 0, text("replay %s --watch", id)), "match"));
+    ovrctl(d, 0, text("rerun %s '{\"training\": {\"epochs\": 1}}' --watch", id));
+    ovrctl(d, 2, "prune --older-than soon");
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 1d"), "0 deleted"));
+    ovrctl(d, 0, text("delete %s", id));
+    nap(1100);
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --dry-run"), "2 would be"));
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --state failed"), "0 deleted"));
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), "2 deleted"));
+    assert_json(get(d, "/v1/experiments")->json, "/experiments", "[]");
+    free(id);
+}
+
+/* A copy of the backup is a data directory: with it another daemon has all of that moment. */
+static void test_backup_and_restore(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK(""));
+    wait_for(d, id, "succeeded");
+    const struct answer *a = post(d, "/v1/admin/backup", NULL);
+    assert_status(a, 201);
+    assert_status(delete (d, id), 204);
+    char command[256];
+    snprintf(command, sizeof command, "cp -a %s/%s %s/restored", d->dir,
+             text_at(a->json, "/directory"), d->dir);
+    assert_int_equal(system(command), 0);
+    daemon_stop(d);
+    char dir[sizeof d->dir];
+    memcpy(dir, d->dir, sizeof dir);
+    snprintf(d->dir, sizeof d->dir, "%.40s/restored", dir);
+    daemon_start(d, NULL);
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s", id)->json, "/state"), "succeeded");
+    assert_status(get(d, "/v1/experiments/%s/weights/hidden.0.weight?format=npy", id), 200);
+    daemon_stop(d);
+    memcpy(d->dir, dir, sizeof dir);
+    daemon_start(d, NULL);
+    free(id);
+}
+
+static void test_ready(void **state) {
+    struct daemon *d = *state;
+    assert_json(get(d, "/readyz")->json, "/status", "'ready'");
+}
+
+#define with(set_up, test) cmocka_unit_test_setup_teardown(test, set_up, without_daemon)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        with(with_daemon, test_edit),
+        with(with_one_worker, test_priority_of_a_queued_one),
+        with(with_one_worker, test_delete),
+        with(with_daemon, test_rerun_and_replay),
+        cmocka_unit_test(test_replay_elsewhere),
+        with(with_daemon, test_sorted_pages),
+        with(with_daemon, test_metrics),
+        with(with_daemon, test_ovrctl),
+        with(with_daemon, test_backup_and_restore),
+        with(with_daemon, test_ready),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
