@@ -11,6 +11,7 @@ EMBED(migration_0001, "migrations/0001_initial.sql");
 EMBED(migration_0002, "migrations/0002_sweeps.sql");
 EMBED(migration_0003, "migrations/0003_datasets.sql");
 EMBED(migration_0004, "migrations/0004_measures.sql");
+EMBED(migration_0005, "migrations/0005_events.sql");
 
-const char *const migrations[] = {migration_0001, migration_0002, migration_0003, migration_0004,
-                                  NULL};
+const char *const migrations[] = {migration_0001, migration_0002, migration_0003,
+                                  migration_0004, migration_0005, NULL};

@@ -8,12 +8,16 @@
 #include <math.h>
 #include <pthread.h>
 #include <sqlite3.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 const char *const state_names[N_STATES] = {"queued", "running", "succeeded", "failed", "cancelled"};
+
+/* The number of the epoch that is a line of the log. */
+enum { LOG_EPOCH = 0 };
 
 /* All SQL, by name. Every connection prepares all of it when it opens, so a slip shows at start. */
 #define EXPERIMENT_COLUMNS                                                                         \
@@ -98,6 +102,10 @@ enum sql {
     GET_PART,
     FORGET_PARTS,
     IS_STORED,
+    ADD_LINE,
+    TRIM_LINES,
+    READ_EVENTS,
+    LAST_EVENT,
     N_SQL
 };
 
@@ -242,7 +250,35 @@ static const char *const sql[N_SQL] = {
     [FORGET_PARTS] = "DELETE FROM dataset_part WHERE dataset = ?1 AND (?2 IS NULL OR split = ?2)",
     [IS_STORED] = "SELECT 1 FROM dataset_split WHERE sha256 = ?1 UNION ALL SELECT 1 FROM "
                   "dataset_part WHERE sha256 = ?1",
+    [ADD_LINE] = "INSERT INTO event (experiment, number, at, kind, text) SELECT ?1, "
+                 "coalesce(max(number), 0) + 1, ?2, 'log', ?3 FROM event WHERE experiment = ?1",
+    [TRIM_LINES] =
+        "DELETE FROM event WHERE experiment = ?1 AND kind = 'log' AND number <= (SELECT number "
+        "FROM "
+        "event WHERE experiment = ?1 AND kind = 'log' ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+    [READ_EVENTS] = "SELECT number, at, kind, epoch, text, detail FROM event WHERE experiment = ?1 "
+                    "AND number > ?2 ORDER BY number LIMIT ?3",
+    [LAST_EVENT] = "SELECT max(number) FROM event WHERE experiment = ?1",
 };
+
+/* Events of states and epochs, by triggers: so no change of a state goes without its event, whoever
+ * makes it. Temporary ones of the connection that writes. */
+#define NEXT_EVENT(seq, columns, values)                                                           \
+    "INSERT INTO event (experiment, number, at, kind, " columns ") SELECT " seq                    \
+    ", coalesce(max(number), 0) + 1, CAST(round((julianday('now') - 2440587.5) * 86400000) AS "    \
+    "INTEGER), " values " FROM event WHERE experiment = " seq "; END; "
+static const char event_triggers[] =
+    "CREATE TEMP TRIGGER event_added AFTER INSERT ON main.experiment BEGIN " NEXT_EVENT(
+        "new.seq", "text, detail", "'state', new.state, new.queue_reason") //
+    "CREATE TEMP TRIGGER event_state AFTER UPDATE OF state ON main.experiment WHEN old.state <> "
+    "new.state BEGIN " NEXT_EVENT("new.seq", "text, detail",
+                                  "'state', new.state, coalesce(new.problem_detail, "
+                                  "new.queue_reason)") //
+    "CREATE TEMP TRIGGER event_epoch AFTER INSERT ON main.figure WHEN new.position = 0 AND "
+    "new.epoch >= 1 AND NOT EXISTS (SELECT 1 FROM event WHERE experiment = new.experiment AND "
+    "epoch = new.epoch) BEGIN " NEXT_EVENT("new.experiment", "epoch", "'epoch', new.epoch");
+
+enum { MOST_CHANGED = 64 };
 
 struct connection {
     sqlite3 *db;
@@ -256,6 +292,11 @@ struct store {
     int n_readers;
     _Atomic unsigned turn;
     struct runs runs;
+    /* Experiments that the transaction at hand changes, for who listens. */
+    int64_t changed[MOST_CHANGED];
+    size_t n_changed; /* more than there is room for: who knows which */
+    void (*listener)(void *context, const int64_t *seqs, size_t n);
+    void *listener_context;
 };
 
 static int db_fail(struct connection *c, struct ovr_err *err) {
@@ -314,6 +355,10 @@ static int commit(struct store *store, int rc, struct ovr_err *err) {
         rc = run(c, bind(c, COMMIT, ""), err);
     if (rc && !sqlite3_get_autocommit(c->db))
         run(c, bind(c, ROLLBACK, ""), NULL);
+    if (!rc && store->n_changed && store->listener)
+        store->listener(store->listener_context, store->changed,
+                        store->n_changed > MOST_CHANGED ? 0 : store->n_changed);
+    store->n_changed = 0;
     return rc;
 }
 
@@ -389,6 +434,24 @@ static int read_number(struct connection *c, const char *query, struct ovr_err *
     return number < 0 ? db_fail(c, err) : number;
 }
 
+/* The rows of the transaction at hand. A sweep's own row is no experiment's: 0. */
+static void note_change(void *context, int what, const char *database, const char *table,
+                        sqlite3_int64 row) {
+    struct store *store = context;
+    (void)what;
+    (void)database;
+    int64_t seq = strcmp(table, "experiment") == 0 ? row : 0;
+    if (!seq && strcmp(table, "sweep") != 0)
+        return;
+    if (store->n_changed && store->n_changed <= MOST_CHANGED &&
+        store->changed[store->n_changed - 1] == seq)
+        return;
+    if (store->n_changed < MOST_CHANGED)
+        store->changed[store->n_changed] = seq;
+    if (store->n_changed <= MOST_CHANGED)
+        store->n_changed++;
+}
+
 static int migrate(struct connection *c, struct ovr_err *err) {
     int version = read_number(c, "PRAGMA user_version", err), newest = 0;
     int tables = read_number(c, "SELECT count(*) FROM sqlite_master", err);
@@ -440,6 +503,10 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
                      err);
     if (!rc)
         rc = migrate(&store->writer, err);
+    if (!rc && sqlite3_exec(store->writer.db, event_triggers, NULL, NULL, NULL))
+        rc = db_fail(&store->writer, err);
+    if (!rc)
+        sqlite3_update_hook(store->writer.db, note_change, store);
     if (!rc)
         rc = prepare_all(&store->writer, err);
     for (int i = 0; !rc && i < readers; i++) {
@@ -812,18 +879,31 @@ int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct fi
     return store_write_epochs(store, err); /* nobody else came to it */
 }
 
-/* All epochs of a run that wait, in the transaction at hand. */
+static int add_line(struct connection *c, int64_t seq, const struct figure *line,
+                    struct ovr_err *err) {
+    int rc = run(c, bind(c, ADD_LINE, "iis", seq, line->count, line->text), err);
+    return rc ? rc : run(c, bind(c, TRIM_LINES, "ii", seq, (int64_t)STORE_MOST_LINES), err);
+}
+
+/* All epochs and lines of a run that wait, in the transaction at hand. */
 static int write_epochs(struct store *store, struct run *r, struct ovr_err *err) {
     struct connection *c = &store->writer;
     size_t n = run_take(&store->runs, r);
-    int rc = n ? run(c, bind(c, TOUCH, "ii", r->seq, (int64_t)n), err) : 0;
+    int64_t n_epochs = 0;
     const struct epoch *epoch = NULL;
+    int rc = 0;
     for (size_t i = 0; !rc && i < n; i++) {
         epoch = epoch ? epoch->next : r->first;
-        rc = add_figures(c, r->seq, epoch->number, epoch->figures, epoch->n_figures, err);
+        n_epochs += epoch->number != LOG_EPOCH;
+        if (epoch->number == LOG_EPOCH)
+            rc = add_line(c, r->seq, &epoch->figures[0], err);
+        else
+            rc = add_figures(c, r->seq, epoch->number, epoch->figures, epoch->n_figures, err);
         if (!rc)
             rc = add_histograms(c, r->seq, epoch->histograms, epoch->n_histograms, err);
     }
+    if (!rc && n)
+        rc = run(c, bind(c, TOUCH, "ii", r->seq, n_epochs), err);
     return rc;
 }
 
@@ -1659,6 +1739,82 @@ int store_has_file(struct store *store, const char *sha256, int *stored, struct 
     int step = sqlite3_step(row);
     *stored = step == SQLITE_ROW;
     int rc = step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
+    return rc;
+}
+
+/* Events */
+
+void store_listen(struct store *store, void (*changed)(void *, const int64_t *, size_t),
+                  void *context) {
+    pthread_mutex_lock(&store->writer.lock);
+    store->listener = changed;
+    store->listener_context = context;
+    pthread_mutex_unlock(&store->writer.lock);
+}
+
+/* A figure that carries a time and a text, in an epoch of its own. */
+void store_log(struct store *store, int64_t seq, const char *format, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    const struct figure line = {
+        .name = "log", .kind = FIGURE_TEXT, .count = now_ms(), .text = text};
+    store_add_epoch(store, seq, LOG_EPOCH, &line, 1, NULL, 0, NULL);
+}
+
+static int read_event(sqlite3_stmt *row, struct event *e) {
+    static const char *const kinds[] = {
+        [EVENT_STATE] = "state", [EVENT_EPOCH] = "epoch", [EVENT_LOG] = "log"};
+    const char *kind = (const char *)sqlite3_column_text(row, 2);
+    int failed = !kind;
+    *e = (struct event){.number = sqlite3_column_int64(row, 0),
+                        .at = sqlite3_column_int64(row, 1),
+                        .epoch = sqlite3_column_int(row, 3)};
+    while (kind && e->kind < EVENT_LOG && strcmp(kinds[e->kind], kind))
+        e->kind++;
+    e->text = dup_column(row, 4, &failed);
+    e->detail = dup_column(row, 5, &failed);
+    if (!failed)
+        return 0;
+    event_release(e);
+    return OVR_NOMEM;
+}
+
+void event_release(struct event *event) {
+    free(event->text);
+    free(event->detail);
+    *event = (struct event){0};
+}
+
+int store_read_events(struct store *store, int64_t seq, int64_t after, struct event *list,
+                      size_t most, size_t *n, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, READ_EVENTS, "iii", seq, after, (int64_t)most);
+    int rc = 0, step = SQLITE_DONE;
+    *n = 0;
+    while (!rc && *n < most && (step = sqlite3_step(row)) == SQLITE_ROW)
+        if (read_event(row, &list[*n]))
+            rc = ovr_nomem(err, "the events of an experiment");
+        else
+            ++*n;
+    if (!rc && step != SQLITE_DONE && step != SQLITE_ROW)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    give_back(c);
+    while (rc && *n)
+        event_release(&list[--*n]);
+    return rc;
+}
+
+int store_last_event(struct store *store, int64_t seq, int64_t *number, struct ovr_err *err) {
+    struct connection *c = take_reader(store);
+    sqlite3_stmt *row = bind(c, LAST_EVENT, "i", seq);
+    int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
+    *number = rc ? 0 : sqlite3_column_int64(row, 0);
     sqlite3_reset(row);
     give_back(c);
     return rc;
