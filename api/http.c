@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <microhttpd.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -52,6 +53,8 @@ struct http {
     atomic_int connections;
     atomic_int exchanges;
     atomic_bool draining;
+    pthread_mutex_t waiting; /* guards the list, and the flags of sleep() */
+    struct exchange *sleepers;
 };
 
 struct argument {
@@ -87,6 +90,9 @@ struct exchange {
     struct reply *answer;
     int status; /* what was answered, for the log; 0: nothing yet */
     int64_t size;
+    void (*forget)(void *state);
+    bool sleeps, woken;
+    struct exchange *before, *after; /* of those that sleep */
 };
 
 struct reply {
@@ -96,6 +102,12 @@ struct reply {
 };
 
 /* ---- Replies ---- */
+
+static struct reply later; /* stands for none yet */
+
+struct reply *reply_later(void) {
+    return &later;
+}
 
 /* Takes response over, which may be NULL. */
 static struct reply *reply_new(int status, const char *content_type, int64_t size,
@@ -162,13 +174,24 @@ struct reply *reply_static(int status, const char *content_type, const void *byt
 
 struct stream {
     int64_t (*read)(void *context, uint64_t position, char *out, size_t room);
-    void (*release)(void *context);
+    void (*release)(void *context); /* NULL: nothing to release */
     void *context;
+    struct exchange *exchange; /* of one that may wait, else NULL */
 };
+
+static bool sleep_until_woken(struct exchange *exchange);
 
 static ssize_t stream_read(void *cls, uint64_t position, char *out, size_t room) {
     struct stream *stream = cls;
-    int64_t n = stream->read(stream->context, position, out, room);
+    struct exchange *exchange = stream->exchange;
+    int64_t n;
+    do {
+        if (exchange && atomic_load(&exchange->http->draining))
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        n = stream->read(stream->context, position, out, room);
+        if (n == STREAM_WAITS && exchange && sleep_until_woken(exchange))
+            return 0;
+    } while (n == STREAM_WAITS && exchange);
     if (n == 0)
         return MHD_CONTENT_READER_END_OF_STREAM;
     return n > 0 ? (ssize_t)n : MHD_CONTENT_READER_END_WITH_ERROR;
@@ -176,26 +199,42 @@ static ssize_t stream_read(void *cls, uint64_t position, char *out, size_t room)
 
 static void stream_free(void *cls) {
     struct stream *stream = cls;
-    stream->release(stream->context);
+    if (stream->release)
+        stream->release(stream->context);
     free(stream);
 }
 
-struct reply *reply_stream(int status, const char *content_type, int64_t size,
-                           int64_t (*read)(void *context, uint64_t position, char *out,
-                                           size_t room),
-                           void (*release)(void *context), void *context) {
+static struct reply *new_stream(int status, const char *content_type, int64_t size,
+                                const struct stream *shape) {
     struct stream *stream = malloc(sizeof *stream);
     if (!stream) {
-        release(context);
+        if (shape->release)
+            shape->release(shape->context);
         return NULL;
     }
-    *stream = (struct stream){.read = read, .release = release, .context = context};
+    *stream = *shape;
     struct MHD_Response *response =
         MHD_create_response_from_callback(size < 0 ? MHD_SIZE_UNKNOWN : (uint64_t)size,
                                           STREAM_BLOCK, stream_read, stream, stream_free);
     if (!response)
         stream_free(stream);
     return reply_new(status, content_type, size, response);
+}
+
+struct reply *reply_stream(int status, const char *content_type, int64_t size,
+                           int64_t (*read)(void *context, uint64_t position, char *out,
+                                           size_t room),
+                           void (*release)(void *context), void *context) {
+    const struct stream shape = {.read = read, .release = release, .context = context};
+    return new_stream(status, content_type, size, &shape);
+}
+
+struct reply *reply_events(const struct request *request, const char *content_type,
+                           int64_t (*read)(void *state, uint64_t position, char *out,
+                                           size_t room)) {
+    const struct stream shape = {
+        .read = read, .context = request->state, .exchange = request->connection};
+    return new_stream(200, content_type, -1, &shape);
 }
 
 struct reply *reply_header(struct reply *reply, const char *name, const char *format, ...) {
@@ -228,6 +267,69 @@ struct reply *reply_etag(struct reply *reply, const char *format, ...) {
     reply = reply_header(reply, "ETag", "\"%s\"", tag);
     free(tag);
     return reply;
+}
+
+/* ---- Waiting ---- */
+
+/* On the thread of the exchange; it is called again once it is woken. Returns false if that has
+ * happened already, and then it is not suspended. */
+static bool sleep_until_woken(struct exchange *exchange) {
+    struct http *http = exchange->http;
+    pthread_mutex_lock(&http->waiting);
+    exchange->sleeps = !exchange->woken && !atomic_load(&http->draining);
+    exchange->woken = false;
+    if (exchange->sleeps) {
+        exchange->before = NULL;
+        exchange->after = http->sleepers;
+        if (http->sleepers)
+            http->sleepers->before = exchange;
+        http->sleepers = exchange;
+        MHD_suspend_connection(exchange->connection);
+    }
+    bool sleeps = exchange->sleeps;
+    pthread_mutex_unlock(&http->waiting);
+    return sleeps;
+}
+
+/* With the lock held. */
+static void wake(struct exchange *exchange) {
+    exchange->woken = !exchange->sleeps;
+    if (!exchange->sleeps)
+        return;
+    exchange->sleeps = false;
+    if (exchange->before)
+        exchange->before->after = exchange->after;
+    else
+        exchange->http->sleepers = exchange->after;
+    if (exchange->after)
+        exchange->after->before = exchange->before;
+    MHD_resume_connection(exchange->connection);
+}
+
+void waiter_wake(struct waiter *waiter) {
+    struct exchange *exchange = (struct exchange *)waiter;
+    struct http *http = exchange->http;
+    pthread_mutex_lock(&http->waiting);
+    wake(exchange);
+    pthread_mutex_unlock(&http->waiting);
+}
+
+/* Once draining is set nobody falls asleep any more. */
+static void wake_all(struct http *http) {
+    pthread_mutex_lock(&http->waiting);
+    while (http->sleepers)
+        wake(http->sleepers);
+    pthread_mutex_unlock(&http->waiting);
+}
+
+struct waiter *request_waiter(const struct request *request) {
+    return request->connection;
+}
+
+void request_keep(struct request *request, void *state, void (*forget)(void *state)) {
+    struct exchange *exchange = request->connection;
+    request->state = state;
+    exchange->forget = forget;
 }
 
 /* ---- Answering ---- */
@@ -318,6 +420,10 @@ static bool settle(struct exchange *exchange, struct reply *reply) {
 
 /* ---- Checks of the headers ---- */
 
+static struct reply *shutting_down(void) {
+    return problem(503, "shutting-down", "the server is shutting down; try again later");
+}
+
 /* A house that is full or closing answers, and wants to be rid of the connection. */
 static bool check_room(struct exchange *exchange) {
     struct http *http = exchange->http;
@@ -326,7 +432,7 @@ static bool check_room(struct exchange *exchange) {
     bool late = info && info->socket_context; /* see on_connection() */
     struct reply *reply;
     if (atomic_load(&http->draining))
-        reply = problem(503, "shutting-down", "the server is shutting down; try again later");
+        reply = shutting_down();
     else if (late && atomic_load(&http->connections) > http->config.max_connections)
         reply = problem(503, "connections", "all %d connections are in use; try again later",
                         http->config.max_connections);
@@ -879,6 +985,22 @@ static enum MHD_Result begin(struct exchange *exchange, const char *verb) {
     return send_reply(exchange, reply);
 }
 
+/* Returns false when the request sleeps; then it comes here once more. */
+static bool ask_handler(struct exchange *exchange) {
+    struct request *request = &exchange->request;
+    struct reply *reply;
+    while ((reply = request->route->handle(request)) == &later) {
+        if (sleep_until_woken(exchange))
+            return false;
+        if (atomic_load(&exchange->http->draining)) {
+            reply = reply_header(shutting_down(), "Retry-After", "%d", RETRY_AFTER_S);
+            break;
+        }
+    }
+    settle(exchange, reply);
+    return true;
+}
+
 static enum MHD_Result finish(struct exchange *exchange) {
     struct request *request = &exchange->request;
     if (!exchange->settled) {
@@ -887,7 +1009,8 @@ static enum MHD_Result finish(struct exchange *exchange) {
             request->body_size = (size_t)exchange->received;
         }
         exchange->upload_open = false;
-        settle(exchange, request->route->handle(request));
+        if (!ask_handler(exchange))
+            return MHD_YES;
     }
     struct reply *reply = exchange->answer;
     exchange->answer = NULL;
@@ -974,6 +1097,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         return;
     *con_cls = NULL;
     abort_upload(exchange);
+    if (exchange->forget)
+        exchange->forget(exchange->request.state);
     log_exchange(exchange, why == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     reply_free(exchange->answer);
     free(exchange->body);
@@ -1150,6 +1275,7 @@ static struct MHD_Daemon *start_daemon(struct http *http, int fd) {
 static void http_free(struct http *http) {
     if (http->out_of_memory)
         MHD_destroy_response(http->out_of_memory);
+    pthread_mutex_destroy(&http->waiting);
     free(http);
 }
 
@@ -1159,6 +1285,7 @@ int http_start(struct http **http, const struct http_config *config, const char 
     if (!made)
         return ovr_nomem(err, "the HTTP server");
     made->config = *config;
+    pthread_mutex_init(&made->waiting, NULL);
     made->out_of_memory = make_out_of_memory();
     int fd = made->out_of_memory ? listen_on(made, err) : ovr_nomem(err, "the HTTP server");
     if (fd < 0) {
@@ -1179,6 +1306,7 @@ void http_stop(struct http *http) {
     if (!http)
         return;
     atomic_store(&http->draining, true);
+    wake_all(http);
     MHD_socket listener = MHD_quiesce_daemon(http->daemon);
     for (int ms = 0; ms < STOP_WAIT_MS && atomic_load(&http->exchanges) > 0; ms += STOP_POLL_MS)
         nanosleep(&(struct timespec){.tv_nsec = STOP_POLL_MS * 1000000L}, NULL);
