@@ -12,6 +12,12 @@ EMBED(migration_0002, "migrations/0002_sweeps.sql");
 EMBED(migration_0003, "migrations/0003_datasets.sql");
 EMBED(migration_0004, "migrations/0004_measures.sql");
 EMBED(migration_0005, "migrations/0005_pause.sql");
+EMBED(migration_0006, "migrations/0006_events.sql");
 
-const char *const migrations[] = {migration_0001, migration_0002, migration_0003,
-                                  migration_0004, migration_0005, NULL};
+const char *const migrations[] = {migration_0001,
+                                  migration_0002,
+                                  migration_0003,
+                                  migration_0004,
+                                  migration_0005,
+                                  migration_0006,
+                                  NULL};
