@@ -68,6 +68,36 @@ static void every_change_is_one(void **state) {
     assert_non_null(strstr(events_of(store_of(state), seq), "queued: why not, 7 cancelled"));
 }
 
+/* Of one that runs, paused is told when it is; why it was queued is no reason to be paused. */
+static void pausing_is_told(void **state) {
+    struct store *store = store_of(state);
+    char id[ID_SIZE];
+    struct ovr_err err = {0};
+    struct experiment e = {0};
+    int was_running, waiting, requeued;
+    int64_t seq = start_one(store, id);
+    add_epoch(store, seq, 1);
+    assert_ok(store_pause(store, id, &was_running, &err), &err);
+    assert_ok(store_write_epochs(store, &err), &err);
+    assert_string_equal(events_of(store, seq), "1 queued, 2 running, 3 #1");
+    add_epoch(store, seq, 2);
+    assert_ok(store_park(store, seq, &err), &err);
+    assert_ok(store_resume(store, id, &err), &err);
+    assert_ok(store_pause(store, id, &was_running, &err), &err);
+    assert_ok(store_pause(store, id, &was_running, &err), &err);
+    assert_string_equal(events_of(store, seq), "1 queued, 2 running, 3 #1, 4 #2, 5 paused, 6 "
+                                               "queued: it was paused, 7 paused");
+    assert_ok(store_resume(store, id, &err), &err);
+    assert_ok(store_claim(store, INT64_MAX, &e, &waiting, &err), &err);
+    experiment_release(&e);
+    assert_ok(store_pause(store, id, &was_running, &err), &err);
+    reopen_store(*state);
+    store = store_of(state);
+    assert_ok(store_recover(store, 3, &requeued, &err), &err);
+    assert_non_null(
+        strstr(events_of(store, seq), "7 paused, 8 queued: it was paused, 9 running, 10 paused"));
+}
+
 /* After a crash epochs are computed once more: they keep the events they have. */
 static void an_epoch_is_one_event(void **state) {
     struct store *store = store_of(state);
@@ -158,6 +188,7 @@ static void who_listens_hears_what_is_stored(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         with_store(every_change_is_one),
+        with_store(pausing_is_told),
         with_store(an_epoch_is_one_event),
         with_store(old_lines_go),
         with_store(who_listens_hears_what_is_stored),
