@@ -6,6 +6,7 @@
 
 #include "api/http.h"
 #include "api/problem.h"
+#include "api/watch.h"
 #include "server/admission.h"
 #include "server/catalog.h"
 #include "server/model.h"
@@ -21,6 +22,7 @@ struct api {
     struct admission admission;
     const char *data_dir;
     const struct kernels *kernels;
+    struct watch *watch;
 };
 
 /* All routes, for http_start(). */
@@ -33,7 +35,8 @@ void api_observe(void *context, const struct route *route, int status, double se
 json_t *json_experiment(struct api *api, const struct experiment *experiment, int with_spec,
                         struct ovr_err *err);
 json_t *json_split(const struct dataset_split *split);
-json_t *json_time(int64_t ms); /* null for 0 */
+json_t *json_progress(struct api *api, const char *id); /* null: it does not run */
+json_t *json_time(int64_t ms);                          /* null for 0 */
 json_t *json_real_or_null(double value);
 
 /* Puts a figure into an object; dots in its name nest. A value that was not finite becomes null and
@@ -77,6 +80,8 @@ struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */
 struct reply *handle_list_sweeps(struct request *request);
 struct reply *handle_show_sweep(struct request *request);
 struct reply *handle_cancel_sweep(struct request *request);
+struct reply *handle_events(struct request *request); /* events.c */
+struct reply *handle_log(struct request *request);
 struct reply *handle_metrics(struct request *request);   /* results.c */
 struct reply *handle_histogram(struct request *request); /* histograms.c */
 struct reply *handle_histograms(struct request *request);
@@ -103,6 +108,14 @@ struct reply *handle_openapi(struct request *request);
 
 extern const struct sink upload_sink, features_sink, labels_sink; /* datasets.c */
 extern const struct sink samples_sink;                            /* apply.c */
+
+/* Prefer: wait=N (RFC 7240). revision() reads what the request is about: *revision, and *seq of an
+ * experiment, 0 for a sweep. Returns reply_later() while there is nothing new to answer with, else
+ * NULL; the reply then goes through reply_preference(), which says so. */
+struct reply *await_change(struct request *request,
+                           int (*revision)(struct api *api, const char *id, int64_t *seq,
+                                           int64_t *revision));
+struct reply *reply_preference(const struct request *request, struct reply *reply);
 
 /* A whole number from the query: *value stays as it is when the argument is absent. On failure
  * returns the problem. */

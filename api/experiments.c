@@ -276,8 +276,23 @@ struct reply *handle_list(struct request *request) {
     return reply;
 }
 
+static int read_revision(struct api *api, const char *id, int64_t *seq, int64_t *revision) {
+    struct experiment e;
+    int rc = store_get_experiment(api->store, id, &e, NULL);
+    if (rc)
+        return rc;
+    *seq = e.seq;
+    *revision = e.revision;
+    experiment_release(&e);
+    return 0;
+}
+
 struct reply *handle_show(struct request *request) {
-    return reply_experiment(request->context, 200, request->segments[0], NULL);
+    struct reply *later = await_change(request, read_revision);
+    if (later)
+        return later;
+    return reply_preference(request,
+                            reply_experiment(request->context, 200, request->segments[0], NULL));
 }
 
 struct reply *handle_pause(struct request *request) {

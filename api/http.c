@@ -13,6 +13,9 @@
  * Of a slow route finish() hands the exchange to the desk and suspends its connection. One of the
  * desk's threads calls the handler, settles its answer and resumes the connection; then
  * libmicrohttpd calls finish() once more, on its own thread. Meanwhile nobody else touches it.
+ *
+ * A handler or a stream that has nothing to say yet sleeps: its connection is suspended, and the
+ * exchange is among the sleepers until somebody wakes it; then it is asked again, as before.
  */
 #include "api/http.h"
 
@@ -70,6 +73,8 @@ struct http {
     atomic_int exchanges;
     atomic_bool draining;
     struct desk desk;
+    pthread_mutex_t waiting; /* guards the list, and the flags of sleep_until_woken() */
+    struct exchange *sleepers;
 };
 
 struct argument {
@@ -106,6 +111,9 @@ struct exchange {
     int status; /* what was answered, for the log; 0: nothing yet */
     int64_t size;
     struct exchange *next; /* at the desk */
+    void (*forget)(void *state);
+    bool sleeps, woken;
+    struct exchange *before, *after; /* of those that sleep */
 };
 
 struct reply {
@@ -115,6 +123,12 @@ struct reply {
 };
 
 /* ---- Replies ---- */
+
+static struct reply later; /* stands for none yet */
+
+struct reply *reply_later(void) {
+    return &later;
+}
 
 /* Takes response over, which may be NULL. */
 static struct reply *reply_new(int status, const char *content_type, int64_t size,
@@ -181,13 +195,24 @@ struct reply *reply_static(int status, const char *content_type, const void *byt
 
 struct stream {
     int64_t (*read)(void *context, uint64_t position, char *out, size_t room);
-    void (*release)(void *context);
+    void (*release)(void *context); /* NULL: nothing to release */
     void *context;
+    struct exchange *exchange; /* of one that may wait, else NULL */
 };
+
+static bool sleep_until_woken(struct exchange *exchange);
 
 static ssize_t stream_read(void *cls, uint64_t position, char *out, size_t room) {
     struct stream *stream = cls;
-    int64_t n = stream->read(stream->context, position, out, room);
+    struct exchange *exchange = stream->exchange;
+    int64_t n;
+    do {
+        if (exchange && atomic_load(&exchange->http->draining))
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        n = stream->read(stream->context, position, out, room);
+        if (n == STREAM_WAITS && exchange && sleep_until_woken(exchange))
+            return 0;
+    } while (n == STREAM_WAITS && exchange);
     if (n == 0)
         return MHD_CONTENT_READER_END_OF_STREAM;
     return n > 0 ? (ssize_t)n : MHD_CONTENT_READER_END_WITH_ERROR;
@@ -195,26 +220,42 @@ static ssize_t stream_read(void *cls, uint64_t position, char *out, size_t room)
 
 static void stream_free(void *cls) {
     struct stream *stream = cls;
-    stream->release(stream->context);
+    if (stream->release)
+        stream->release(stream->context);
     free(stream);
 }
 
-struct reply *reply_stream(int status, const char *content_type, int64_t size,
-                           int64_t (*read)(void *context, uint64_t position, char *out,
-                                           size_t room),
-                           void (*release)(void *context), void *context) {
+static struct reply *new_stream(int status, const char *content_type, int64_t size,
+                                const struct stream *shape) {
     struct stream *stream = malloc(sizeof *stream);
     if (!stream) {
-        release(context);
+        if (shape->release)
+            shape->release(shape->context);
         return NULL;
     }
-    *stream = (struct stream){.read = read, .release = release, .context = context};
+    *stream = *shape;
     struct MHD_Response *response =
         MHD_create_response_from_callback(size < 0 ? MHD_SIZE_UNKNOWN : (uint64_t)size,
                                           STREAM_BLOCK, stream_read, stream, stream_free);
     if (!response)
         stream_free(stream);
     return reply_new(status, content_type, size, response);
+}
+
+struct reply *reply_stream(int status, const char *content_type, int64_t size,
+                           int64_t (*read)(void *context, uint64_t position, char *out,
+                                           size_t room),
+                           void (*release)(void *context), void *context) {
+    const struct stream shape = {.read = read, .release = release, .context = context};
+    return new_stream(status, content_type, size, &shape);
+}
+
+struct reply *reply_events(const struct request *request, const char *content_type,
+                           int64_t (*read)(void *state, uint64_t position, char *out,
+                                           size_t room)) {
+    const struct stream shape = {
+        .read = read, .context = request->state, .exchange = request->connection};
+    return new_stream(200, content_type, -1, &shape);
 }
 
 struct reply *reply_header(struct reply *reply, const char *name, const char *format, ...) {
@@ -247,6 +288,69 @@ struct reply *reply_etag(struct reply *reply, const char *format, ...) {
     reply = reply_header(reply, "ETag", "\"%s\"", tag);
     free(tag);
     return reply;
+}
+
+/* ---- Waiting ---- */
+
+/* On the thread of the exchange; it is called again once it is woken. Returns false if that has
+ * happened already, and then it is not suspended. */
+static bool sleep_until_woken(struct exchange *exchange) {
+    struct http *http = exchange->http;
+    pthread_mutex_lock(&http->waiting);
+    exchange->sleeps = !exchange->woken && !atomic_load(&http->draining);
+    exchange->woken = false;
+    if (exchange->sleeps) {
+        exchange->before = NULL;
+        exchange->after = http->sleepers;
+        if (http->sleepers)
+            http->sleepers->before = exchange;
+        http->sleepers = exchange;
+        MHD_suspend_connection(exchange->connection);
+    }
+    bool sleeps = exchange->sleeps;
+    pthread_mutex_unlock(&http->waiting);
+    return sleeps;
+}
+
+/* With the lock held. */
+static void wake(struct exchange *exchange) {
+    exchange->woken = !exchange->sleeps;
+    if (!exchange->sleeps)
+        return;
+    exchange->sleeps = false;
+    if (exchange->before)
+        exchange->before->after = exchange->after;
+    else
+        exchange->http->sleepers = exchange->after;
+    if (exchange->after)
+        exchange->after->before = exchange->before;
+    MHD_resume_connection(exchange->connection);
+}
+
+void waiter_wake(struct waiter *waiter) {
+    struct exchange *exchange = (struct exchange *)waiter;
+    struct http *http = exchange->http;
+    pthread_mutex_lock(&http->waiting);
+    wake(exchange);
+    pthread_mutex_unlock(&http->waiting);
+}
+
+/* Once draining is set nobody falls asleep any more. */
+static void wake_all(struct http *http) {
+    pthread_mutex_lock(&http->waiting);
+    while (http->sleepers)
+        wake(http->sleepers);
+    pthread_mutex_unlock(&http->waiting);
+}
+
+struct waiter *request_waiter(const struct request *request) {
+    return request->connection;
+}
+
+void request_keep(struct request *request, void *state, void (*forget)(void *state)) {
+    struct exchange *exchange = request->connection;
+    request->state = state;
+    exchange->forget = forget;
 }
 
 /* ---- Answering ---- */
@@ -337,6 +441,14 @@ static bool settle(struct exchange *exchange, struct reply *reply) {
 
 /* ---- Checks of the headers ---- */
 
+static struct reply *shutting_down(void) {
+    return problem(503, "shutting-down", "the server is shutting down; try again later");
+}
+
+static struct reply *retry_later(struct reply *reply) {
+    return reply_header(reply, "Retry-After", "%d", RETRY_AFTER_S);
+}
+
 /* A house that is full or closing answers, and wants to be rid of the connection. */
 static bool check_room(struct exchange *exchange) {
     struct http *http = exchange->http;
@@ -345,13 +457,13 @@ static bool check_room(struct exchange *exchange) {
     bool late = info && info->socket_context; /* see on_connection() */
     struct reply *reply;
     if (atomic_load(&http->draining))
-        reply = problem(503, "shutting-down", "the server is shutting down; try again later");
+        reply = shutting_down();
     else if (late && atomic_load(&http->connections) > http->config.max_connections)
         reply = problem(503, "connections", "all %d connections are in use; try again later",
                         http->config.max_connections);
     else
         return true;
-    reply = reply_header(reply, "Retry-After", "%d", RETRY_AFTER_S);
+    reply = retry_later(reply);
     return settle(exchange, reply_header(reply, "Connection", "%s", "close"));
 }
 
@@ -898,14 +1010,14 @@ static enum MHD_Result begin(struct exchange *exchange, const char *verb) {
     return send_reply(exchange, reply);
 }
 
-static bool refuse_slow(struct exchange *exchange, const char *slug, const char *detail) {
+static bool refuse_slow(struct exchange *exchange, struct reply *reply) {
     abort_upload(exchange);
-    struct reply *reply = problem(503, slug, "%s; try again later", detail);
-    return settle(exchange, reply_header(reply, "Retry-After", "%d", RETRY_AFTER_S));
+    return !settle(exchange, retry_later(reply));
 }
 
-/* Puts the exchange to the desk and its connection to sleep, in this order for whoever looks from
- * outside: only when it sleeps can it be woken. False: the refusal is settled. */
+/* Puts the exchange to the desk and its connection to sleep; only when it sleeps can it be woken.
+ * It is not among the sleepers, since it must not come back before its handler is done with it:
+ * close_desk() sees to that. Returns false when it sleeps; true: the refusal is settled. */
 static bool hand_over(struct exchange *exchange) {
     struct http *http = exchange->http;
     struct desk *desk = &http->desk;
@@ -923,10 +1035,12 @@ static bool hand_over(struct exchange *exchange) {
     }
     pthread_mutex_unlock(&desk->lock);
     if (closed)
-        return refuse_slow(exchange, "shutting-down", "the server is shutting down");
+        return refuse_slow(exchange, shutting_down());
     if (full)
-        return refuse_slow(exchange, "full", "too many requests wait to be computed");
-    return true;
+        return refuse_slow(exchange, problem(503, "full",
+                                             "too many requests wait to be computed; "
+                                             "try again later"));
+    return false;
 }
 
 /* The next exchange; NULL when the desk is closed and empty. */
@@ -943,9 +1057,9 @@ static struct exchange *take_exchange(struct desk *desk) {
     return exchange;
 }
 
-static void handle(struct exchange *exchange) {
+static struct reply *call_handler(struct exchange *exchange) {
     exchange->upload_open = false;
-    settle(exchange, exchange->request.route->handle(&exchange->request));
+    return exchange->request.route->handle(&exchange->request);
 }
 
 /* A slow thread. What comes back to its connection is settled. */
@@ -956,12 +1070,27 @@ static void *desk_main(void *arg) {
     while ((exchange = take_exchange(desk))) {
         exchange->request.stop = &desk->stop;
         if (atomic_load(&desk->stop))
-            refuse_slow(exchange, "shutting-down", "the server is shutting down");
+            refuse_slow(exchange, shutting_down());
         else
-            handle(exchange);
+            settle(exchange, call_handler(exchange));
         MHD_resume_connection(exchange->connection);
     }
     return NULL;
+}
+
+/* Returns false when the request sleeps; then it comes here once more. */
+static bool ask_handler(struct exchange *exchange) {
+    struct reply *reply;
+    while ((reply = call_handler(exchange)) == &later) {
+        if (sleep_until_woken(exchange))
+            return false;
+        if (atomic_load(&exchange->http->draining)) {
+            reply = retry_later(shutting_down());
+            break;
+        }
+    }
+    settle(exchange, reply);
+    return true;
 }
 
 static enum MHD_Result finish(struct exchange *exchange) {
@@ -971,9 +1100,8 @@ static enum MHD_Result finish(struct exchange *exchange) {
             request->body = exchange->body;
             request->body_size = (size_t)exchange->received;
         }
-        if (!request->route->slow || !exchange->http->config.slow_threads)
-            handle(exchange);
-        else if (hand_over(exchange))
+        bool slow = request->route->slow && exchange->http->config.slow_threads;
+        if (slow ? !hand_over(exchange) : !ask_handler(exchange))
             return MHD_YES; /* and comes here again */
     }
     struct reply *reply = exchange->answer;
@@ -1073,6 +1201,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     *con_cls = NULL;
     abort_upload(exchange);
     observe(exchange);
+    if (exchange->forget)
+        exchange->forget(exchange->request.state);
     log_exchange(exchange, why == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     reply_free(exchange->answer);
     free(exchange->body);
@@ -1273,6 +1403,7 @@ static void http_free(struct http *http) {
     pthread_cond_destroy(&http->desk.changed);
     if (http->out_of_memory)
         MHD_destroy_response(http->out_of_memory);
+    pthread_mutex_destroy(&http->waiting);
     free(http);
 }
 
@@ -1284,6 +1415,7 @@ int http_start(struct http **http, const struct http_config *config, const char 
     made->config = *config;
     pthread_mutex_init(&made->desk.lock, NULL);
     pthread_cond_init(&made->desk.changed, NULL);
+    pthread_mutex_init(&made->waiting, NULL);
     made->out_of_memory = make_out_of_memory();
     int fd = made->out_of_memory ? listen_on(made, err) : ovr_nomem(err, "the HTTP server");
     if (fd < 0) {
@@ -1306,6 +1438,7 @@ void http_stop(struct http *http) {
     if (!http)
         return;
     atomic_store(&http->draining, true);
+    wake_all(http);
     MHD_socket listener = MHD_quiesce_daemon(http->daemon);
     close_desk(&http->desk); /* a connection that sleeps must not see the daemon's end */
     for (int ms = 0; ms < STOP_WAIT_MS && atomic_load(&http->exchanges) > 0; ms += STOP_POLL_MS)

@@ -45,6 +45,7 @@ struct request {
     const char *body; /* "" without one; a NUL follows its body_size bytes */
     size_t body_size;
     void *upload;     /* routes with a sink: what sink.open returned */
+    void *state;      /* what request_keep() was given */
     void *connection; /* for the two functions below */
     /* Slow routes: not 0 once the server closes, and then an answer is wanted soon. Else NULL. */
     const _Atomic int *stop;
@@ -110,6 +111,28 @@ struct reply *reply_stream(int status, const char *content_type, int64_t size,
                            int64_t (*read)(void *context, uint64_t position, char *out,
                                            size_t room),
                            void (*release)(void *context), void *context);
+
+/* Waiting: a request that has nothing to say yet sleeps without a thread until somebody wakes it. A
+ * wake that comes while it is awake is not lost: it won't sleep the next time. At shutdown all are
+ * woken; streams end, and requests without a reply get 503.
+ *
+ * What the waker needs to know goes to request_keep(); forget() is called once, before the request
+ * goes, whatever becomes of it: from then on it must not be woken. */
+struct waiter;
+
+void request_keep(struct request *request, void *state, void (*forget)(void *state));
+struct waiter *request_waiter(const struct request *request);
+void waiter_wake(struct waiter *waiter); /* from any thread */
+
+/* Instead of a reply, not of a slow route: the handler is called again, with the same request,
+ * after the next wake. */
+struct reply *reply_later(void);
+
+/* A body without end, made by read() from the request's state as in reply_stream(); STREAM_WAITS
+ * means nothing for now, and read() is called again after the next wake. */
+#define STREAM_WAITS INT64_MIN
+struct reply *reply_events(const struct request *request, const char *content_type,
+                           int64_t (*read)(void *state, uint64_t position, char *out, size_t room));
 
 /* Adds a header (value formatted, without line breaks). A NULL reply is passed through. Returns the
  * reply, or NULL when memory ran out, and then the reply is freed. */

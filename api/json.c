@@ -84,12 +84,12 @@ json_t *json_tags(const char *tags) {
     return list;
 }
 
-static json_t *json_progress(struct api *api, const struct experiment *e) {
+json_t *json_progress(struct api *api, const char *id) {
     static const char *const phases[] = {[PHASE_PREPARING] = "preparing",
                                          [PHASE_TRAINING] = "training",
                                          [PHASE_PROBING] = "probing"};
     struct pool_progress p;
-    if (e->state != STATE_RUNNING || !pool_progress(api->pool, e->id, &p))
+    if (!pool_progress(api->pool, id, &p))
         return json_null();
     return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:i}", "phase", phases[p.phase], "epoch",
                      p.epoch, "epochs", p.epochs, "step", (json_int_t)p.step, "steps",
@@ -152,8 +152,8 @@ static int put_spec(json_t *object, const struct experiment *e) {
 }
 
 static json_t *json_links(const struct experiment *e) {
-    static const char *const names[] = {"metrics", "histogram", "histograms",
-                                        "units",   "weights",   "cancel"};
+    static const char *const names[] = {"metrics", "histogram", "histograms", "units",
+                                        "weights", "events",    "log",        "cancel"};
     json_t *links = json_pack("{s:s+}", "self", "/v1/experiments/", e->id);
     for (size_t i = 0; links && i < sizeof names / sizeof *names; i++)
         json_object_set_new(links, names[i],
@@ -170,7 +170,8 @@ json_t *json_experiment(struct api *api, const struct experiment *e, int with_sp
                   (json_int_t)e->revision, "tags", json_tags(e->tags), "priority", e->priority,
                   "attempts", e->attempts, "created_at", json_time(e->created_at), "started_at",
                   json_time(e->started_at), "finished_at", json_time(e->finished_at), "progress",
-                  json_progress(api, e), "queue", json_queue(e), "result", result, "error",
+                  e->state == STATE_RUNNING ? json_progress(api, e->id) : json_null(), "queue",
+                  json_queue(e), "result", result, "error",
                   json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
     int failed = !object || put_sweep(object, e) || put_origin(object, e);
     if (with_spec && object) {

@@ -43,6 +43,7 @@ static const struct kind kinds[] = {
     {"storage", "Storage failed"},
     {"time-limit", "Over its time limit"},
     {"too-large", "Over a limit"},
+    {"watchers", "Too many watchers"},
     {"unsupported-media-type", "Unsupported media type"},
 };
 

@@ -11,6 +11,7 @@ static const char *const list_query[] = {"state", "tag",   "name",   "sweep", "c
                                          "sort",  "limit", "cursor", NULL};
 static const char *const sweeps_query[] = {"limit", "cursor", NULL};
 static const char *const sweep_query[] = {"format", NULL};
+static const char *const events_query[] = {"last_event_id", NULL};
 static const char *const metrics_query[] = {"from_epoch", "max_points", "format", NULL};
 static const char *const histogram_query[] = {"epoch", "split", "layer", "bins", NULL};
 static const char *const histograms_query[] = {"from_epoch", "max_points", "layer", NULL};
@@ -39,6 +40,8 @@ const struct route api_routes[] = {
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/pause", handle_pause, "Pause an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/resume", handle_resume, "Let a paused experiment go on", NULL, NULL},
+    {"GET", "/v1/experiments/{id}/events", handle_events, "Watch it: a stream of events", events_query, NULL},
+    {"GET", "/v1/experiments/{id}/log", handle_log, "What happened to it, as text", NULL, NULL},
     {"GET", "/v1/experiments/{id}/metrics", handle_metrics, "Figures of every epoch", metrics_query, NULL},
     {"GET", "/v1/experiments/{id}/histogram", handle_histogram, "Histogram of the activations", histogram_query, NULL},
     {"GET", "/v1/experiments/{id}/histograms", handle_histograms, "Histograms of every epoch", histograms_query, NULL},

@@ -494,13 +494,30 @@ struct reply *handle_list_sweeps(struct request *request) {
     return reply;
 }
 
+static int read_revision(struct api *api, const char *id, int64_t *seq, int64_t *revision) {
+    const struct sweep_reader nothing = {0};
+    struct sweep sweep;
+    int rc = store_read_sweep(api->store, id, &sweep, &nothing, NULL);
+    if (rc)
+        return rc;
+    *seq = 0;
+    *revision = sweep.revision;
+    sweep_release(&sweep);
+    return 0;
+}
+
 struct reply *handle_show_sweep(struct request *request) {
     const char *format = request_query(request, "format");
     if (format && strcmp(format, "json") && strcmp(format, "csv"))
         return problem(422, "invalid-query", "format must be json or csv, got \"%.40s\"", format);
+    struct reply *reply = await_change(request, read_revision);
+    if (reply)
+        return reply;
     if (format && strcmp(format, "csv") == 0)
-        return reply_csv(request->context, request->segments[0]);
-    return reply_sweep(request->context, 200, request->segments[0], NULL);
+        reply = reply_csv(request->context, request->segments[0]);
+    else
+        reply = reply_sweep(request->context, 200, request->segments[0], NULL);
+    return reply_preference(request, reply);
 }
 
 struct reply *handle_cancel_sweep(struct request *request) {

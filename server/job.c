@@ -9,6 +9,7 @@
 #include "server/weights.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,6 +183,22 @@ static void count_epoch(struct running *running) {
     running->samples = samples;
 }
 
+/* For the operator and for who watches the experiment. */
+static void note(const struct running *running, enum log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void note(const struct running *running, enum log_level level, const char *format, ...) {
+    const struct experiment *experiment = &running->job->experiment;
+    char text[400];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    log_line(level, "experiment=%s %s", experiment->id, text);
+    store_log(running->workplace->store, experiment->seq, "%s%s",
+              level >= LOG_WARN ? "warning: " : "", text);
+}
+
 static int save_epoch(void *context, const struct epoch_report *report, struct ovr_err *err) {
     struct running *running = context;
     const struct train_config *config = &running->job->spec.train;
@@ -342,9 +359,9 @@ static int save_checkpoint(void *context, const struct train_piece *pieces, size
     if (!rc)
         rc = store_note_checkpoint(workplace->store, experiment->seq, &why);
     if (rc)
-        log_line(LOG_WARN, "experiment=%s no checkpoint: %s", experiment->id, why.text);
+        note(running, LOG_WARN, "no checkpoint: %s", why.text);
     else
-        log_line(LOG_DEBUG, "experiment=%s checkpoint", experiment->id);
+        note(running, LOG_DEBUG, "checkpoint");
     return 0;
 }
 
@@ -359,7 +376,7 @@ static int restore_checkpoint(void *context, const struct train_piece *pieces, s
         *from = checkpoint_read(workplace->data_dir, experiment->id, running->key, pieces, n);
     if (*from) {
         first = train_restored_epoch(&pieces[0]);
-        log_line(LOG_INFO, "experiment=%s goes on in epoch %d", experiment->id, first);
+        note(running, LOG_INFO, "goes on in epoch %d", first);
     }
     return experiment->attempts > 1
                ? store_forget_epochs(workplace->store, experiment->seq, first, err)
@@ -549,8 +566,8 @@ void job_train(const struct workplace *workplace, struct job *job) {
     job->started_ms = now_ms();
     if (job->experiment.attempts == 1)
         metrics_time(TIME_WAIT, (double)(job->started_ms - job->experiment.created_at) / 1000);
-    log_line(LOG_INFO, "experiment=%s started, %d thread%s, attempt %d", job->experiment.id,
-             job->threads, job->threads == 1 ? "" : "s", job->experiment.attempts);
+    note(&running, LOG_INFO, "started, %d thread%s, attempt %d", job->threads,
+         job->threads == 1 ? "" : "s", job->experiment.attempts);
     job->rc = train(&running, &job->err);
 }
 

@@ -86,7 +86,7 @@ static int open_data(struct daemon *d, const struct settings *settings,
     if (rc)
         return rc;
     snprintf(path, sizeof path, "%s/ovrd.sqlite3", settings->data_dir);
-    rc = store_open(&d->store, path, (int)settings->http_threads + slow_threads() + 1, err);
+    rc = store_open(&d->store, path, (int)settings->http_threads + slow_threads() + 2, err);
     if (!rc)
         rc = catalog_init(&d->catalog, settings->data_dir, d->store, err);
     d->catalog.max_bytes = (uint64_t)settings->max_upload_bytes;
@@ -157,6 +157,9 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     rc = models_new(&d->api.models, &models, err);
     if (rc)
         return rc;
+    rc = watch_start(&d->api.watch, &d->api, (int)settings->max_watchers, err);
+    if (rc)
+        return rc;
     struct http_config http = {
         .listen = settings->listen,
         .threads = (int)settings->http_threads,
@@ -201,6 +204,7 @@ static void stop(struct daemon *d) {
         fflush(NULL);
         _exit(0);
     }
+    watch_stop(d->api.watch);
     models_free(d->api.models);
     cache_release(&d->cache);
     store_close(d->store);

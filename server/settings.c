@@ -33,6 +33,7 @@ static const struct setting table[] = {
     {"blas-kernel", "NAME", TEXT(blas_kernel), "auto", NULL, "OpenBLAS kernel, such as Haswell; auto: what suits the processor"},
     {"http-threads", "N", NUMBER(http_threads, 1, 64), "2", NULL, "threads that answer requests"},
     {"max-connections", "N", NUMBER(max_connections, 8, 100000), "1000", NULL, "open connections; more get 503"},
+    {"max-watchers", "N", NUMBER(max_watchers, 0, 100000), "500", NULL, "streams of events and waiting requests; more streams get 503"},
     {"idle-timeout", "SECONDS", NUMBER(idle_timeout_s, 1, 3600), "30", NULL, "a connection without traffic is closed"},
     {"max-body", "BYTES", NUMBER(max_body_bytes, 1024, 1 << 30), "1M", NULL, "largest JSON body"},
     {"max-upload", "BYTES", NUMBER(max_upload_bytes, 1024, 1024 * TIB), "16G", NULL, "largest upload of a data set's split"},

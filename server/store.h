@@ -386,4 +386,40 @@ int store_remove_dataset(struct store *store, const char *dataset, struct ovr_er
 /* Whether a version or a waiting part is the file of this name. */
 int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err);
 
+/* Events: what happened to an experiment, in order. Every change of its state is one, every epoch,
+ * and every line of its log; they are stored in the same transaction as what they tell. Numbers
+ * grow from 1 within an experiment, and are never given twice. An epoch that is computed again
+ * after a crash is no new event; until then its figures may be missing. The last event of one that
+ * has ended is that of its final state. */
+
+enum { STORE_MOST_LINES = 1000 }; /* of a log; older ones are forgotten */
+
+struct event {
+    int64_t number, at;
+    enum { EVENT_STATE, EVENT_EPOCH, EVENT_LOG } kind;
+    int epoch;    /* of an epoch */
+    char *text;   /* the state; the line */
+    char *detail; /* why it is in that state; NULL: no reason */
+};
+
+void event_release(struct event *event);
+
+/* At most `most` events with numbers above `after`; the caller releases each of the *n. */
+int store_read_events(struct store *store, int64_t seq, int64_t after, struct event *list,
+                      size_t most, size_t *n, struct ovr_err *err);
+
+/* The newest number; 0: there is none. */
+int store_last_event(struct store *store, int64_t seq, int64_t *number, struct ovr_err *err);
+
+/* A line of a running experiment's log. It is in the database as soon as an epoch would be; one of
+ * an experiment that does not run any more is dropped. */
+void store_log(struct store *store, int64_t seq, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* changed() is told of every change of experiments and sweeps, once it is stored: the experiments'
+ * seqs, among them 0 for a sweep's own row; n = 0: many. It is called with the writer taken, so it
+ * must be quick and not call the store. */
+void store_listen(struct store *store,
+                  void (*changed)(void *context, const int64_t *seqs, size_t n), void *context);
+
 #endif

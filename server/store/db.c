@@ -71,6 +71,7 @@ int db_commit(struct store *store, int rc, struct ovr_err *err) {
     }
     if (rc && !sqlite3_get_autocommit(c->db))
         db_run(c, db_bind(c, ROLLBACK, ""), NULL);
+    tell_changes(store, !rc);
     return rc;
 }
 
@@ -208,6 +209,8 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
     /* Only now: a migration that makes a table anew drops the old one. */
     if (!rc && sqlite3_exec(store->writer.db, "PRAGMA foreign_keys = ON", NULL, NULL, NULL))
         rc = db_fail(&store->writer, err);
+    if (!rc)
+        rc = begin_events(store, err);
     if (!rc)
         rc = prepare_all(&store->writer, err);
     for (int i = 0; !rc && i < readers; i++) {

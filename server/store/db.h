@@ -6,6 +6,7 @@
  *   experiments.c   one and many of them
  *   jobs.c          their way from the queue to their end
  *   results.c       what they left
+ *   events.c        what happened to them, and who is told
  *   sweeps.c        points with their experiments
  *   manage.c        edits, deletion, census, backup
  *   datasets.c      versions of splits, and halves that wait
@@ -95,10 +96,17 @@ enum sql {
     DELETE_EXPERIMENT,
     CENSUS,
     PROBE,
+    ADD_LINE,
+    TRIM_LINES,
+    READ_EVENTS,
+    LAST_EVENT,
     N_SQL
 };
 
 extern const char *const sql[N_SQL];
+
+/* What the writer runs once when it opens. */
+extern const char event_triggers[];
 
 struct connection {
     sqlite3 *db;
@@ -106,12 +114,19 @@ struct connection {
     pthread_mutex_t lock;
 };
 
+enum { MOST_CHANGED = 64 };
+
 struct store {
     struct connection writer;
     struct connection *readers;
     int n_readers;
     _Atomic unsigned turn;
     struct runs runs;
+    /* Experiments that the transaction at hand changes, for who listens. */
+    int64_t changed[MOST_CHANGED];
+    size_t n_changed; /* more than there is room for: who knows which */
+    void (*listener)(void *context, const int64_t *seqs, size_t n);
+    void *listener_context;
 };
 
 /* ---- db.c ---- */
@@ -175,6 +190,20 @@ int insert_experiment(struct connection *c, const struct new_experiment *e,
 
 /* The epochs that wait of an experiment that ends in this transaction. */
 int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err);
+
+/* ---- events.c ---- */
+
+/* Makes the writer write the events of states and epochs, and note what it changes. */
+int begin_events(struct store *store, struct ovr_err *err);
+
+/* Tells the listener of a transaction that is stored, or forgets one that is not. */
+void tell_changes(struct store *store, int stored);
+
+/* The number of an epoch that is a line of the log: one figure. */
+enum { LOG_EPOCH = 0 };
+
+/* A line, of the time that is its count, in the transaction at hand. */
+int add_line(struct connection *c, int64_t seq, const struct figure *line, struct ovr_err *err);
 
 /* ---- results.c ---- */
 

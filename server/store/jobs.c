@@ -144,18 +144,25 @@ int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct fi
     return store_write_epochs(store, err); /* nobody else came to it */
 }
 
-/* All epochs of a run that wait, in the transaction at hand. */
+/* All epochs and lines of a run that wait, in the transaction at hand. */
 static int write_epochs(struct store *store, struct run *r, struct ovr_err *err) {
     struct connection *c = &store->writer;
     size_t n = run_take(&store->runs, r);
-    int rc = n ? db_run(c, db_bind(c, TOUCH, "ii", r->seq, (int64_t)n), err) : 0;
+    int64_t n_epochs = 0;
     const struct epoch *epoch = NULL;
+    int rc = 0;
     for (size_t i = 0; !rc && i < n; i++) {
         epoch = epoch ? epoch->next : r->first;
-        rc = add_figures(c, r->seq, epoch->number, epoch->figures, epoch->n_figures, err);
+        n_epochs += epoch->number != LOG_EPOCH;
+        if (epoch->number == LOG_EPOCH)
+            rc = add_line(c, r->seq, &epoch->figures[0], err);
+        else
+            rc = add_figures(c, r->seq, epoch->number, epoch->figures, epoch->n_figures, err);
         if (!rc)
             rc = add_histograms(c, r->seq, epoch->histograms, epoch->n_histograms, err);
     }
+    if (!rc && n)
+        rc = db_run(c, db_bind(c, TOUCH, "ii", r->seq, n_epochs), err);
     return rc;
 }
 

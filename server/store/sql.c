@@ -221,4 +221,30 @@ const char *const sql[N_SQL] = {
     [CENSUS] = "SELECT c.state, c.n, e.created_at FROM (SELECT state, count(*) AS n, min(seq) AS "
                "first FROM experiment GROUP BY state) AS c JOIN experiment AS e ON e.seq = c.first",
     [PROBE] = "UPDATE probe SET at = ?1",
+    [ADD_LINE] = "INSERT INTO event (experiment, number, at, kind, text) SELECT ?1, "
+                 "coalesce(max(number), 0) + 1, ?2, 'log', ?3 FROM event WHERE experiment = ?1",
+    [TRIM_LINES] =
+        "DELETE FROM event WHERE experiment = ?1 AND kind = 'log' AND number <= (SELECT number "
+        "FROM event WHERE experiment = ?1 AND kind = 'log' ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+    [READ_EVENTS] = "SELECT number, at, kind, epoch, text, detail FROM event WHERE experiment = ?1 "
+                    "AND number > ?2 ORDER BY number LIMIT ?3",
+    [LAST_EVENT] = "SELECT max(number) FROM event WHERE experiment = ?1",
 };
+
+/* Events of states and epochs, by triggers: so no change of a state goes without its event, whoever
+ * makes it. Temporary ones of the connection that writes. Why it once was queued is no reason of
+ * any other state. */
+#define NEXT_EVENT(seq, columns, values)                                                           \
+    "INSERT INTO event (experiment, number, at, kind, " columns ") SELECT " seq                    \
+    ", coalesce(max(number), 0) + 1, CAST(round((julianday('now') - 2440587.5) * 86400000) AS "    \
+    "INTEGER), " values " FROM event WHERE experiment = " seq "; END; "
+const char event_triggers[] =
+    "CREATE TEMP TRIGGER event_added AFTER INSERT ON main.experiment BEGIN " NEXT_EVENT(
+        "new.seq", "text, detail", "'state', new.state, new.queue_reason") //
+    "CREATE TEMP TRIGGER event_state AFTER UPDATE OF state ON main.experiment WHEN old.state <> "
+    "new.state BEGIN " NEXT_EVENT("new.seq", "text, detail",
+                                  "'state', new.state, CASE new.state WHEN 'queued' THEN "
+                                  "new.queue_reason ELSE new.problem_detail END") //
+    "CREATE TEMP TRIGGER event_epoch AFTER INSERT ON main.figure WHEN new.position = 0 AND "
+    "new.epoch >= 1 AND NOT EXISTS (SELECT 1 FROM event WHERE experiment = new.experiment AND "
+    "epoch = new.epoch) BEGIN " NEXT_EVENT("new.experiment", "epoch", "'epoch', new.epoch");

@@ -294,6 +294,20 @@ static void test_uploads_over_the_limit(void **state) {
     daemon_free(d);
 }
 
+static void test_etag_of_data_sets(void **state) {
+    struct daemon *d = *state;
+    static const char *const paths[] = {"/v1/datasets", "/v1/datasets/tagged"};
+    for (size_t i = 0; i < COUNT(paths); i++) {
+        char tag[64];
+        upload_images(d, "tagged", 30, 10, 1);
+        snprintf(tag, sizeof tag, "If-None-Match: %s", header(get(d, "%s", paths[i]), "ETag"));
+        const struct call again = {.method = "GET", .path = paths[i], .headers = {tag}};
+        assert_status(call(d, &again), 304);
+        upload_images(d, "tagged", 31, 10, 2);
+        assert_status(call(d, &again), 200);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_new_split_is_201_and_the_same_again_200),
@@ -308,6 +322,7 @@ int main(void) {
         cmocka_unit_test(test_chunked_uploads),
         cmocka_unit_test(test_any_content_type),
         cmocka_unit_test(test_uploads_over_the_limit),
+        cmocka_unit_test_setup_teardown(test_etag_of_data_sets, with_daemon, without_daemon),
     };
     return cmocka_run_group_tests_name("datasets", tests, with_daemon, without_daemon);
 }

@@ -626,6 +626,7 @@ static const struct answer *get_if_changed(struct daemon *d, const char *path, c
 static void test_etag_and_304(void **state) {
     struct daemon *d = *state;
     static const char *const below[] = {"",
+                                        "/log",
                                         "/metrics",
                                         "/histogram",
                                         "/weights",

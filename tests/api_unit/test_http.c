@@ -108,6 +108,26 @@ static struct reply *wait_at_gate(struct request *request) {
                                      atomic_load(request->stop), "limit", limit));
 }
 
+/* Of a request that sleeps; asked how often, and woken by the test. */
+static atomic_int n_asked, n_forgotten;
+static _Atomic(struct waiter *) sleeper;
+static atomic_bool answer_ready;
+
+static void forget_sleeper(void *state) {
+    assert_ptr_equal(state, &sleeper);
+    atomic_fetch_add(&n_forgotten, 1);
+}
+
+static struct reply *sleep_for_answer(struct request *request) {
+    if (!request->state)
+        request_keep(request, &sleeper, forget_sleeper);
+    atomic_store(&sleeper, request_waiter(request));
+    bool ready = atomic_load(&answer_ready); /* before it is told that it was asked */
+    atomic_fetch_add(&n_asked, 1);
+    return ready ? reply_json(200, json_pack("{s:s?}", "limit", request_query(request, "limit")))
+                 : reply_later();
+}
+
 /* The body's byte i is the letter i mod 26; negative size: unknown. context: where it breaks off.
  */
 static int64_t read_letters(void *context, uint64_t position, char *out, size_t room) {
@@ -197,6 +217,7 @@ static const struct route routes[] = {
     {"GET", "/slow", go_slow, "", NULL, NULL},
     {"GET", "/streams/{how}", stream_letters, "", NULL, NULL},
     {"PUT", "/uploads/{name}", upload_done, "", NULL, &upload_sink},
+    {"GET", "/sleep", sleep_for_answer, "", list_query, NULL},
     {"GET", "/gate/{how}", wait_at_gate, "", list_query, NULL, .slow = 1},
     {"PUT", "/slow-uploads/{name}", upload_done, "", NULL, &upload_sink, .slow = 1},
     {"GET", "/", show_special, "", NULL, NULL},
@@ -1220,16 +1241,23 @@ static void *get_slowly(void *arg) {
 
 struct visit {
     pthread_t thread;
+    const char *target;
     struct answer answer;
 };
 
-static void *visit_gate(void *arg) {
-    ((struct visit *)arg)->answer = get("/gate/mine?limit=5");
+static void *visit_target(void *arg) {
+    struct visit *visit = arg;
+    visit->answer = get(visit->target);
     return NULL;
 }
 
+static void visit_at(struct visit *visit, const char *target) {
+    visit->target = target;
+    assert_int_equal(pthread_create(&visit->thread, NULL, visit_target, visit), 0);
+}
+
 static void visit(struct visit *visit) {
-    assert_int_equal(pthread_create(&visit->thread, NULL, visit_gate, visit), 0);
+    visit_at(visit, "/gate/mine?limit=5");
 }
 
 static void nap_ms(long ms) {
@@ -1280,6 +1308,41 @@ static void stop_ends_slow_requests(void **state) {
     pthread_join(visits[1].thread, NULL);
     expect(visits[0].answer, 200, "\"stopped\":true");
     expect_problem(visits[1].answer, 503, "shutting-down", "shutting down");
+    assert_int_equal(start_server(state), 0);
+}
+
+/* Both reasons to suspend a connection at once: who sleeps is woken beside a slow request that goes
+ * on, and at the end the one is told to come back later and the other answers. */
+static void sleepers_and_slow_requests_live_together(void **state) {
+    struct visit slow, sleeping;
+    int asked = atomic_load(&n_asked), forgotten = atomic_load(&n_forgotten);
+    atomic_store(&gate_open, false);
+    atomic_store(&answer_ready, false);
+    visit(&slow);
+    visit_at(&sleeping, "/sleep?limit=3");
+    assert_true(becomes(&n_at_gate, 1));
+    assert_true(becomes(&n_asked, asked + 1));
+    nap_ms(1500); /* idle_timeout_s is 1 */
+    waiter_wake(atomic_load(&sleeper));
+    assert_true(becomes(&n_asked, asked + 2)); /* nothing new: it sleeps again */
+    atomic_store(&answer_ready, true);
+    waiter_wake(atomic_load(&sleeper));
+    pthread_join(sleeping.thread, NULL);
+    expect(sleeping.answer, 200, "{\"limit\":\"3\"}");
+    assert_true(becomes(&n_forgotten, forgotten + 1));
+    assert_int_equal(atomic_load(&n_asked), asked + 3);
+    assert_int_equal(atomic_load(&n_at_gate), 1);
+    atomic_store(&answer_ready, false);
+    visit_at(&sleeping, "/sleep");
+    assert_true(becomes(&n_asked, asked + 4));
+    nap_ms(200);
+    stop_server(state);
+    pthread_join(slow.thread, NULL);
+    pthread_join(sleeping.thread, NULL);
+    expect(slow.answer, 200, "\"stopped\":true");
+    assert_string_equal(header(&sleeping.answer, "Retry-After"), "5");
+    expect_problem(sleeping.answer, 503, "shutting-down", "shutting down");
+    assert_int_equal(atomic_load(&n_forgotten), forgotten + 2);
     assert_int_equal(start_server(state), 0);
 }
 
@@ -1386,6 +1449,7 @@ int main(void) {
         cmocka_unit_test(other_loopback_addresses_serve),
         cmocka_unit_test(slow_routes_hold_nobody_up),
         cmocka_unit_test(stop_ends_slow_requests),
+        cmocka_unit_test(sleepers_and_slow_requests_live_together),
         cmocka_unit_test(stop_lets_replies_end),
         cmocka_unit_test(a_closing_house_says_so),
     };

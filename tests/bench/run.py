@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import pool
+import watch
 import whole
 from tools import ROOT, Core, Torch, Way, apart, fail, find_cifar10, has_torch, heading, median, of, ratio, say, table, take_turns
 
@@ -379,9 +380,20 @@ def section_pool(bench):
     return figures
 
 
+def section_watch(bench):
+    heading("Watchers")
+    figures = watch.run(os.path.join(bench.build, "ovrd"), not bench.full)
+    watch.show(figures)
+    bench.judge("200 watchers: processor time they add to training", "< 2 %", f"{figures['cost']:.1%}",
+                figures["cost"] < 0.02)
+    late = figures["latency_ms"]["p99"]
+    bench.judge("a change reaches 200 watchers, p99 ms", "< 10", late, late < 10)
+    return figures
+
+
 SECTIONS = {"step": section_step, "shapes": section_shapes, "threads": section_threads, "share": section_share,
             "parts": section_parts, "isa": section_isa, "probe": section_probe, "pca": section_pca,
-            "whole": section_whole, "pool": section_pool}
+            "whole": section_whole, "pool": section_pool, "watch": section_watch}
 
 
 # --- all of it -------------------------------------------------------------------------------------
