@@ -13,7 +13,7 @@ export CMOCKA_MESSAGE_OUTPUT=TAP
 export OVRD_TEST_BUILD="$build"
 for program in $(find "$build"/tests -name 'test_*' -type f -perm -u+x | LC_ALL=C sort); do
     started=$(date +%s)
-    timeout 300 "$program" >"$output" 2>&1
+    timeout 900 "$program" >"$output" 2>&1
     status=$?
     ok=$(grep -c '^ok ' "$output")
     not_ok=$(grep '^not ok ' "$output" | grep -vc '# SKIP') # cmocka skips with "not ok"
