@@ -143,7 +143,7 @@ static int read_file(const char *path, const struct head *expected,
         return 0;
     const char *fault =
         map == MAP_FAILED ? "cannot be read" : fault_of(map, (size_t)stat.st_size, expected);
-    const char *at = map + sizeof *expected;
+    const char *at = fault ? NULL : map + sizeof *expected;
     for (size_t i = 0; !fault && i < expected->n; at += expected->sizes[i], i++)
         memcpy(pieces[i].bytes, at, expected->sizes[i]);
     if (map != MAP_FAILED)

@@ -256,7 +256,9 @@ static void test_metrics(void **state) {
 /* What ovrctl prints on these arguments. */
 static const char *ovrctl(struct daemon *d, int expected, const char *arguments) {
     static char out[4096];
-    FILE *pipe = popen(text("build/ovrctl %s --host %s 2>&1", arguments, d->url), "r");
+    const char *build = getenv("OVRD_TEST_BUILD");
+    FILE *pipe =
+        popen(text("%s/ovrctl %s --host %s 2>&1", build ? build : "build", arguments, d->url), "r");
     size_t n = fread(out, 1, sizeof out - 1, pipe);
     out[n] = 0;
     assert_int_equal(WEXITSTATUS(pclose(pipe)), expected);
