@@ -171,6 +171,9 @@ enum state find_state(const char *name);
 
 /* A row of the experiment statements. */
 int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err);
+/* OVR_NOT_FOUND says which id. The caller releases *e. */
+int find_experiment(struct connection *c, const char *id, struct experiment *e,
+                    struct ovr_err *err);
 
 /* 0: unknown key. 1: known with this body, *id filled. OVR_CONFLICT: known with another. */
 int find_key(struct connection *c, const char *key, const char *body_sha256, int for_sweep,

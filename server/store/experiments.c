@@ -142,18 +142,22 @@ int store_add_experiment(struct store *store, const struct new_experiment *e, ch
     return db_end(store, *repeated ? 0 : rc, err);
 }
 
+int find_experiment(struct connection *c, const char *id, struct experiment *e,
+                    struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, GET_EXPERIMENT, "s", id);
+    int step = sqlite3_step(row);
+    int rc = step == SQLITE_ROW ? read_experiment(row, e, err)
+             : step == SQLITE_DONE
+                 ? ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id)
+                 : db_fail(c, err);
+    sqlite3_reset(row);
+    return rc;
+}
+
 int store_get_experiment(struct store *store, const char *id, struct experiment *e,
                          struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = db_bind(c, GET_EXPERIMENT, "s", id);
-    int rc, step = sqlite3_step(row);
-    if (step == SQLITE_ROW)
-        rc = read_experiment(row, e, err);
-    else if (step == SQLITE_DONE)
-        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id);
-    else
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+    int rc = find_experiment(c, id, e, err);
     db_give_back(c);
     return rc;
 }

@@ -317,18 +317,6 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
     return rc;
 }
 
-static int find_experiment(struct connection *c, const char *id, struct experiment *e,
-                           struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, GET_EXPERIMENT, "s", id);
-    int step = sqlite3_step(row);
-    int rc = step == SQLITE_ROW ? read_experiment(row, e, err)
-             : step == SQLITE_DONE
-                 ? ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id)
-                 : db_fail(c, err);
-    sqlite3_reset(row);
-    return rc;
-}
-
 static int cancel(struct store *store, const char *id, int64_t *seq, int *was_running,
                   struct ovr_err *err) {
     struct connection *c = &store->writer;

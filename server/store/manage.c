@@ -8,17 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static int find(struct connection *c, const char *id, struct experiment *e, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, GET_EXPERIMENT, "s", id);
-    int step = sqlite3_step(row);
-    int rc = step == SQLITE_ROW ? read_experiment(row, e, err)
-             : step == SQLITE_DONE
-                 ? ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id)
-                 : db_fail(c, err);
-    sqlite3_reset(row);
-    return rc;
-}
-
 static int may_edit(const struct experiment *e, int64_t revision, const struct edit *edit,
                     struct ovr_err *err) {
     if (revision >= 0 && revision != e->revision)
@@ -40,7 +29,7 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = find(c, id, &e, err);
+    rc = find_experiment(c, id, &e, err);
     if (!rc)
         rc = may_edit(&e, revision, edit, err);
     if (!rc)
@@ -76,7 +65,7 @@ int store_delete_experiment(struct store *store, const char *id, struct ovr_err 
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = find(c, id, &e, err);
+    rc = find_experiment(c, id, &e, err);
     if (!rc && e.state != STATE_SUCCEEDED && e.state != STATE_FAILED && e.state != STATE_CANCELLED)
         rc = ovr_fail(err, OVR_CONFLICT, NULL,
                       "the experiment is %s; cancel it before it is deleted", state_names[e.state]);
