@@ -23,7 +23,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ID_SIZE = 13, SHA256_SIZE = 65, DATASET_NAME_SIZE = 65 }; /* with the final NUL */
+/* With the final NUL. */
+enum { ID_SIZE = 13, SHA256_SIZE = 65, DATASET_NAME_SIZE = 65, USER_NAME_SIZE = 65 };
 
 enum state {
     STATE_QUEUED,
@@ -62,7 +63,9 @@ struct experiment {
                                 there; "": none */
     int replays;             /* its result is compared with that one's */
     char *notes;             /* NULL: those of the spec */
-    double key;              /* in a list by end or figure: what it is sorted by */
+    char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
+    int private;                /* seen by its owner and admins only */
+    double key;                 /* in a list by end or figure: what it is sorted by */
 };
 
 void experiment_release(struct experiment *experiment);
@@ -75,6 +78,8 @@ struct new_experiment {
     const char *idempotency_key, *body_sha256; /* NULL: none */
     const char *rerun_of;                      /* NULL: none */
     int replays;
+    int64_t owner; /* seq of a user; 0: nobody */
+    int private;
 };
 
 int store_new_id(char id[ID_SIZE], struct ovr_err *err);

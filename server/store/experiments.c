@@ -41,11 +41,13 @@ int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err
         .position = sqlite3_column_int64(row, 21),
         .replays = sqlite3_column_int(row, 23),
         .notes = dup_column(row, 24, &failed),
+        .private = sqlite3_column_int(row, 26),
     };
     copy_column(row, 1, e->id, sizeof e->id);
     copy_column(row, 17, e->sweep, sizeof e->sweep);
     copy_column(row, 20, e->waits_for, sizeof e->waits_for);
     copy_column(row, 22, e->rerun_of, sizeof e->rerun_of);
+    copy_column(row, 25, e->owner, sizeof e->owner);
     if (!failed)
         return 0;
     experiment_release(e);
@@ -109,10 +111,11 @@ int insert_experiment(struct connection *c, const struct new_experiment *e,
         rc = store_new_id(id, err);
     if (rc)
         return rc;
+    const char *types = member->sweep ? "ssssiiiIiiIIi" : "ssssiiiIIIIIi";
     sqlite3_stmt *statement =
-        db_bind(c, ADD_EXPERIMENT, member->sweep ? "ssssiiiIiiI" : "ssssiii", id, e->name, e->tags,
-                e->spec, (int64_t)e->priority, e->memory_bytes, now_ms(), member->sweep,
-                member->point, member->repeat, member->waits_for);
+        db_bind(c, ADD_EXPERIMENT, types, id, e->name, e->tags, e->spec, (int64_t)e->priority,
+                e->memory_bytes, now_ms(), member->sweep, member->point, member->repeat,
+                member->waits_for, e->owner, (int64_t)e->private);
     return db_run(c, statement, err);
 }
 
@@ -190,7 +193,7 @@ int store_list_experiments(struct store *store, const struct experiment_filter *
         *list = longer;
         rc = read_experiment(row, *list + *n, err);
         if (!rc && f->order != ORDER_CREATED)
-            (*list)[*n].key = sqlite3_column_double(row, 25);
+            (*list)[*n].key = sqlite3_column_double(row, 27);
         *n += !rc;
     }
     if (!rc && step != SQLITE_DONE)

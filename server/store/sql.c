@@ -5,7 +5,8 @@
     "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
-#define OTHER_COLUMNS "rerun_of, replays, notes"
+#define OTHER_COLUMNS                                                                              \
+    "rerun_of, replays, notes, (SELECT u.name FROM user AS u WHERE u.seq = owner), private"
 /* What only a queued one has: what it waits for, and its place in the queue. */
 #define QUEUE_COLUMNS(place)                                                                       \
     ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), CASE state WHEN 'queued' "    \
@@ -53,8 +54,8 @@ const char *const sql[N_SQL] = {
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
     [ADD_EXPERIMENT] = "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
-                       "created_at, sweep, point, repeat, waits_for, state) VALUES "
-                       "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'queued')",
+                       "created_at, sweep, point, repeat, waits_for, owner, private, state) VALUES "
+                       "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 'queued')",
     [ADD_KEY] = "INSERT INTO idempotency (key, body_sha256, experiment, sweep, created_at) "
                 "VALUES (?1, ?2, ?3, ?4, ?5)",
     [FIND_KEY] = "SELECT coalesce(e.id, s.id), i.body_sha256, i.sweep IS NOT NULL "
