@@ -48,7 +48,7 @@ API    := $(call objects,api)
 
 # A test links what its folder's name says; core64 is the float64 build of core.
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
-         $(patsubst tests/%.py,$(B)/tests/%,$(wildcard tests/*/test_*.py))
+         $(PYTHON_TESTS)
 
 .PHONY: all deps demo check check-fast check-source check-asan check-tsan bench bench-full run-bench clean help format
 all: $(B)/ovrd $(B)/ovrctl
@@ -144,10 +144,12 @@ $(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduc
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ -ljansson -lm -lcmocka
 # numpy is Debian's, which belongs to Debian's python3.
-$(B)/tests/science/%: tests/science/%.py $(B)/ovrd
+PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
+$(PYTHON_TESTS): $(B)/%: %.py $(B)/ovrd $(B)/ovrctl
 	$(say) LN $@
 	@mkdir -p $(@D)
-	$(Q)printf '#!/bin/sh\nexec /usr/bin/python3 -B "%s" "$$@"\n' '$(CURDIR)/$<' >$@ && chmod +x $@
+	$(Q)printf '#!/bin/sh\nPYTHONPATH="%s" exec /usr/bin/python3 -B "%s" "$$@"\n' \
+	    '$(CURDIR)/tests:$(CURDIR)/clients/python' '$(CURDIR)/$<' >$@ && chmod +x $@
 $(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson
