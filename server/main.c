@@ -233,8 +233,8 @@ int main(int argc, char **argv) {
     pthread_setname_np(pthread_self(), "ovrd"); /* linalg_start() may have made it "exe" */
     if (settings_read(&settings, &action, argc, argv, &err))
         return complain(&err);
-    if (action == SETTINGS_HELP) {
-        settings_help(stdout);
+    if (action == SETTINGS_HELP || action == SETTINGS_MANUAL) {
+        (action == SETTINGS_HELP ? settings_help : settings_manual)(stdout);
         return fflush(stdout) ? 1 : 0;
     }
     static const char *const levels[] = {"debug", "info", "warn", "error"};

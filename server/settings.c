@@ -135,6 +135,8 @@ int settings_read(struct settings *settings, enum settings_action *action, int a
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             *action = SETTINGS_HELP;
+        else if (strcmp(argv[i], "--manual") == 0)
+            *action = SETTINGS_MANUAL;
         else if (strcmp(argv[i], "--version") == 0)
             *action = SETTINGS_VERSION;
         else if (read_flag(settings, argc, argv, &i, err))
@@ -155,5 +157,37 @@ void settings_help(FILE *out) {
         fprintf(out, "  %-26s %s\n  %-26s default %s, environment %s\n", flag, table[i].help, "",
                 table[i].standard, name);
     }
-    fprintf(out, "  %-26s this text\n  %-26s program, BLAS and processor\n", "--help", "--version");
+    fprintf(out,
+            "  %-26s this text\n  %-26s the same as a manual page: man -l <(ovrd --manual)\n"
+            "  %-26s program, BLAS and processor\n",
+            "--help", "--manual", "--version");
+}
+
+/* A text for troff. */
+static void put_text(FILE *out, const char *text) {
+    for (; *text; text++)
+        fprintf(out, *text == '-' ? "\\-" : *text == '\'' ? "\\(aq" : "%c", *text);
+}
+
+void settings_manual(FILE *out) {
+    fprintf(
+        out,
+        ".TH OVRD 8 \"\" \"ovrd %s\" \"System Administration\"\n.SH NAME\n"
+        "ovrd \\- network training service for sparse representation learning\n.SH SYNOPSIS\n"
+        ".B ovrd\n[\\fB\\-\\-option\\fR \\fIvalue\\fR]...\n.SH DESCRIPTION\n"
+        "Takes experiments over HTTP, queues them, trains, and serves metrics, sparsity histograms "
+        "and weights. Prints one line with its address once it serves; the log goes to standard "
+        "error. SIGTERM saves what runs and ends it within 10 s; it goes on at the next start.\n"
+        ".SH OPTIONS\nAn option wins over its environment variable, that over the default.\n",
+        OVRD_VERSION);
+    for (int i = 0; i < N_SETTINGS; i++) {
+        char name[64];
+        environment_name(&table[i], name);
+        fprintf(out, ".TP\n\\fB\\-\\-");
+        put_text(out, table[i].name);
+        fprintf(out, "\\fR \\fI%s\\fR\n", table[i].unit);
+        put_text(out, table[i].help);
+        fprintf(out, " (default %s, environment %s)\n", table[i].standard, name);
+    }
+    fprintf(out, ".SH SEE ALSO\n.BR ovrctl (1)\n");
 }

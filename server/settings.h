@@ -17,11 +17,12 @@ struct settings {
         idle_timeout_s, max_body_bytes, max_upload_bytes, max_crashes, checkpoint_s, max_watchers;
 };
 
-enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_VERSION };
+enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_MANUAL, SETTINGS_VERSION };
 
 /* Texts point into argv, the environment or the table. */
 int settings_read(struct settings *settings, enum settings_action *action, int argc, char **argv,
                   struct ovr_err *err);
 void settings_help(FILE *out);
+void settings_manual(FILE *out); /* ovrd(8), for man */
 
 #endif

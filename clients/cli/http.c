@@ -10,8 +10,9 @@ enum { CONNECT_TIMEOUT_S = 5, SILENCE_TIMEOUT_S = 60 };
 
 struct http {
     CURL *curl;
-    char *base;    /* without a slash at its end */
-    bool loopback; /* never through a proxy */
+    char *base;          /* without a slash at its end */
+    const char *ca_file; /* or NULL */
+    bool loopback;       /* never through a proxy */
     char curl_error[CURL_ERROR_SIZE];
     char trouble[CURL_ERROR_SIZE + 64]; /* ours, or a copy of libcurl's */
 };
@@ -48,7 +49,7 @@ static void examine(CURLU *parts, const char *url, bool *loopback, const char **
     curl_free(fragment);
 }
 
-int http_open(struct http **out, const char *url, const char **trouble) {
+int http_open(struct http **out, const char *url, const char *ca_file, const char **trouble) {
     *trouble = NULL;
     if (curl_global_init(CURL_GLOBAL_DEFAULT)) {
         *trouble = "libcurl does not start";
@@ -61,6 +62,7 @@ int http_open(struct http **out, const char *url, const char **trouble) {
     if (http && !*trouble) {
         http->curl = curl_easy_init();
         http->base = strdup(url);
+        http->ca_file = ca_file;
     }
     curl_url_cleanup(parts);
     if (!http || !parts || *trouble || !http->curl || !http->base) {
@@ -207,6 +209,8 @@ static int set_up(CURL *curl, struct transfer *transfer, const char *url,
     SET(CURLOPT_WRITEDATA, transfer);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, transfer);
+    if (transfer->http->ca_file)
+        SET(CURLOPT_CAINFO, transfer->http->ca_file);
     if (transfer->http->loopback)
         SET(CURLOPT_NOPROXY, "*");
     if (request->upload) {

@@ -13,6 +13,7 @@ import time
 import unittest
 
 import ovrd
+from proxy import Cutter
 from support import BUILD, ROOT, Process, main
 
 try:
@@ -23,62 +24,6 @@ except ImportError:
 SPEC = {"name": "small", "tags": ["t"], "dataset": {"generator": "sphere", "samples": 400},
         "model": {"kind": "mlp", "hidden": [12]}, "training": {"epochs": 3}}
 ENDLESS = {**SPEC, "name": "endless", "training": {"epochs": 100000}}
-
-
-class Cutter:
-    """A proxy for one connection after the other that breaks some off: `plan` is called with the number of the
-    request (of all, from 0) and says "before" (it never arrives), "after" (it is done, the answer is lost), a
-    number (so many bytes of the answer arrive), or None."""
-
-    def __init__(self, port, plan):
-        self.target, self.plan, self.n = port, plan, 0
-        self.seen = []
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:%d" % self.socket.getsockname()[1]
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                client, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
-
-    def serve(self, client):
-        with client, client.makefile("rb") as reader:
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                line = reader.readline()
-                if not line:
-                    return
-                head += line
-            self.seen.append(head.decode())
-            found = re.search(rb"(?i)content-length: (\d+)", head)
-            body = reader.read(int(found[1])) if found else b""
-            n, self.n = self.n, self.n + 1
-            cut = self.plan(n)
-            if cut == "before":
-                return
-            # The one answer of this connection, so that its end is the end of the answer.
-            head = re.sub(rb"\r\nHost: .*\r\n", b"\r\nHost: 127.0.0.1\r\nConnection: close\r\n", head)
-            with socket.create_connection(("127.0.0.1", self.target)) as server:
-                server.sendall(head + body)
-                sent = 0
-                while True:
-                    data = server.recv(4096)
-                    if not data:
-                        return
-                    if cut == "after":
-                        continue  # to its end: then it has been done
-                    if cut is not None and sent + len(data) > cut:
-                        client.sendall(data[:cut - sent])
-                        return
-                    client.sendall(data)
-                    sent += len(data)
-
-    def close(self):
-        self.socket.close()
 
 
 class WithDaemon(unittest.TestCase):
