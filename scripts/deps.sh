@@ -29,6 +29,7 @@ libcmocka-dev                                  header:cmocka.h
 clang-format                                   program:clang-format
 python3                                        program:python3
 python3-numpy                                  -
+mypy                                           program:mypy
 '
 bench='
 python3                                        program:python3

@@ -1,11 +1,15 @@
 """ovrctl as a whole: every route of the contract is reached by a command, settings, completion, manual pages."""
 import array
+import fcntl
 import json
 import os
+import pty
 import re
 import socket
+import struct
 import subprocess
 import tempfile
+import termios
 import time
 import unittest
 
@@ -103,6 +107,41 @@ class Routes(unittest.TestCase):
                 if not any(m == method.upper() and pattern.match(p) for m, p in asked):
                     missing.append(f"{method.upper()} {path}")
         self.assertEqual(missing, [])
+
+
+class Tables(unittest.TestCase):
+    def seen(self, columns, *words):
+        """Lines on a terminal so wide."""
+        terminal, program = pty.openpty()
+        fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        process = subprocess.Popen([OVRCTL, *words], stdout=program, stderr=subprocess.PIPE, text=True,
+                                   env={"HOME": "/nowhere", "LC_ALL": "C.UTF-8"})
+        os.close(program)
+        output = b""
+        try:
+            while chunk := os.read(terminal, 4096):
+                output += chunk
+        except OSError:
+            pass  # the other side is closed
+        os.close(terminal)
+        with process.stderr:
+            said = process.stderr.read()
+        self.assertEqual(process.wait(), 0)
+        return output.decode().splitlines(), said
+
+    def test_they_fit_the_terminal(self):
+        with Process() as process:
+            id = ovrd.connect(process.url).submit({**SPEC, "name": "n" * 90}).wait(60).id
+            for words, enough in ((("metrics", id), 200), (("list",), 80)):
+                for columns in (200, 80, 40, 10):
+                    lines, said = self.seen(columns, *words, "--host", process.url)
+                    # The first column stays, whatever it takes.
+                    self.assertLessEqual(max(map(len, lines)), max(columns, 12), (words, columns))
+                    self.assertEqual("too narrow for" in said, columns < enough, said)
+            self.assertIn("near_zero", self.seen(80, "metrics", id, "--host", process.url)[0][0])
+            self.assertIn("learning rate, seconds)", self.seen(60, "metrics", id, "--host", process.url)[1])
+            self.assertIn("…", self.seen(80, "list", "--host", process.url)[0][1])
+            self.assertIn("n" * 90, run("list", host=process.url))
 
 
 def npy(values):
