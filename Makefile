@@ -24,7 +24,7 @@ Q        := $(if $(V),,@)
 say      := @$(if $(V),:,echo)
 COMPILE   = $(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) $(HARDENING) $(SANITIZER) -I. -pthread \
             -fopenmp-simd -D_GNU_SOURCE -DOVRD_VERSION='"$(VERSION)"' -MMD -MP
-LINK      = $(CC) $(SANITIZER) -pthread
+LINK      = $(CC) $(SANITIZER) $(LDFLAGS) -pthread
 
 CORE_LIBS   := -llapacke -lopenblas -lm
 SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle -lz
@@ -54,7 +54,7 @@ TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -ts'|'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile packaging/install.mk | column -ts'|'
 
 deps: ## install the Debian packages that are missing (sudo where not root)
 	@scripts/deps.sh build
@@ -153,6 +153,8 @@ $(PYTHON_TESTS): $(B)/%: %.py $(B)/ovrd $(B)/ovrctl
 $(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson
+
+include packaging/install.mk
 
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
