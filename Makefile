@@ -157,4 +157,4 @@ $(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 include packaging/install.mk
 
 .SECONDARY:
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path $(B)/deb -prune -o -type f -name '*.d' -print 2>/dev/null)

@@ -31,6 +31,7 @@ clang-format                                   program:clang-format
 python3                                        program:python3
 python3-numpy                                  -
 mypy                                           program:mypy
+python3-yaml                                   -
 '
 deb='
 dpkg-dev                                       program:dpkg-buildpackage
