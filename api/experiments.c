@@ -72,6 +72,8 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
         .body_sha256 = body_sha256,
         .rerun_of = origin->id,
         .replays = origin->replays,
+        .owner = request->asker.user,
+        .private = spec->private,
     };
     int rc = text ? store_add_experiment(api->store, &new, id, &repeated, &err)
                   : ovr_nomem(&err, "the spec");
@@ -210,6 +212,7 @@ static struct reply *read_filter(const struct request *request, struct experimen
     filter->tag = request_query(request, "tag");
     filter->name_prefix = request_query(request, "name");
     filter->sweep = request_query(request, "sweep");
+    filter->owner = query_owner(request);
     int known = !filter->state;
     for (int i = 0; filter->state && i < N_STATES; i++)
         known |= strcmp(filter->state, state_names[i]) == 0;
@@ -221,8 +224,7 @@ static struct reply *read_filter(const struct request *request, struct experimen
     return reply;
 }
 
-/* Adds name=value, escaped, to a query string. */
-static void append_query(char *text, size_t size, const char *name, const char *value) {
+void append_query(char *text, size_t size, const char *name, const char *value) {
     size_t n = strlen(text);
     if (!value || n + strlen(name) + 3 * strlen(value) + 3 >= size)
         return;
@@ -246,6 +248,7 @@ static struct reply *link_next(const struct request *request, struct reply *repl
     append_query(query, sizeof query, "tag", filter->tag);
     append_query(query, sizeof query, "name", filter->name_prefix);
     append_query(query, sizeof query, "sweep", filter->sweep);
+    append_query(query, sizeof query, "owner", filter->owner);
     return reply_header(reply, "Link", "</v1/experiments?%s>; rel=\"next\"", query);
 }
 

@@ -16,6 +16,10 @@ json_t *json_real_or_null(double value) {
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+json_t *json_owner(const char *name) {
+    return *name ? json_string(name) : json_null();
+}
+
 static json_t *figure_value(const struct figure *figure) {
     switch (figure->kind) {
     case FIGURE_TEXT:
@@ -164,15 +168,15 @@ static json_t *json_links(const struct experiment *e) {
 json_t *json_experiment(struct api *api, const struct experiment *e, int with_spec,
                         struct ovr_err *err) {
     json_t *result = e->state == STATE_SUCCEEDED ? json_figures(api, e->seq, 0, err) : json_null();
-    json_t *object =
-        json_pack("{s:s, s:s, s:n, s:s, s:I, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-                  "id", e->id, "name", e->name, "owner", "state", state_names[e->state], "revision",
-                  (json_int_t)e->revision, "tags", json_tags(e->tags), "priority", e->priority,
-                  "attempts", e->attempts, "created_at", json_time(e->created_at), "started_at",
-                  json_time(e->started_at), "finished_at", json_time(e->finished_at), "progress",
-                  e->state == STATE_RUNNING ? json_progress(api, e->id) : json_null(), "queue",
-                  json_queue(e), "result", result, "error",
-                  json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
+    json_t *object = json_pack(
+        "{s:s, s:s, s:o, s:b, s:s, s:I, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
+        e->id, "name", e->name, "owner", json_owner(e->owner), "private", e->private, "state",
+        state_names[e->state], "revision", (json_int_t)e->revision, "tags", json_tags(e->tags),
+        "priority", e->priority, "attempts", e->attempts, "created_at", json_time(e->created_at),
+        "started_at", json_time(e->started_at), "finished_at", json_time(e->finished_at),
+        "progress", e->state == STATE_RUNNING ? json_progress(api, e->id) : json_null(), "queue",
+        json_queue(e), "result", result, "error",
+        json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
     int failed = !object || put_sweep(object, e) || put_origin(object, e);
     if (with_spec && object) {
         json_t *provenance =
@@ -207,11 +211,11 @@ static json_t *json_image(const struct image_shape *image) {
 }
 
 json_t *json_split(const struct dataset_split *s) {
-    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "dataset",
+    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:o, s:o}", "dataset",
                      s->dataset, "split", s->split, "sha256", s->sha256, "source_sha256",
                      *s->source_sha256 ? json_string(s->source_sha256) : json_null(), "format",
                      s->format, "bytes", (json_int_t)s->bytes, "samples", (json_int_t)s->samples,
                      "values_per_sample", (json_int_t)s->width, "shape", json_shape(s), "image",
                      json_image(&s->image), "classes", (json_int_t)s->classes, "created_at",
-                     json_time(s->created_at));
+                     json_time(s->created_at), "owner", json_owner(s->owner));
 }

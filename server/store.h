@@ -94,8 +94,8 @@ int store_get_experiment(struct store *store, const char *id, struct experiment 
                          struct ovr_err *err);
 
 struct experiment_filter {
-    const char *state, *tag, *name_prefix, *sweep; /* NULL: any */
-    int64_t created_after;                         /* ms; 0: any */
+    const char *state, *tag, *name_prefix, *sweep, *owner; /* NULL: any */
+    int64_t created_after;                                 /* ms; 0: any */
     /* By their end, those that have ended; by a figure of the result, those that have it. */
     enum list_order { ORDER_CREATED, ORDER_FINISHED, ORDER_FIGURE } order;
     int ascending;
@@ -115,7 +115,7 @@ void experiment_list_free(struct experiment *list, size_t n);
 
 struct edit { /* NULL: stays */
     const char *name, *tags, *notes;
-    const int *priority;
+    const int *priority, *private;
 };
 
 /* The field of the error when the revision is another one. */
@@ -238,6 +238,8 @@ struct sweep {
     int points, repeats;                 /* points so far, experiments of each */
     int more;                            /* 1: points may still be added */
     int cancelled;
+    char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
+    int private;
     int64_t created_at, finished_at; /* 0: not yet */
     int64_t revision;                /* grows with every change of it or of its experiments */
     int64_t counts[N_STATES];        /* of its experiments */
@@ -261,6 +263,8 @@ struct new_sweep {
     const char *name, *tags, *notes, *request, *axes, *target;
     int more;
     struct new_points points;
+    int64_t owner; /* seq of a user, who owns the experiments too; 0: nobody */
+    int private;
     const char *idempotency_key, *body_sha256; /* NULL: none */
 };
 
@@ -298,10 +302,10 @@ struct sweep_reader {
 int store_read_sweep(struct store *store, const char *id, struct sweep *sweep,
                      const struct sweep_reader *reader, struct ovr_err *err);
 
-/* Newest first, those older than `before` (seq; 0: from the newest). The caller frees *list with
- * sweep_list_free(). */
-int store_list_sweeps(struct store *store, int64_t before, int limit, struct sweep **list,
-                      size_t *n, struct ovr_err *err);
+/* Newest first, those older than `before` (seq; 0: from the newest), of one owner unless NULL. The
+ * caller frees *list with sweep_list_free(). */
+int store_list_sweeps(struct store *store, const char *owner, int64_t before, int limit,
+                      struct sweep **list, size_t *n, struct ovr_err *err);
 void sweep_list_free(struct sweep *list, size_t n);
 
 /* Cancels what has not ended, and no more points will follow. *running, which the caller frees, are
@@ -356,7 +360,8 @@ struct dataset_split {
     char source_sha256[SHA256_SIZE]; /* of the bytes as they were sent; "": two files */
     int64_t bytes, samples, width, classes, created_at; /* bytes of the file that is kept */
     struct image_shape image;
-    int named; /* the classes have names */
+    int named;                  /* the classes have names */
+    char owner[USER_NAME_SIZE]; /* who uploaded it, when it is read; "": nobody */
 };
 
 /* Makes this version the current one; no parts wait for it any more. *fresh: 0 when it was
