@@ -138,7 +138,7 @@ static json_t *stored_spec(const struct experiment *e) {
     json_t *document = json_loads(e->spec, 0, NULL);
     int failed = !document || json_object_set_new(document, "name", json_string(e->name)) ||
                  json_object_set_new(document, "tags", json_tags(e->tags)) ||
-                 (e->notes && json_object_set_new(document, "notes", json_string(e->notes)));
+                 json_object_set_new(document, "notes", json_string(e->notes));
     if (!failed)
         return document;
     json_decref(document);
