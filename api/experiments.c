@@ -16,12 +16,13 @@ struct reply *reply_experiment(struct api *api, int status, const char *id, json
     }
     struct pool_progress p = {0};
     pool_progress(api->pool, id, &p);
-    json_t *body = json_experiment(api, &e, 1, &err);
-    if (body && json_array_size(warnings))
-        json_object_set(body, "warnings", warnings);
+    struct text text = {0};
+    int rc = text_add_experiment(&text, api, &e, 1, warnings, &err);
     json_decref(warnings);
-    struct reply *reply = body ? reply_json(status, body) : problem_from(&err);
-    if (body && status == 200)
+    struct reply *reply = reply_made(status, "application/json", &text, rc);
+    if (rc)
+        reply = problem_from(&err);
+    else if (status == 200)
         reply = reply_etag(reply, "%lld-%lld-%d.%d.%llu", (long long)e.revision,
                            (long long)e.position, p.phase, p.epoch, (unsigned long long)p.step);
     experiment_release(&e);
@@ -264,16 +265,15 @@ struct reply *handle_list(struct request *request) {
     if (store_list_experiments(api->store, &filter, &list, &n, &err))
         return problem_from(&err);
     size_t shown = n < (size_t)filter.limit ? n : n - 1;
-    json_t *array = json_array(), *item;
-    for (size_t i = 0; i < shown && array; i++) {
-        item = json_experiment(api, &list[i], 0, &err);
-        if (!item || json_array_append_new(array, item)) {
-            json_decref(array);
-            array = NULL;
-        }
-    }
-    reply = reply_json(200, array ? json_pack("{s:o}", "experiments", array) : NULL);
-    if (shown < n)
+    struct text text = {0};
+    int failed = text_add_string(&text, "{\"experiments\":[");
+    for (size_t i = 0; i < shown && !failed; i++)
+        failed = (i && text_add(&text, ",", 1)) ||
+                 text_add_experiment(&text, api, &list[i], 0, NULL, &err);
+    reply = reply_made(200, "application/json", &text, failed || text_add(&text, "]}", 2));
+    if (err.code)
+        reply = problem_from(&err);
+    else if (shown < n)
         reply = link_next(request, reply, &filter, &list[shown - 1]);
     experiment_list_free(list, n);
     return reply;

@@ -145,7 +145,7 @@ static json_t *stored_spec(const struct experiment *e) {
     int failed = !document || json_object_set_new(document, "name", json_string(e->name)) ||
                  json_object_set_new(document, "tags", json_tags(e->tags)) ||
                  json_object_set_new(document, "private", json_boolean(e->private)) ||
-                 (e->notes && json_object_set_new(document, "notes", json_string(e->notes)));
+                 json_object_set_new(document, "notes", json_string(e->notes));
     if (!failed)
         return document;
     json_decref(document);

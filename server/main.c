@@ -202,6 +202,9 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     rc = models_new(&d->api.models, &models, err);
     if (rc)
         return rc;
+    rc = outcomes_new(&d->api.outcomes, d->store, err);
+    if (rc)
+        return rc;
     rc = watch_start(&d->api.watch, &d->api, (int)settings->max_watchers, err);
     if (rc)
         return rc;
@@ -260,6 +263,7 @@ static void stop(struct daemon *d) {
         _exit(0);
     }
     watch_stop(d->api.watch);
+    outcomes_free(d->api.outcomes);
     models_free(d->api.models);
     gate_free(d->gate);
     cache_release(&d->cache);

@@ -6,7 +6,8 @@
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
 #define OTHER_COLUMNS                                                                              \
-    "rerun_of, replays, notes, (SELECT u.name FROM user AS u WHERE u.seq = owner), private"
+    "rerun_of, replays, coalesce(notes, json_extract(spec, '$.notes')), (SELECT u.name FROM user " \
+    "AS u WHERE u.seq = owner), private"
 /* What only a queued one has: what it waits for, and its place in the queue. */
 #define QUEUE_COLUMNS(place)                                                                       \
     ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), CASE state WHEN 'queued' "    \
