@@ -21,6 +21,7 @@ struct api {
     struct models *models; /* of finished experiments, to be applied */
     struct admission admission;
     const char *data_dir;
+    int keep_backups; /* 0: all */
     const struct kernels *kernels;
     struct watch *watch;
 };

@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "core/linalg.h"
 #include "server/checkpoint.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 #include "server/settings.h"
 #include "server/weights.h"
@@ -63,16 +64,6 @@ struct daemon {
     struct http *http;
 };
 
-/* Whether an experiment will still go on. */
-static int needs_checkpoint(void *context, const char *id) {
-    struct experiment e = {0};
-    struct store *store = context;
-    int rc = store_get_experiment(store, id, &e, NULL);
-    int needs = rc ? rc != OVR_NOT_FOUND : e.state <= STATE_PAUSED;
-    experiment_release(&e);
-    return needs;
-}
-
 /* That encode, predict and draw, beside the jobs. */
 static int slow_threads(void) {
     return cpu_count() > 1 ? 2 : 1;
@@ -102,8 +93,9 @@ static int open_data(struct daemon *d, const struct settings *settings,
     if (!rc && requeued)
         log_line(LOG_INFO, "%d experiment%s ran when the daemon ended and %s back in the queue",
                  requeued, requeued == 1 ? "" : "s", requeued == 1 ? "is" : "are");
-    if (!rc)
-        checkpoint_clean(settings->data_dir, needs_checkpoint, d->store);
+    int leftovers = rc ? 0 : leftovers_sweep_all(d->store, settings->data_dir);
+    if (leftovers)
+        log_line(LOG_INFO, "removed files or directories that no experiment needs: %d", leftovers);
     return rc;
 }
 
@@ -131,6 +123,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .catalog = &d->catalog,
         .admission = {d->store, memory_budget(settings), cores, linalg_speed(), &d->catalog},
         .data_dir = settings->data_dir,
+        .keep_backups = (int)settings->keep_backups,
         .kernels = kernels,
     };
     struct pool_config pool = {

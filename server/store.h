@@ -140,8 +140,8 @@ int store_census(struct store *store, struct census *census, struct ovr_err *err
 int store_probe(struct store *store, struct ovr_err *err);
 
 /* A copy of the whole at one moment in a new file, on disk when it returns, while others read and
- * write. */
-int store_copy(struct store *store, const char *path, struct ovr_err *err);
+ * write. *stop not 0 (it may be NULL) ends it with OVR_IO. */
+int store_copy(struct store *store, const char *path, const _Atomic int *stop, struct ovr_err *err);
 
 /* The job's life */
 

@@ -392,6 +392,10 @@ const struct answer *call(struct daemon *d, const struct call *c) {
     const char *type = header(a, "Content-Type");
     if (type && strstr(type, "json") && a->size)
         a->json = json_loadb(a->body, a->size, JSON_REJECT_DUPLICATES, NULL);
+    if (c->may_break && rc != CURLE_OK) {
+        a->status = 0;
+        return a;
+    }
     if (rc != CURLE_OK || !status || (type && strstr(type, "json") && a->size && !a->json)) {
         print_answer(a);
         print_log(d);

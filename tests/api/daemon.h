@@ -74,6 +74,7 @@ struct call {
     const void *body;          /* NULL: none */
     size_t size;               /* 0: it is a text */
     int chunked;               /* without Content-Length */
+    int may_break; /* the daemon may be gone: then the answer has status 0 and nothing else */
 };
 
 /* Answers live as long as the daemon's struct. */
