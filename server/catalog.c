@@ -91,6 +91,8 @@ int catalog_init(struct catalog *catalog, const char *data_dir, struct store *st
         rc = files_open_directory(catalog->summaries, sizeof catalog->summaries, data_dir,
                                   "summaries", "new-", err);
     if (!rc)
+        rc = store_forget_versions(store, err);
+    if (!rc)
         remove_unnamed(catalog);
     return rc;
 }

@@ -9,7 +9,10 @@
  * will go on. Returns how many files and directories went. */
 int leftovers_sweep_all(struct store *store, const char *data_dir);
 
-/* At any time: what belongs to no experiment of the store. */
+/* At any time: what belongs to no experiment of the store, and checkpoints of what has ended. */
 int leftovers_sweep(struct store *store, const char *data_dir);
+
+/* Of these only the checkpoints: somebody cancelled what was paused, or waited to go on. */
+int leftovers_sweep_checkpoints(struct store *store, const char *data_dir);
 
 #endif

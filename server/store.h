@@ -388,6 +388,10 @@ int store_get_part(struct store *store, const char *dataset, const char *split, 
  */
 int store_remove_dataset(struct store *store, const char *dataset, struct ovr_err *err);
 
+/* Old versions that no experiment names any more are not known from then on. Also done, data set by
+ * data set, when a new version comes, a data set is removed, or an experiment that named one. */
+int store_forget_versions(struct store *store, struct ovr_err *err);
+
 /* Whether a version or a waiting part is the file of this name. */
 int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err);
 

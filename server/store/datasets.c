@@ -33,6 +33,9 @@ int store_put_split(struct store *store, const struct dataset_split *s, int *fre
     *fresh = step != SQLITE_ROW;
     if (step != SQLITE_ROW && step != SQLITE_DONE)
         rc = db_fail(c, err);
+    /* The version that is replaced now stays for a while: a spec may be posted that has read it. */
+    if (!rc && *fresh)
+        rc = db_run(c, db_bind(c, FORGET_VERSIONS, "s", s->dataset), err);
     if (!rc && *fresh)
         rc = db_run(c, db_bind(c, RETIRE_SPLITS, "ss", s->dataset, s->split), err);
     if (!rc && *fresh)
@@ -163,6 +166,12 @@ int store_remove_dataset(struct store *store, const char *dataset, struct ovr_er
     if (!rc)
         rc = db_run(c, db_bind(c, FORGET_VERSIONS, "s", dataset), err);
     return db_end(store, rc, err);
+}
+
+int store_forget_versions(struct store *store, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = db_begin(store, err);
+    return rc ? rc : db_end(store, db_run(c, db_bind(c, FORGET_VERSIONS, "s", NULL), err), err);
 }
 
 int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err) {

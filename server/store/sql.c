@@ -192,8 +192,8 @@ const char *const sql[N_SQL] = {
         "json_extract(spec, '$.dataset.name') = ?1 LIMIT 1",
     [RETIRE_DATASET] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND current",
     [FORGET_VERSIONS] =
-        "DELETE FROM dataset_split WHERE dataset = ?1 AND NOT current AND NOT EXISTS (SELECT 1 "
-        "FROM experiment WHERE instr(spec, sha256))",
+        "DELETE FROM dataset_split WHERE NOT current AND (?1 IS NULL OR dataset = ?1) AND NOT "
+        "EXISTS (SELECT 1 FROM experiment WHERE instr(spec, sha256))",
     [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1",
     [PUT_PART] =
         "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at) "

@@ -182,13 +182,17 @@ static int remove_one(const char *path, const struct stat *stat, int type, struc
     return remove(path);
 }
 
+void daemon_reaped(struct daemon *d) {
+    close(d->out);
+    d->pid = 0;
+    check_log(d);
+}
+
 void daemon_kill(struct daemon *d) {
     assert_true(d->pid > 0);
     kill(d->pid, SIGKILL);
     waitpid(d->pid, NULL, 0);
-    close(d->out);
-    d->pid = 0;
-    check_log(d);
+    daemon_reaped(d);
 }
 
 double daemon_stop(struct daemon *d) {
@@ -218,6 +222,17 @@ double daemon_stop(struct daemon *d) {
     return seconds;
 }
 
+void daemon_forget_answers(struct daemon *d) {
+    for (struct answer *a = d->answers, *before; a; a = before) {
+        before = a->before;
+        free(a->headers);
+        free(a->body);
+        json_decref(a->json);
+        free(a);
+    }
+    d->answers = NULL;
+}
+
 void daemon_free(struct daemon *d) {
     if (!d)
         return;
@@ -227,13 +242,7 @@ void daemon_free(struct daemon *d) {
     unlink(d->log);
     curl_easy_cleanup(d->curl);
     json_decref(d->contract);
-    for (struct answer *a = d->answers, *before; a; a = before) {
-        before = a->before;
-        free(a->headers);
-        free(a->body);
-        json_decref(a->json);
-        free(a);
-    }
+    daemon_forget_answers(d);
     free(d);
 }
 

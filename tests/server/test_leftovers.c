@@ -60,6 +60,8 @@ static struct scene set_scene(void **state) {
         for (int s = 0; s < N_STATES; s++)
             make(place->dir, below[b], scene.id[s], "");
         make(place->dir, below[b], scene.id[STATE_RUNNING], b ? ".old" : ".tmp");
+        if (b)
+            make(place->dir, below[b], "tmp-", scene.id[STATE_RUNNING]); /* one on its way */
         make(place->dir, below[b], "0000deleted0", b ? ".old" : ".tmp");
         make(place->dir, below[b], "0000deleted0", "");
     }
@@ -74,14 +76,14 @@ static void at_the_start(void **state) {
         assert_int_equal(is_there(scene.dir, "checkpoints", scene.id[s]), s <= STATE_PAUSED);
     }
     assert_int_equal(count_entries(scene.dir, "/experiments"), 1);
-    assert_int_equal(count_entries(scene.dir, "/checkpoints"), 4);
+    assert_int_equal(count_entries(scene.dir, "/checkpoints"), 3 + 1 + 1);
 }
 
 static void while_jobs_run(void **state) {
     struct scene scene = set_scene(state);
-    assert_int_equal(leftovers_sweep(scene.store, scene.dir), 4);
+    assert_int_equal(leftovers_sweep(scene.store, scene.dir), 2 + 5);
     assert_int_equal(count_entries(scene.dir, "/experiments"), N_STATES + 1);
-    assert_int_equal(count_entries(scene.dir, "/checkpoints"), N_STATES + 1);
+    assert_int_equal(count_entries(scene.dir, "/checkpoints"), 3 + 1 + 1);
 }
 
 int main(void) {
