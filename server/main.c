@@ -60,6 +60,7 @@ struct daemon {
     struct store *store;
     struct catalog catalog;
     struct cache cache;
+    struct disk disk;
     struct api api;
     struct http *http;
 };
@@ -76,6 +77,7 @@ static int open_data(struct daemon *d, const struct settings *settings,
     int rc = take_data_dir(settings->data_dir, &d->lock, err);
     if (rc)
         return rc;
+    disk_init(&d->disk, settings->data_dir);
     snprintf(path, sizeof path, "%s/ovrd.sqlite3", settings->data_dir);
     rc = store_open(&d->store, path, (int)settings->http_threads + slow_threads() + 2, err);
     if (!rc)
@@ -123,6 +125,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .catalog = &d->catalog,
         .admission = {d->store, memory_budget(settings), cores, linalg_speed(), &d->catalog},
         .data_dir = settings->data_dir,
+        .disk = &d->disk,
         .keep_backups = (int)settings->keep_backups,
         .kernels = kernels,
     };
@@ -131,6 +134,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
                       .cache = &d->cache,
                       .kernels = kernels,
                       .data_dir = settings->data_dir,
+                      .disk = &d->disk,
                       .checkpoint_seconds = (int)settings->checkpoint_s},
         .workers = workers,
         .cores = cores,
@@ -201,6 +205,7 @@ static void stop(struct daemon *d) {
     models_free(d->api.models);
     cache_release(&d->cache);
     store_close(d->store);
+    disk_release(&d->disk);
     if (d->lock > 0)
         close(d->lock);
 }
