@@ -180,6 +180,7 @@ static int extend(struct store *store, const struct search *search, const json_t
                                                  .tags = p->tags,
                                                  .spec = p->spec,
                                                  .priority = priority,
+                                                 .private = sweep->private,
                                                  .memory_bytes = memory};
     }
     struct new_points points = {texts, experiments, 1, sweep->repeats, 0};

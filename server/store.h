@@ -62,7 +62,7 @@ struct experiment {
     char rerun_of[ID_SIZE];  /* whose spec it has, perhaps changed, whether or not that one is still
                                 there; "": none */
     int replays;             /* its result is compared with that one's */
-    char *notes;             /* NULL: those of the spec */
+    char *notes;             /* those of the spec unless they were edited */
     char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
     int private;                /* seen by its owner and admins only */
     double key;                 /* in a list by end or figure: what it is sorted by */
@@ -94,8 +94,8 @@ int store_get_experiment(struct store *store, const char *id, struct experiment 
                          struct ovr_err *err);
 
 struct experiment_filter {
-    const char *state, *tag, *name_prefix, *sweep; /* NULL: any */
-    int64_t created_after;                         /* ms; 0: any */
+    const char *state, *tag, *name_prefix, *sweep, *owner; /* NULL: any */
+    int64_t created_after;                                 /* ms; 0: any */
     /* By their end, those that have ended; by a figure of the result, those that have it. */
     enum list_order { ORDER_CREATED, ORDER_FINISHED, ORDER_FIGURE } order;
     int ascending;
@@ -115,7 +115,7 @@ void experiment_list_free(struct experiment *list, size_t n);
 
 struct edit { /* NULL: stays */
     const char *name, *tags, *notes;
-    const int *priority;
+    const int *priority, *private;
 };
 
 /* The field of the error when the revision is another one. */
@@ -140,8 +140,8 @@ int store_census(struct store *store, struct census *census, struct ovr_err *err
 int store_probe(struct store *store, struct ovr_err *err);
 
 /* A copy of the whole at one moment in a new file, on disk when it returns, while others read and
- * write. */
-int store_copy(struct store *store, const char *path, struct ovr_err *err);
+ * write. *stop not 0 (it may be NULL) ends it with OVR_IO. */
+int store_copy(struct store *store, const char *path, const _Atomic int *stop, struct ovr_err *err);
 
 /* The job's life */
 
@@ -238,6 +238,8 @@ struct sweep {
     int points, repeats;                 /* points so far, experiments of each */
     int more;                            /* 1: points may still be added */
     int cancelled;
+    char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
+    int private;
     int64_t created_at, finished_at; /* 0: not yet */
     int64_t revision;                /* grows with every change of it or of its experiments */
     int64_t counts[N_STATES];        /* of its experiments */
@@ -261,6 +263,8 @@ struct new_sweep {
     const char *name, *tags, *notes, *request, *axes, *target;
     int more;
     struct new_points points;
+    int64_t owner; /* seq of a user, who owns the experiments too; 0: nobody */
+    int private;
     const char *idempotency_key, *body_sha256; /* NULL: none */
 };
 
@@ -298,10 +302,10 @@ struct sweep_reader {
 int store_read_sweep(struct store *store, const char *id, struct sweep *sweep,
                      const struct sweep_reader *reader, struct ovr_err *err);
 
-/* Newest first, those older than `before` (seq; 0: from the newest). The caller frees *list with
- * sweep_list_free(). */
-int store_list_sweeps(struct store *store, int64_t before, int limit, struct sweep **list,
-                      size_t *n, struct ovr_err *err);
+/* Newest first, those older than `before` (seq; 0: from the newest), of one owner unless NULL. The
+ * caller frees *list with sweep_list_free(). */
+int store_list_sweeps(struct store *store, const char *owner, int64_t before, int limit,
+                      struct sweep **list, size_t *n, struct ovr_err *err);
 void sweep_list_free(struct sweep *list, size_t n);
 
 /* Cancels what has not ended, and no more points will follow. *running, which the caller frees, are
@@ -356,7 +360,8 @@ struct dataset_split {
     char source_sha256[SHA256_SIZE]; /* of the bytes as they were sent; "": two files */
     int64_t bytes, samples, width, classes, created_at; /* bytes of the file that is kept */
     struct image_shape image;
-    int named; /* the classes have names */
+    int named;                  /* the classes have names */
+    char owner[USER_NAME_SIZE]; /* who uploaded it, when it is read; "": nobody */
 };
 
 /* Makes this version the current one; no parts wait for it any more. *fresh: 0 when it was
@@ -387,6 +392,10 @@ int store_get_part(struct store *store, const char *dataset, const char *split, 
  * stay, so that it can be run again. OVR_CONFLICT while an experiment that has not ended uses it.
  */
 int store_remove_dataset(struct store *store, const char *dataset, struct ovr_err *err);
+
+/* Old versions that no experiment names any more are not known from then on. Also done, data set by
+ * data set, when a new version comes, a data set is removed, or an experiment that named one. */
+int store_forget_versions(struct store *store, struct ovr_err *err);
 
 /* Whether a version or a waiting part is the file of this name. */
 int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err);

@@ -215,7 +215,9 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
         rc = prepare_all(&store->writer, err);
     for (int i = 0; !rc && i < readers; i++) {
         rc = connect(&store->readers[i], path,
-                     "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0;", err);
+                     "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = "
+                     "1073741824;",
+                     err);
         if (!rc)
             rc = prepare_all(&store->readers[i], err);
     }
