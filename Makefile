@@ -117,7 +117,7 @@ $(B)/tests/core64/%.o: tests/core64/%.c
 
 # Files that go into the binary as they are: the migrations and the API's contract.
 $(B)/server/migrations.o: $(wildcard migrations/*.sql)
-$(B)/api/system.o: api/openapi.json
+$(B)/api/system.o: api/openapi.json docs/errors.md
 
 $(B)/ovrd: $(B)/server/main.o $(API) $(SERVER) $(CORE)
 	$(say) LD $@

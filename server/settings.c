@@ -159,10 +159,14 @@ int settings_read(struct settings *settings, enum settings_action *action, int a
 }
 
 void settings_help(FILE *out) {
-    fprintf(out,
-            "ovrd %s: network training service for sparse representation learning\n\n"
-            "usage: ovrd [--option value]...\n\n",
-            OVRD_VERSION);
+    fprintf(
+        out,
+        "ovrd %s: network training service for sparse representation learning\n\n"
+        "usage: ovrd [--option value]...\n"
+        "       ovrd user add NAME --role admin|member|viewer   prints her token; then --data-dir\n"
+        "       ovrd user token NAME                            one more\n"
+        "       ovrd user list\n\n",
+        OVRD_VERSION);
     for (int i = 0; i < N_SETTINGS; i++) {
         char flag[48], name[64];
         snprintf(flag, sizeof flag, "--%s %s", table[i].name, table[i].unit);
@@ -187,10 +191,15 @@ void settings_manual(FILE *out) {
         out,
         ".TH OVRD 8 \"\" \"ovrd %s\" \"System Administration\"\n.SH NAME\n"
         "ovrd \\- network training service for sparse representation learning\n.SH SYNOPSIS\n"
-        ".B ovrd\n[\\fB\\-\\-option\\fR \\fIvalue\\fR]...\n.SH DESCRIPTION\n"
+        ".B ovrd\n[\\fB\\-\\-option\\fR \\fIvalue\\fR]...\n.br\n"
+        ".B ovrd user add\n\\fINAME\\fR \\-\\-role admin|member|viewer\n.br\n"
+        ".B ovrd user token\n\\fINAME\\fR\n.br\n.B ovrd user list\n.SH DESCRIPTION\n"
         "Takes experiments over HTTP, queues them, trains, and serves metrics, sparsity histograms "
         "and weights. Prints one line with its address once it serves; the log goes to standard "
-        "error. SIGTERM saves what runs and ends it within 10 s; it goes on at the next start.\n"
+        "error. SIGTERM saves what runs and ends it within 10 s; it goes on at the next "
+        "start.\n.PP\n"
+        "\\fBuser add\\fR makes a user while no daemon runs on the data directory, and prints her "
+        "token. Beside a live daemon, \\fBovrctl user\\fR does it.\n"
         ".SH OPTIONS\nAn option wins over its environment variable, that over the default.\n",
         OVRD_VERSION);
     for (int i = 0; i < N_SETTINGS; i++) {

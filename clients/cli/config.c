@@ -23,6 +23,16 @@ static void read_environment(struct options *options) {
     }
 }
 
+/* "~/x" as the shell would have it. It stays until the process ends, like all values. */
+static const char *expand(const char *value) {
+    static char *made[8];
+    static size_t n;
+    const char *home = getenv("HOME");
+    if (strncmp(value, "~/", 2) || !home || n == sizeof made / sizeof *made)
+        return value;
+    return asprintf(&made[n], "%s%s", home, value + 1) < 0 ? value : made[n++];
+}
+
 static char *trim(char *text) {
     text += strspn(text, " \t\r");
     for (size_t n = strlen(text); n > 0 && strchr(" \t\r", text[n - 1]); n--)
@@ -49,7 +59,7 @@ static int read_line(struct options *options, const char *name, int number, char
     if (!row->accepts(value))
         return complain(EXIT_USAGE, "%s, line %d: %s wants %s", name, number, key, row->wants);
     if (!*member_of(options, row))
-        *member_of(options, row) = value;
+        *member_of(options, row) = expand(value);
     return EXIT_OK;
 }
 
