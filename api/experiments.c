@@ -7,6 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Changes when what is said of its place in the queue does (FNV-1a). */
+static uint32_t hash_queue(const json_t *experiment) {
+    uint32_t hash = 2166136261;
+    char *text = json_dumps(json_object_get(experiment, "queue"), JSON_COMPACT | JSON_ENCODE_ANY);
+    for (const char *c = text; c && *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 16777619;
+    free(text);
+    return hash;
+}
+
 struct reply *reply_experiment(struct api *api, int status, const char *id, json_t *warnings) {
     struct experiment e;
     struct ovr_err err = {0};
@@ -17,13 +27,14 @@ struct reply *reply_experiment(struct api *api, int status, const char *id, json
     struct pool_progress p = {0};
     pool_progress(api->pool, id, &p);
     json_t *body = json_experiment(api, &e, 1, &err);
+    uint32_t queue = hash_queue(body);
     if (body && json_array_size(warnings))
         json_object_set(body, "warnings", warnings);
     json_decref(warnings);
     struct reply *reply = body ? reply_json(status, body) : problem_from(&err);
     if (body && status == 200)
-        reply = reply_etag(reply, "%lld-%lld-%d.%d.%llu", (long long)e.revision,
-                           (long long)e.position, p.phase, p.epoch, (unsigned long long)p.step);
+        reply = reply_etag(reply, "%lld-%08x-%d.%d.%llu", (long long)e.revision, (unsigned)queue,
+                           p.phase, p.epoch, (unsigned long long)p.step);
     experiment_release(&e);
     return reply;
 }
@@ -68,6 +79,7 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
         .spec = text,
         .priority = spec->priority,
         .memory_bytes = (int64_t)cost->train.memory_bytes,
+        .core_seconds = cost->core_seconds,
         .idempotency_key = request_header(request, "Idempotency-Key"),
         .body_sha256 = body_sha256,
         .rerun_of = origin->id,

@@ -98,22 +98,12 @@ json_t *json_progress(struct api *api, const char *id) {
                      p.threads);
 }
 
-static json_t *json_queue(const struct experiment *e) {
-    char reason[160];
+static json_t *json_queue(const struct experiment *e, const struct queue_place *place) {
     if (e->state != STATE_QUEUED)
         return json_null();
-    if (*e->waits_for)
-        snprintf(reason, sizeof reason,
-                 "starts from the weights of experiment %s, which has to "
-                 "succeed first",
-                 e->waits_for);
-    else if (e->position > 1)
-        snprintf(reason, sizeof reason, "%lld experiment%s before it", (long long)e->position - 1,
-                 e->position == 2 ? " is" : "s are");
-    else
-        snprintf(reason, sizeof reason, "next to start: waits for a free worker or for memory");
-    return json_pack("{s:I, s:s, s:s?}", "position", (json_int_t)e->position, "reason", reason,
-                     "requeued_because", e->queue_reason);
+    return json_pack("{s:I, s:s, s:s, s:o, s:s?}", "position", (json_int_t)place->position,
+                     "reason", place->reason, "reason_code", place->reason_code, "estimated_start",
+                     json_time(place->starts_at), "requeued_because", e->queue_reason);
 }
 
 json_t *json_problem(const char *kind, const char *pointer, const char *detail) {
@@ -163,6 +153,9 @@ static json_t *json_links(const struct experiment *e) {
 
 json_t *json_experiment(struct api *api, const struct experiment *e, int with_spec,
                         struct ovr_err *err) {
+    struct queue_place place;
+    if (e->state == STATE_QUEUED && queue_find(api->queue, e, &place, err))
+        return NULL;
     json_t *result = e->state == STATE_SUCCEEDED ? json_figures(api, e->seq, 0, err) : json_null();
     json_t *object =
         json_pack("{s:s, s:s, s:n, s:s, s:I, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
@@ -171,7 +164,7 @@ json_t *json_experiment(struct api *api, const struct experiment *e, int with_sp
                   "attempts", e->attempts, "created_at", json_time(e->created_at), "started_at",
                   json_time(e->started_at), "finished_at", json_time(e->finished_at), "progress",
                   e->state == STATE_RUNNING ? json_progress(api, e->id) : json_null(), "queue",
-                  json_queue(e), "result", result, "error",
+                  json_queue(e, &place), "result", result, "error",
                   json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
     int failed = !object || put_sweep(object, e) || put_origin(object, e);
     if (with_spec && object) {

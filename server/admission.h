@@ -21,7 +21,7 @@ struct admission {
 
 struct cost {
     struct train_estimate train;
-    double seconds;
+    double core_seconds, seconds; /* with all cores */
 };
 
 /* After spec_read() without faults. Completes spec and document; appends to `faults`, and to

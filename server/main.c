@@ -126,10 +126,16 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     int rc = open_data(d, settings, kernels, err);
     if (rc)
         return rc;
+    int64_t half_life_ms = settings->half_life_s * 1000;
+    const struct queue_rules rules = {
+        .half_life_ms = half_life_ms,
+        .max_running = settings->max_running ? (int)settings->max_running : NO_LIMIT,
+        .memory_bytes = memory_budget(settings)};
+    store_set_rules(d->store, &rules);
     d->api = (struct api){
         .store = d->store,
         .catalog = &d->catalog,
-        .admission = {d->store, memory_budget(settings), cores, linalg_speed(), &d->catalog},
+        .admission = {d->store, rules.memory_bytes, cores, linalg_speed(), &d->catalog},
         .data_dir = settings->data_dir,
         .kernels = kernels,
     };
@@ -144,6 +150,9 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .memory_bytes = d->api.admission.memory_bytes,
     };
     rc = pool_start(&d->api.pool, &pool, err);
+    if (rc)
+        return rc;
+    rc = queue_new(&d->api.queue, d->store, d->api.pool, half_life_ms, err);
     if (rc)
         return rc;
     struct models_config models = {
@@ -205,6 +214,7 @@ static void stop(struct daemon *d) {
         _exit(0);
     }
     watch_stop(d->api.watch);
+    queue_free(d->api.queue);
     models_free(d->api.models);
     cache_release(&d->cache);
     store_close(d->store);

@@ -26,6 +26,8 @@ static const struct setting table[] = {
     {"data-dir", "DIR", TEXT(data_dir), "ovrd-data", NULL, "database, data sets and weights; made if missing"},
     {"listen", "HOST:PORT", TEXT(listen), "127.0.0.1:8080", NULL, "loopback address; port 0 takes any free one"},
     {"workers", "JOBS", NUMBER(workers, 0, 256), "0", NULL, "experiments that compute at once; 0: as many as cores"},
+    {"max-running", "JOBS", NUMBER(max_running, 0, 1000000), "0", NULL, "experiments of one user that run at once, unless she has a limit of her own; 0: any"},
+    {"fair-share-half-life", "SECONDS", NUMBER(half_life_s, 60, 100000000), "86400", NULL, "after so long half of what a user's jobs have used counts no more"},
     {"memory", "BYTES", NUMBER(memory_bytes, 0, 1024 * TIB), "0", NULL, "for all running experiments together; 0: 80 % of the machine's"},
     {"cache", "BYTES", NUMBER(cache_bytes, 0, 1024 * TIB), "16G", NULL, "disk for prepared data that jobs share; 0: keep none"},
     {"model-cache", "BYTES", NUMBER(model_cache_bytes, 0, 1024 * TIB), "1G", NULL, "memory for models that encode and predict; 0: read anew each time"},

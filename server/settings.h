@@ -14,7 +14,8 @@
 struct settings {
     const char *data_dir, *listen, *isa, *blas_kernel, *log_level;
     int64_t workers, memory_bytes, cache_bytes, model_cache_bytes, http_threads, max_connections,
-        idle_timeout_s, max_body_bytes, max_upload_bytes, max_crashes, checkpoint_s, max_watchers;
+        idle_timeout_s, max_body_bytes, max_upload_bytes, max_crashes, checkpoint_s, max_watchers,
+        max_running, half_life_s;
 };
 
 enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_VERSION };
