@@ -43,22 +43,46 @@ static int may_run(const struct share *share) {
     return share->running < share->limit;
 }
 
-/* Who holds the reservation; NULL: nobody. */
-static const struct candidate *find_holder(const struct share *shares,
-                                           const struct candidate *candidates, size_t n,
-                                           const struct room *room) {
-    const struct candidate *holder = NULL;
-    for (size_t i = 0; i < n; i++) {
-        const struct candidate *c = &candidates[i];
-        if (c->blocked_ms && room->now_ms - c->blocked_ms >= SCHEDULER_PATIENCE_MS &&
-            c->memory_bytes > room->free_bytes && may_run(&shares[c->share]) &&
-            goes_before(shares, c, holder, room->half_life_ms))
-            holder = c;
-    }
-    return holder;
+/* What lets a candidate take part; `holder`, where there is one, is who holds the reservation. */
+struct terms_of_entry {
+    const struct room *room;
+    const struct candidate *holder;
+    int64_t beside; /* what is left beside the holder for those that start from now on */
+};
+
+static int fits(const struct candidate *c, const struct terms_of_entry *terms) {
+    const struct candidate *holder = terms->holder;
+    if (c->memory_bytes > terms->room->free_bytes)
+        return 0;
+    return !holder || c == holder || c->priority > holder->priority ||
+           c->memory_bytes <= terms->beside;
 }
 
-/* What is left beside it for those that started since it holds its reservation. */
+static int is_passed(const struct candidate *c, const struct terms_of_entry *terms) {
+    return c->blocked_ms && terms->room->now_ms - c->blocked_ms >= SCHEDULER_PATIENCE_MS;
+}
+
+static int is_there(const struct candidate *c, const struct terms_of_entry *terms) {
+    (void)c;
+    (void)terms;
+    return 1;
+}
+
+/* The first in the order of those that may run and are `eligible`; NULL: none. */
+static struct candidate *find_first(const struct share *shares, struct candidate *candidates,
+                                    size_t n, const struct terms_of_entry *terms,
+                                    int (*eligible)(const struct candidate *c,
+                                                    const struct terms_of_entry *terms)) {
+    struct candidate *first = NULL;
+    for (size_t i = 0; i < n; i++) {
+        struct candidate *c = &candidates[i];
+        if (may_run(&shares[c->share]) && eligible(c, terms) &&
+            goes_before(shares, c, first, terms->room->half_life_ms))
+            first = c;
+    }
+    return first;
+}
+
 static int64_t beside(const struct candidate *holder, const struct room *room) {
     int64_t bytes = room->total_bytes - holder->memory_bytes;
     for (size_t i = 0; i < room->n_placed; i++)
@@ -67,19 +91,18 @@ static int64_t beside(const struct candidate *holder, const struct room *room) {
     return bytes;
 }
 
-ptrdiff_t scheduler_pick(const struct share *shares, const struct candidate *candidates, size_t n,
+ptrdiff_t scheduler_pick(const struct share *shares, struct candidate *candidates, size_t n,
                          const struct room *room) {
-    const struct candidate *holder = find_holder(shares, candidates, n, room), *best = NULL;
-    int64_t left = holder ? beside(holder, room) : 0;
-    for (size_t i = 0; i < n; i++) {
-        const struct candidate *c = &candidates[i];
-        if (c->memory_bytes > room->free_bytes || !may_run(&shares[c->share]))
-            continue;
-        if (holder && c->priority <= holder->priority && c->memory_bytes > left)
-            continue;
-        if (goes_before(shares, c, best, room->half_life_ms))
-            best = c;
-    }
+    struct terms_of_entry terms = {.room = room};
+    struct candidate *turn = find_first(shares, candidates, n, &terms, is_there);
+    if (turn && turn->memory_bytes > room->free_bytes && !turn->blocked_ms)
+        turn->blocked_ms = room->now_ms;
+    terms.holder = find_first(shares, candidates, n, &terms, is_passed);
+    terms.beside = terms.holder ? beside(terms.holder, room) : 0;
+    const struct candidate *best = find_first(shares, candidates, n, &terms, fits);
+    if (best && terms.holder && best->priority <= terms.holder->priority &&
+        terms.holder->memory_bytes <= room->free_bytes)
+        best = terms.holder;
     return best ? best - candidates : NO_CANDIDATE;
 }
 
@@ -146,6 +169,14 @@ static int by_after(const void *a, const void *b, void *context) {
     return (x > y) - (x < y);
 }
 
+/* What needs more than there is would block the others for ever. */
+static void make_ready(struct ahead *a, size_t job) {
+    if (a->jobs[job].memory_bytes > a->machine->memory_bytes)
+        return;
+    push(a->jobs, &a->heaps[a->jobs[job].share], job);
+    a->n_ready++;
+}
+
 /* Those that waited for it can start. */
 static void release(struct ahead *a, int64_t seq) {
     size_t low = 0, high = a->n_chained;
@@ -158,8 +189,7 @@ static void release(struct ahead *a, int64_t seq) {
     }
     for (; low < a->n_chained && a->jobs[a->chained[low]].after == seq; low++) {
         size_t job = a->chained[low];
-        push(a->jobs, &a->heaps[a->jobs[job].share], job);
-        a->n_ready++;
+        make_ready(a, job);
     }
 }
 
@@ -243,10 +273,7 @@ static void play(struct ahead *a) {
         if (s < a->n_shares && a->n_runs < (size_t)a->machine->workers && needed <= a->free_bytes) {
             start_next(a, s);
         } else if (!pass_time(a)) {
-            if (s == a->n_shares)
-                return;
-            pop(a->jobs, &a->heaps[s]); /* will never fit */
-            a->n_ready--;
+            return;
         }
     }
 }
@@ -277,8 +304,7 @@ static void fill_heaps(struct ahead *a) {
         if (a->jobs[i].after) {
             a->chained[a->n_chained++] = i;
         } else {
-            push(a->jobs, &a->heaps[a->jobs[i].share], i);
-            a->n_ready++;
+            make_ready(a, i);
         }
     }
     qsort_r(a->chained, a->n_chained, sizeof *a->chained, by_after, a->jobs);

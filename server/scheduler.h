@@ -6,11 +6,11 @@
  * it will have used after a while (RUNNING_SHARE of the half-life): otherwise who comes first gets
  * all cores before her use shows. Nobody has more jobs running than her limit.
  *
- * Memory: a job that does not fit now is passed over, so that the machine does not idle. Once it
- * has waited for memory for SCHEDULER_PATIENCE_MS, it holds a reservation: of what has no higher
- * priority only that starts which will fit beside it. So it starts at the latest when all has ended
- * that ran by then, and what starts meanwhile costs it nothing. One job at a time holds one, the
- * first in the order.
+ * Memory: a job whose turn it is and that does not fit is passed over, so that the machine does not
+ * idle. Once it has waited for SCHEDULER_PATIENCE_MS since then, it holds a reservation: of what
+ * has no higher priority only that starts which fits beside it, and it goes first as soon as it
+ * fits. So it starts at the latest when all has ended that ran by then, and who started meanwhile
+ * has cost it nothing. One job at a time holds one, the first in the order.
  */
 #ifndef SERVER_SCHEDULER_H
 #define SERVER_SCHEDULER_H
@@ -51,7 +51,7 @@ struct candidate {
     size_t share;
     int priority;
     int64_t memory_bytes;
-    int64_t blocked_ms; /* since when it is her first one and does not fit; 0: it fits */
+    int64_t blocked_ms; /* when it was its turn first and it did not fit; 0: it was not yet */
 };
 
 /* A job that runs. */
@@ -69,8 +69,9 @@ struct room {
 
 enum { NO_CANDIDATE = -1 };
 
-/* Index of the one to start now, or NO_CANDIDATE. */
-ptrdiff_t scheduler_pick(const struct share *shares, const struct candidate *candidates, size_t n,
+/* Index of the one to start now, or NO_CANDIDATE. Whose turn it is and who does not fit is marked
+ * as blocked from now on; it is the caller's to remember that until the job starts. */
+ptrdiff_t scheduler_pick(const struct share *shares, struct candidate *candidates, size_t n,
                          const struct room *room);
 
 /* Looking ahead: in which order jobs will start, and when, as far as one can tell today. */

@@ -124,7 +124,7 @@ struct connection {
 
 enum { MOST_CHANGED = 64 };
 
-/* Since when one that is its owner's first waits for memory. */
+/* Since when one whose turn it was waits for memory. */
 struct blocked {
     int64_t seq, since_ms;
 };

@@ -80,11 +80,11 @@ static struct candidate *add_candidate(struct choice *choice, sqlite3_stmt *row,
 }
 
 /* With the lock of `blocked` held. */
-static int64_t blocked_since(const struct store *store, int64_t seq, int64_t now) {
+static int64_t blocked_since(const struct store *store, int64_t seq) {
     for (size_t i = 0; i < store->n_blocked; i++)
         if (store->blocked[i].seq == seq)
             return store->blocked[i].since_ms;
-    return now;
+    return 0;
 }
 
 /* The first of hers that fits, behind one that does not. */
@@ -107,14 +107,12 @@ static int limit_column(const struct store *store, sqlite3_stmt *row, int column
 
 static int read_first(const struct store *store, struct choice *choice, sqlite3_stmt *row,
                       struct share *share, struct ovr_err *err) {
-    const struct candidate *first = add_candidate(choice, row, err);
+    struct candidate *first = add_candidate(choice, row, err);
     if (!first)
         return OVR_NOMEM;
     share->limit = limit_column(store, row, 3);
     share->use = read_use(store, row, 4, choice->room.now_ms);
-    if (first->memory_bytes > choice->room.free_bytes)
-        choice->candidates[choice->n_candidates - 1].blocked_ms =
-            blocked_since(store, first->seq, choice->room.now_ms);
+    first->blocked_ms = blocked_since(store, first->seq);
     return 0;
 }
 
@@ -131,7 +129,7 @@ static int add_owner(struct store *store, struct connection *c, struct choice *c
     sqlite3_reset(row);
     if (rc || step == SQLITE_DONE)
         return rc;
-    if (choice->candidates[choice->n_candidates - 1].blocked_ms)
+    if (choice->candidates[choice->n_candidates - 1].memory_bytes > choice->room.free_bytes)
         rc = add_fitting(choice, c, owner, err);
     longer = rc ? NULL : grow(choice->shares, choice->n_shares, sizeof *longer);
     if (!longer)
@@ -168,7 +166,7 @@ static int read_runs(struct store *store, struct choice *choice, struct ovr_err 
     return choice->placed ? 0 : ovr_nomem(err, "the queue");
 }
 
-/* Those that wait for memory now are remembered, the others no more. With its lock held. */
+/* Those that wait for memory are remembered, until they are in the queue no more. */
 static int note_blocked(struct store *store, const struct choice *choice, struct ovr_err *err) {
     store->n_blocked = 0;
     for (size_t i = 0; i < choice->n_candidates; i++) {
@@ -186,7 +184,6 @@ static int note_blocked(struct store *store, const struct choice *choice, struct
 
 static int read_choice(struct store *store, struct connection *c, struct choice *choice,
                        struct ovr_err *err) {
-    pthread_mutex_lock(&store->blocked_lock);
     int64_t owner = 0;
     int rc = add_owner(store, c, choice, 0, err);
     if (!rc)
@@ -196,9 +193,6 @@ static int read_choice(struct store *store, struct connection *c, struct choice 
         if (!rc)
             rc = next_owner(c, &owner, err);
     }
-    if (!rc)
-        rc = note_blocked(store, choice, err);
-    pthread_mutex_unlock(&store->blocked_lock);
     return rc ? rc : read_runs(store, choice, err);
 }
 
@@ -208,10 +202,15 @@ int choose_next(struct store *store, struct connection *c, int64_t free_bytes, i
                                      .total_bytes = store->rules.memory_bytes,
                                      .now_ms = now_ms(),
                                      .half_life_ms = (double)store->rules.half_life_ms}};
+    ptrdiff_t next = NO_CANDIDATE;
+    pthread_mutex_lock(&store->blocked_lock);
     int rc = read_choice(store, c, &choice, err);
     if (!rc) {
-        ptrdiff_t next =
-            scheduler_pick(choice.shares, choice.candidates, choice.n_candidates, &choice.room);
+        next = scheduler_pick(choice.shares, choice.candidates, choice.n_candidates, &choice.room);
+        rc = note_blocked(store, &choice, err);
+    }
+    pthread_mutex_unlock(&store->blocked_lock);
+    if (!rc) {
         if (next == NO_CANDIDATE) {
             rc = OVR_NOT_FOUND;
         } else {
