@@ -97,6 +97,7 @@ static void memory_and_the_reservation(void **state) {
     placed[2].memory_bytes = 6;
     assert_int_equal(scheduler_pick(shares, c, 3, &room), NO_CANDIDATE);
     room.free_bytes = 80;
+    room.n_placed = 2;
     shares[0].use = 1e6;
     assert_int_equal(scheduler_pick(shares, c, 3, &room), 0); /* it fits, and has waited enough */
     c[0].blocked_ms = 0;
