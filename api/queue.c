@@ -5,13 +5,8 @@
 #include <stdlib.h>
 
 /* Others' private experiments count, and show nothing of what they are. */
-static int may_see(const struct request *request, const struct experiment *e) {
-    (void)request;
-    return !e->private;
-}
-
-static int put_identity(json_t *entry, const struct request *request, const struct experiment *e) {
-    if (!may_see(request, e))
+static int put_identity(json_t *entry, const struct experiment *e) {
+    if (!may_see(e))
         return json_object_update_new(entry, json_pack("{s:n, s:n, s:n, s:n, s:b}", "id", "name",
                                                        "owner", "sweep", "private", 1));
     return json_object_update_new(entry,
@@ -20,23 +15,23 @@ static int put_identity(json_t *entry, const struct request *request, const stru
                                             *e->sweep ? e->sweep : NULL, "private", e->private));
 }
 
-static json_t *json_running(const struct request *request, const struct queue_snapshot *s,
-                            const struct pool_job *job, const struct experiment *e) {
+static json_t *json_running(const struct queue_snapshot *s, const struct pool_job *job,
+                            const struct experiment *e) {
     int64_t ends_at =
         isnan(job->seconds_left) ? 0 : s->made_ms + (int64_t)(job->seconds_left * 1000);
     json_t *entry =
         json_pack("{s:i, s:i, s:I, s:o, s:o}", "priority", e->priority, "threads", job->threads,
                   "memory_bytes", (json_int_t)job->memory_bytes, "started_at",
                   json_time(job->started_ms), "estimated_end", json_time(ends_at));
-    if (entry && put_identity(entry, request, e)) {
+    if (entry && put_identity(entry, e)) {
         json_decref(entry);
         return NULL;
     }
     return entry;
 }
 
-static json_t *json_waiting(const struct request *request, const struct queue_snapshot *s,
-                            const struct plan_job *job, const struct experiment *e) {
+static json_t *json_waiting(const struct queue_snapshot *s, const struct plan_job *job,
+                            const struct experiment *e) {
     struct queue_place place;
     queue_place(s, e, &place);
     json_t *entry = json_pack("{s:I, s:i, s:I, s:o, s:o, s:s, s:s, s:o}", "position",
@@ -45,7 +40,7 @@ static json_t *json_waiting(const struct request *request, const struct queue_sn
                               json_real_or_null(job->core_seconds), "created_at",
                               json_time(e->created_at), "reason", place.reason, "reason_code",
                               place.reason_code, "estimated_start", json_time(place.starts_at));
-    if (entry && put_identity(entry, request, e)) {
+    if (entry && put_identity(entry, e)) {
         json_decref(entry);
         return NULL;
     }
@@ -70,7 +65,7 @@ static json_t *list_running(const struct request *request, const struct queue_sn
         const struct pool_job *job = &s->pool.jobs[i];
         if (!look_up(request->context, job->seq, STATE_RUNNING, &e))
             continue;
-        failed = json_array_append_new(list, json_running(request, s, job, &e));
+        failed = json_array_append_new(list, json_running(s, job, &e));
         experiment_release(&e);
     }
     if (!failed)
@@ -87,7 +82,7 @@ static json_t *list_waiting(const struct request *request, const struct queue_sn
     for (size_t i = first; !failed && i < first + n; i++) {
         if (!look_up(request->context, s->jobs[i].seq, STATE_QUEUED, &e))
             continue;
-        failed = json_array_append_new(list, json_waiting(request, s, &s->jobs[i], &e));
+        failed = json_array_append_new(list, json_waiting(s, &s->jobs[i], &e));
         experiment_release(&e);
     }
     if (!failed)

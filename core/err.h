@@ -20,6 +20,8 @@ enum ovr_code {
     OVR_TOO_LARGE = -8, /* over a limit of this machine or of the settings */
     OVR_FULL = -9,      /* no room now; later perhaps */
     OVR_INTERNAL = -10, /* a fault of the program itself */
+    OVR_FORBIDDEN = -11, /* somebody else's */
+    OVR_QUOTA = -12,     /* more than who asks may have */
 };
 
 struct ovr_err {

@@ -181,6 +181,7 @@ static int extend(struct store *store, const struct search *search, const json_t
                                                  .tags = p->tags,
                                                  .spec = p->spec,
                                                  .priority = priority,
+                                                 .private = sweep->private,
                                                  .memory_bytes = memory,
                                                  .core_seconds = core_seconds};
     }

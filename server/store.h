@@ -62,7 +62,7 @@ struct experiment {
     char rerun_of[ID_SIZE];  /* whose spec it has, perhaps changed, whether or not that one is still
                                 there; "": none */
     int replays;             /* its result is compared with that one's */
-    char *notes;             /* NULL: those of the spec */
+    char *notes;             /* those of the spec unless they were edited */
     char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
     int private;                /* seen by its owner and admins only */
     double key;                 /* in a list by end or figure: what it is sorted by */
@@ -95,8 +95,8 @@ int store_get_experiment(struct store *store, const char *id, struct experiment 
                          struct ovr_err *err);
 
 struct experiment_filter {
-    const char *state, *tag, *name_prefix, *sweep; /* NULL: any */
-    int64_t created_after;                         /* ms; 0: any */
+    const char *state, *tag, *name_prefix, *sweep, *owner; /* NULL: any */
+    int64_t created_after;                                 /* ms; 0: any */
     /* By their end, those that have ended; by a figure of the result, those that have it. */
     enum list_order { ORDER_CREATED, ORDER_FINISHED, ORDER_FIGURE } order;
     int ascending;
@@ -116,7 +116,7 @@ void experiment_list_free(struct experiment *list, size_t n);
 
 struct edit { /* NULL: stays */
     const char *name, *tags, *notes;
-    const int *priority;
+    const int *priority, *private;
 };
 
 /* The field of the error when the revision is another one. */
@@ -149,12 +149,12 @@ int store_copy(struct store *store, const char *path, struct ovr_err *err);
 /* Rules of the queue that the daemon's settings give. */
 struct queue_rules {
     int64_t half_life_ms; /* of use */
-    int max_running;      /* of one owner, unless she has a limit of her own */
     int64_t memory_bytes; /* for all that run together */
 };
 enum { NO_LIMIT = 1 << 30 };
 
-/* Before others use the store. Without it: a day, no limit, all the memory there is. */
+/* Before others use the store. Without it: a day, all the memory there is. How many experiments of
+ * one owner may run is among her quotas (server/people.h). */
 void store_set_rules(struct store *store, const struct queue_rules *rules);
 
 /* Takes from the queue what is next by the scheduler's rules (server/scheduler.h), when
@@ -272,7 +272,8 @@ int store_read_queue(struct store *store, struct waiting **waiting, size_t *n_wa
 /* Grows with every change that may alter the order of the queue. */
 uint64_t store_queue_version(const struct store *store);
 
-/* As store_get_experiment(). */
+/* Also one that who asks must not know of: then may_see() is 0. */
+int may_see(const struct experiment *experiment);
 int store_get_numbered(struct store *store, int64_t seq, struct experiment *experiment,
                        struct ovr_err *err);
 
@@ -287,6 +288,8 @@ struct sweep {
     int points, repeats;                 /* points so far, experiments of each */
     int more;                            /* 1: points may still be added */
     int cancelled;
+    char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
+    int private;
     int64_t created_at, finished_at; /* 0: not yet */
     int64_t revision;                /* grows with every change of it or of its experiments */
     int64_t counts[N_STATES];        /* of its experiments */
@@ -310,6 +313,8 @@ struct new_sweep {
     const char *name, *tags, *notes, *request, *axes, *target;
     int more;
     struct new_points points;
+    int64_t owner; /* seq of a user, who owns the experiments too; 0: nobody */
+    int private;
     const char *idempotency_key, *body_sha256; /* NULL: none */
 };
 
@@ -347,10 +352,10 @@ struct sweep_reader {
 int store_read_sweep(struct store *store, const char *id, struct sweep *sweep,
                      const struct sweep_reader *reader, struct ovr_err *err);
 
-/* Newest first, those older than `before` (seq; 0: from the newest). The caller frees *list with
- * sweep_list_free(). */
-int store_list_sweeps(struct store *store, int64_t before, int limit, struct sweep **list,
-                      size_t *n, struct ovr_err *err);
+/* Newest first, those older than `before` (seq; 0: from the newest), of one owner unless NULL. The
+ * caller frees *list with sweep_list_free(). */
+int store_list_sweeps(struct store *store, const char *owner, int64_t before, int limit,
+                      struct sweep **list, size_t *n, struct ovr_err *err);
 void sweep_list_free(struct sweep *list, size_t n);
 
 /* Cancels what has not ended, and no more points will follow. *running, which the caller frees, are
@@ -405,7 +410,8 @@ struct dataset_split {
     char source_sha256[SHA256_SIZE]; /* of the bytes as they were sent; "": two files */
     int64_t bytes, samples, width, classes, created_at; /* bytes of the file that is kept */
     struct image_shape image;
-    int named; /* the classes have names */
+    int named;                  /* the classes have names */
+    char owner[USER_NAME_SIZE]; /* who uploaded it, when it is read; "": nobody */
 };
 
 /* Makes this version the current one; no parts wait for it any more. *fresh: 0 when it was

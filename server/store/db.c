@@ -205,7 +205,7 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
     }
     store->n_readers = readers;
     runs_init(&store->runs);
-    store->rules = (struct queue_rules){86400000, NO_LIMIT, INT64_MAX};
+    store->rules = (struct queue_rules){86400000, INT64_MAX};
     pthread_mutex_init(&store->blocked_lock, NULL);
     pthread_mutex_init(&store->writer.lock, NULL);
     for (int i = 0; i < readers; i++)
@@ -223,7 +223,9 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
         rc = prepare_all(&store->writer, err);
     for (int i = 0; !rc && i < readers; i++) {
         rc = connect(&store->readers[i], path,
-                     "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0;", err);
+                     "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = "
+                     "1073741824;",
+                     err);
         if (!rc)
             rc = prepare_all(&store->readers[i], err);
     }

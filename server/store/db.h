@@ -11,10 +11,12 @@
  *   sweeps.c        points with their experiments
  *   manage.c        edits, deletion, census, backup
  *   datasets.c      versions of splits, and halves that wait
+ *   people.c        users, tokens, quotas, the audit; who may see and change what
  */
 #ifndef SERVER_STORE_DB_H
 #define SERVER_STORE_DB_H
 
+#include "server/people.h"
 #include "server/runs.h"
 #include "server/store.h"
 
@@ -108,6 +110,22 @@ enum sql {
     TRIM_LINES,
     READ_EVENTS,
     LAST_EVENT,
+    ADD_USER,
+    GET_USER,
+    GET_USER_BY_SEQ,
+    LIST_USERS,
+    EDIT_USER,
+    COUNT_USERS,
+    ADD_TOKEN,
+    LIST_TOKENS,
+    COUNT_TOKENS,
+    FORGET_TOKENS,
+    REVOKE_TOKENS,
+    FIND_TOKEN,
+    NOTE_TOKEN,
+    ADD_AUDIT,
+    LIST_AUDIT,
+    OWNER_OF_DATASET,
     N_SQL
 };
 
@@ -145,6 +163,8 @@ struct store {
     pthread_mutex_t blocked_lock;
     struct blocked *blocked;
     size_t n_blocked;
+    struct quotas quotas;    /* of who has none of her own */
+    _Atomic uint64_t people; /* grows with every change of users and tokens */
 };
 
 /* ---- db.c ---- */
@@ -192,11 +212,16 @@ enum state find_state(const char *name);
 
 /* A row of the experiment statements. */
 int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err);
-/* OVR_NOT_FOUND says which id. The caller releases *e. */
+/* OVR_NOT_FOUND says which id, also where who asks must not know of it. The caller releases *e. */
 int find_experiment(struct connection *c, const char *id, struct experiment *e,
                     struct ovr_err *err);
 
-/* 0: unknown key. 1: known with this body, *id filled. OVR_CONFLICT: known with another. */
+/* The same for who wants to change it: OVR_FORBIDDEN where it is not hers. */
+int find_own_experiment(struct connection *c, const char *id, struct experiment *e,
+                        struct ovr_err *err);
+
+/* Of who asks. 0: unknown key. 1: known with this body, *id filled. OVR_CONFLICT: known with
+ * another. */
 int find_key(struct connection *c, const char *key, const char *body_sha256, int for_sweep,
              char id[ID_SIZE], struct ovr_err *err);
 int add_key(struct connection *c, const char *key, const char *body_sha256, int64_t experiment,
@@ -237,6 +262,33 @@ enum { LOG_EPOCH = 0 };
 
 /* A line, of the time that is its count, in the transaction at hand. */
 int add_line(struct connection *c, int64_t seq, const struct figure *line, struct ovr_err *err);
+
+/* ---- people.c ---- */
+
+/* The seq of who asks; 0: nobody's. */
+int64_t asking_user(void);
+
+/* What VISIBLE of sql.c wants to know of who asks. */
+int64_t visible_to(void);
+
+/* Whether who asks may know of it at all. */
+int sees(const char *owner, int private);
+
+/* OVR_FORBIDDEN unless who asks may change it. what: "experiment" and the like. */
+int must_own(const char *owner, const char *what, const char *name, struct ovr_err *err);
+
+/* OVR_QUOTA when the owner of the transaction at hand would have more than she may: `queued` more
+ * experiments or `bytes` more of storage. */
+int check_quota(struct store *store, int64_t queued, int64_t bytes, struct ovr_err *err);
+
+/* OVR_FORBIDDEN unless the data set belongs to who asks or to nobody yet; bytes as above. */
+int may_change_dataset(struct store *store, const char *dataset, int64_t bytes,
+                       struct ovr_err *err);
+
+/* A line of the audit, in the transaction at hand, unless it is the daemon itself that acts. detail
+ * may be NULL. */
+int audit(struct connection *c, const char *action, const char *object, const char *detail,
+          struct ovr_err *err);
 
 /* ---- results.c ---- */
 

@@ -84,7 +84,7 @@ int find_key(struct connection *c, const char *key, const char *body_sha256, int
              char id[ID_SIZE], struct ovr_err *err) {
     if (!key)
         return 0;
-    sqlite3_stmt *row = db_bind(c, FIND_KEY, "s", key);
+    sqlite3_stmt *row = db_bind(c, FIND_KEY, "is", asking_user(), key);
     int rc = 0;
     if (sqlite3_step(row) == SQLITE_ROW) {
         int of_sweep = sqlite3_column_int(row, 2);
@@ -124,8 +124,10 @@ int add_key(struct connection *c, const char *key, const char *body_sha256, int6
             int64_t sweep, struct ovr_err *err) {
     if (!key)
         return 0;
-    return db_run(c, db_bind(c, ADD_KEY, "ssIIi", key, body_sha256, experiment, sweep, now_ms()),
-                  err);
+    return db_run(
+        c,
+        db_bind(c, ADD_KEY, "issIIi", asking_user(), key, body_sha256, experiment, sweep, now_ms()),
+        err);
 }
 
 int store_add_experiment(struct store *store, const struct new_experiment *e, char id[ID_SIZE],
@@ -137,12 +139,16 @@ int store_add_experiment(struct store *store, const struct new_experiment *e, ch
     rc = find_key(c, e->idempotency_key, e->body_sha256, 0, id, err);
     *repeated = rc == 1;
     if (!rc)
+        rc = check_quota(store, 1, 0, err);
+    if (!rc)
         rc = insert_experiment(c, e, &(struct membership){0}, id, err);
     int64_t seq = sqlite3_last_insert_rowid(c->db);
     if (!rc && e->rerun_of)
         rc = db_run(c, db_bind(c, NOTE_ORIGIN, "isi", seq, e->rerun_of, (int64_t)e->replays), err);
     if (!rc)
         rc = add_key(c, e->idempotency_key, e->body_sha256, seq, 0, err);
+    if (!rc)
+        rc = audit(c, "experiment.submit", id, e->rerun_of, err);
     return db_end(store, *repeated ? 0 : rc, err);
 }
 
@@ -158,9 +164,26 @@ static int read_one(struct connection *c, sqlite3_stmt *row, const char *id, str
     return rc;
 }
 
+int find_own_experiment(struct connection *c, const char *id, struct experiment *e,
+                        struct ovr_err *err) {
+    int rc = find_experiment(c, id, e, err);
+    if (!rc && (rc = must_own(e->owner, "experiment", e->id, err)))
+        experiment_release(e);
+    return rc;
+}
+
 int find_experiment(struct connection *c, const char *id, struct experiment *e,
                     struct ovr_err *err) {
-    return read_one(c, db_bind(c, GET_EXPERIMENT, "s", id), id, e, err);
+    int rc = read_one(c, db_bind(c, GET_EXPERIMENT, "s", id), id, e, err);
+    if (!rc && !sees(e->owner, e->private)) {
+        experiment_release(e);
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id);
+    }
+    return rc;
+}
+
+int may_see(const struct experiment *e) {
+    return sees(e->owner, e->private);
 }
 
 int store_get_numbered(struct store *store, int64_t seq, struct experiment *e,
@@ -187,8 +210,9 @@ static sqlite3_stmt *bind_list(struct connection *c, const struct experiment_fil
     };
     int64_t seq = f->before ? f->before : f->ascending ? 0 : INT64_MAX;
     double key = f->before ? f->key : f->ascending ? -DBL_MAX : DBL_MAX;
-    return db_bind(c, statements[f->order][f->ascending != 0], "issssiirs", seq, f->state, f->tag,
-                   f->name_prefix, f->sweep, (int64_t)f->limit, f->created_after, key, f->figure);
+    return db_bind(c, statements[f->order][f->ascending != 0], "issssiirssi", seq, f->state, f->tag,
+                   f->name_prefix, f->sweep, (int64_t)f->limit, f->created_after, key, f->figure,
+                   f->owner, visible_to());
 }
 
 int store_list_experiments(struct store *store, const struct experiment_filter *f,

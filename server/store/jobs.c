@@ -325,7 +325,7 @@ static int cancel(struct store *store, const char *id, int64_t *seq, int *was_ru
                   struct ovr_err *err) {
     struct connection *c = &store->writer;
     struct experiment e;
-    int rc = find_experiment(c, id, &e, err);
+    int rc = find_own_experiment(c, id, &e, err);
     if (rc)
         return rc;
     *seq = e.seq;
@@ -335,6 +335,7 @@ static int cancel(struct store *store, const char *id, int64_t *seq, int *was_ru
     if (!rc && e.state <= STATE_PAUSED) {
         rc = db_run(c, db_bind(c, CANCEL, "ii", e.seq, now_ms()), err);
         rc = rc ? rc : end_wait(c, e.seq, STATE_CANCELLED, err);
+        rc = rc ? rc : audit(c, "experiment.cancel", id, NULL, err);
     } else if (!rc && e.state != STATE_CANCELLED)
         rc = ovr_fail(
             err, OVR_CONFLICT, NULL,
@@ -355,11 +356,13 @@ int store_cancel(struct store *store, const char *id, int *was_running, struct o
 }
 
 /* Runs a statement on an experiment; *before is what it was. */
-static int change_by_id(struct store *store, const char *id, enum sql statement,
+static int change_by_id(struct store *store, const char *id, enum sql statement, const char *action,
                         struct experiment *before, struct ovr_err *err) {
     struct connection *c = &store->writer;
-    int rc = find_experiment(c, id, before, err);
-    return rc ? rc : db_run(c, db_bind(c, statement, "i", before->seq), err);
+    int rc = find_own_experiment(c, id, before, err);
+    if (!rc)
+        rc = db_run(c, db_bind(c, statement, "i", before->seq), err);
+    return rc ? rc : audit(c, action, id, NULL, err);
 }
 
 int store_pause(struct store *store, const char *id, int *was_running, struct ovr_err *err) {
@@ -368,7 +371,7 @@ int store_pause(struct store *store, const char *id, int *was_running, struct ov
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = change_by_id(store, id, PAUSE, &e, err);
+    rc = change_by_id(store, id, PAUSE, "experiment.pause", &e, err);
     if (!rc && e.state > STATE_PAUSED)
         rc = ovr_fail(err, OVR_CONFLICT, NULL,
                       "the experiment has already %s; only a queued or running one can be paused",
@@ -398,7 +401,7 @@ int store_resume(struct store *store, const char *id, struct ovr_err *err) {
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = change_by_id(store, id, RESUME, &e, err);
+    rc = change_by_id(store, id, RESUME, "experiment.resume", &e, err);
     if (!rc && e.state != STATE_PAUSED && e.state != STATE_QUEUED)
         rc = ovr_fail(err, OVR_CONFLICT, NULL,
                       e.state == STATE_RUNNING

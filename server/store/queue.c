@@ -101,8 +101,10 @@ static int add_fitting(struct choice *choice, struct connection *c, int64_t owne
 }
 
 static int limit_column(const struct store *store, sqlite3_stmt *row, int column) {
-    return sqlite3_column_type(row, column) == SQLITE_NULL ? store->rules.max_running
-                                                           : sqlite3_column_int(row, column);
+    int64_t limit = sqlite3_column_type(row, column) == SQLITE_NULL
+                        ? store->quotas.running
+                        : sqlite3_column_int64(row, column);
+    return limit > 0 && limit < NO_LIMIT ? (int)limit : NO_LIMIT;
 }
 
 static int read_first(const struct store *store, struct choice *choice, sqlite3_stmt *row,
