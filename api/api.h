@@ -25,6 +25,8 @@ struct api {
     struct models *models; /* of finished experiments, to be applied */
     struct admission admission;
     const char *data_dir;
+    struct disk *disk; /* that it is on */
+    int keep_backups;  /* 0: all */
     const struct kernels *kernels;
     struct watch *watch;
     struct gate *gate;

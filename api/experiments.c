@@ -1,6 +1,7 @@
 /* Experiments: submit, list, show, cancel. */
 #include "api/api.h"
 #include "server/digest.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 
 #include <math.h>
@@ -335,9 +336,11 @@ struct reply *handle_cancel(struct request *request) {
     int was_running;
     if (store_cancel(api->store, request->segments[0], &was_running, &err))
         return problem_from(&err);
-    if (was_running)
+    if (was_running) {
         pool_cancel(api->pool, request->segments[0]);
-    else
+    } else {
         pool_wake(api->pool); /* the next in the queue may be one that fits */
+        leftovers_sweep_checkpoints(api->store, api->data_dir);
+    }
     return reply_experiment(api, 202, request->segments[0], NULL);
 }

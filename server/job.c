@@ -471,6 +471,8 @@ static int settle(const struct running *running, const struct outcome *outcome,
         if (tries == 0)
             log_line(LOG_ERROR, "experiment=%s its end can't be stored yet: %s", job->experiment.id,
                      err.text);
+        if (rc == OVR_FULL)
+            disk_note_full(running->workplace->disk);
         if (job->stop == STOP_SHUTDOWN)
             return rc;
         nanosleep(&pause, NULL);
@@ -508,13 +510,10 @@ static void put_back(const struct running *running, const char *reason) {
                  reason ? reason : "");
 }
 
-/* A disk that has no room for the result may have none for a while: the next try should not follow
- * at once. */
+/* Nothing starts before there is room again. */
 static void requeue_for_lack_of_disk(const struct running *running) {
-    const struct timespec pause = {.tv_sec = 1};
-    for (int i = 0; i < 10 && !running->job->stop; i++)
-        nanosleep(&pause, NULL);
-    put_back(running, "the disk was full; it goes on from its last checkpoint");
+    disk_note_full(running->workplace->disk);
+    put_back(running, "the disk was full; it goes on from its last checkpoint when there is room");
 }
 
 static void end_stopped(const struct running *running, struct ovr_err *why) {

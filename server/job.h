@@ -5,6 +5,7 @@
 
 #include "core/train.h"
 #include "server/cache.h"
+#include "server/disk.h"
 #include "server/store.h"
 
 /* What all jobs of a daemon share. */
@@ -13,6 +14,7 @@ struct workplace {
     struct cache *cache; /* of prepared data */
     const struct kernels *kernels;
     const char *data_dir;
+    struct disk *disk;      /* that it is on; NULL: nothing is known of it */
     int checkpoint_seconds; /* between checkpoints of a run; 0: only when it is interrupted */
 };
 

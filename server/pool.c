@@ -222,7 +222,7 @@ static int claim(struct slot *slot) {
     struct pool *pool = slot->pool;
     struct ovr_err err = {0};
     int waiting = 0;
-    if (!has_room(pool))
+    if (!has_room(pool) || disk_is_full(pool->config.workplace.disk))
         return OVR_NOT_FOUND;
     struct job *job = calloc(1, sizeof *job);
     int rc = job ? store_claim(pool->config.workplace.store, free_memory(pool), &job->experiment,
@@ -420,6 +420,10 @@ void pool_tick(struct pool *pool) {
     }
     pool->free_memory = free_now;
     pthread_mutex_unlock(&pool->lock);
+    if (disk_look(pool->config.workplace.disk)) {
+        log_line(LOG_INFO, "there is room on the disk again");
+        pool_wake(pool); /* who starts a job wakes the next */
+    }
     if (atomic_exchange(&pool->look_for_points, 0) && advance_sweeps(pool))
         pool_wake(pool);
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */

@@ -52,6 +52,7 @@ static const struct setting table[] = {
     {"max-upload", "BYTES", NUMBER(max_upload_bytes, 1024, 1024 * TIB), "16G", NULL, "largest upload of a data set's split"},
     {"checkpoint", "SECONDS", NUMBER(checkpoint_s, 0, 1000000), "60", NULL, "between checkpoints of a running experiment; 0: only when it is interrupted"},
     {"max-crashes", "N", NUMBER(max_crashes, 1, 1000), "10", NULL, "after so many crashes of the daemon under it an experiment fails"},
+    {"keep-backups", "N", NUMBER(keep_backups, 0, 100000), "0", NULL, "newest backups that stay when one is made; 0: all"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };
 /* clang-format on */

@@ -141,8 +141,8 @@ int store_census(struct store *store, struct census *census, struct ovr_err *err
 int store_probe(struct store *store, struct ovr_err *err);
 
 /* A copy of the whole at one moment in a new file, on disk when it returns, while others read and
- * write. */
-int store_copy(struct store *store, const char *path, struct ovr_err *err);
+ * write. *stop not 0 (it may be NULL) ends it with OVR_IO. */
+int store_copy(struct store *store, const char *path, const _Atomic int *stop, struct ovr_err *err);
 
 /* The job's life */
 
@@ -442,6 +442,10 @@ int store_get_part(struct store *store, const char *dataset, const char *split, 
  * stay, so that it can be run again. OVR_CONFLICT while an experiment that has not ended uses it.
  */
 int store_remove_dataset(struct store *store, const char *dataset, struct ovr_err *err);
+
+/* Old versions that no experiment names any more are not known from then on. Also done, data set by
+ * data set, when a new version comes, a data set is removed, or an experiment that named one. */
+int store_forget_versions(struct store *store, struct ovr_err *err);
 
 /* Whether a version or a waiting part is the file of this name. */
 int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err);

@@ -95,6 +95,7 @@ enum sql {
     USER_OF_DATASET,
     RETIRE_DATASET,
     FORGET_VERSIONS,
+    DATASET_OF,
     PUT_PART,
     GET_PART,
     FORGET_PARTS,

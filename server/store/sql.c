@@ -225,9 +225,9 @@ const char *const sql[N_SQL] = {
         "json_extract(spec, '$.dataset.name') = ?1 LIMIT 1",
     [RETIRE_DATASET] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND current",
     [FORGET_VERSIONS] =
-        "DELETE FROM dataset_split WHERE dataset = ?1 AND sha256 NOT IN (SELECT "
-        "coalesce(json_extract(spec, '$.dataset.version.' || split), '') FROM experiment WHERE "
-        "json_extract(spec, '$.dataset.name') = ?1)",
+        "DELETE FROM dataset_split WHERE NOT current AND (?1 IS NULL OR dataset = ?1) AND NOT "
+        "EXISTS (SELECT 1 FROM experiment WHERE instr(spec, sha256))",
+    [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1",
     [PUT_PART] =
         "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at, "
         "owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (dataset, split, part) DO "
