@@ -33,6 +33,8 @@ struct pool {
     struct slot *slots;
     int n_slots, n_threads, n_left, stopping;
     int64_t free_memory; /* at the last tick */
+    double log_pace;     /* see struct pool_view; mean of logarithms */
+    int n_paced;         /* jobs that it is made of, up to PACED_JOBS */
     int64_t looked_ms;   /* when a tick last had somebody look into the queue */
     int64_t ticked_ms;
     /* An experiment has ended that no worker brought to its end: a search may wait for that. */
@@ -256,6 +258,24 @@ static int advance_sweeps(struct pool *pool) {
     return added;
 }
 
+/* What a job took for each core-second estimated; NaN: unknown. Its team's size is taken as it is
+ * now, which is near enough. */
+static double pace_of(const struct job *job, double seconds_left) {
+    double seconds = (double)(now_ms() - job->experiment.started_at) / 1000 + seconds_left;
+    double pace = seconds * threads_of(job) / job->experiment.core_seconds;
+    return job->experiment.attempts == 1 && isfinite(pace) && pace > 0 ? pace : NAN;
+}
+
+/* The newest jobs count most. */
+static void learn_pace(struct pool *pool, const struct job *job) {
+    enum { PACED_JOBS = 8 };
+    double pace = pace_of(job, 0);
+    if (job->rc || isnan(pace))
+        return;
+    pool->n_paced += pool->n_paced < PACED_JOBS;
+    pool->log_pace += (log(pace) - pool->log_pace) / pool->n_paced;
+}
+
 /* Takes the lock again only to say that the cores are free, and to leave the slot. */
 static void work_off(struct slot *slot) {
     struct pool *pool = slot->pool;
@@ -263,6 +283,7 @@ static void work_off(struct slot *slot) {
     pthread_mutex_unlock(&pool->lock);
     job_train(&pool->config.workplace, job);
     pthread_mutex_lock(&pool->lock);
+    learn_pace(pool, job);
     slot->computing = 0;
     note_cores(slot);
     rebalance(pool);
@@ -429,6 +450,24 @@ void pool_tick(struct pool *pool) {
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */
 }
 
+static double find_pace(const struct pool *pool) {
+    double sum = 0;
+    int n = 0;
+    if (pool->n_paced)
+        return exp(pool->log_pace);
+    for (int i = 0; i < pool->n_slots; i++) {
+        const struct slot *slot = &pool->slots[i];
+        struct pool_progress p;
+        if (!slot->job || !slot->computing)
+            continue;
+        read_progress(slot, &p);
+        double pace = pace_of(slot->job, p.eta_seconds);
+        if (!isnan(pace))
+            sum += log(pace), n++;
+    }
+    return n ? exp(sum / n) : 1;
+}
+
 /* By its pace, or else by what it was estimated to take. */
 static double seconds_left(const struct slot *slot) {
     const struct job *job = slot->job;
@@ -439,7 +478,7 @@ static double seconds_left(const struct slot *slot) {
     if (isfinite(p.eta_seconds))
         return p.eta_seconds;
     double gone = (double)(now_ms() - job->experiment.started_at) / 1000;
-    double left = job->experiment.core_seconds / p.threads - gone;
+    double left = find_pace(slot->pool) * job->experiment.core_seconds / p.threads - gone;
     return left < 0 ? 0 : left;
 }
 
@@ -452,10 +491,12 @@ int pool_view(struct pool *pool, struct pool_view *view, struct ovr_err *err) {
     *view = (struct pool_view){.workers = pool->config.workers,
                                .cores = pool->config.cores,
                                .stopping = pool->stopping,
+                               .disk_full = disk_is_full(pool->config.workplace.disk),
                                .busy = load.jobs,
                                .threads = load.threads,
                                .memory_bytes = pool->config.memory_bytes,
                                .free_bytes = free_memory(pool),
+                               .pace = find_pace(pool),
                                .jobs = jobs};
     for (int i = 0; i < pool->n_slots; i++) {
         const struct slot *slot = &pool->slots[i];

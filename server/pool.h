@@ -66,9 +66,12 @@ struct pool_job {
     double seconds_left;    /* NaN: unknown */
 };
 struct pool_view {
-    int workers, cores, stopping;
+    int workers, cores, stopping, disk_full;
     int busy, threads; /* workers that compute, and their threads */
     int64_t memory_bytes, free_bytes;
+    /* Core-seconds that jobs really take for each one estimated, by those that ended lately or,
+     * before any has, by those that run. */
+    double pace;
     struct pool_job *jobs; /* the caller frees it */
     size_t n_jobs;
 };

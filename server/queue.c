@@ -101,7 +101,7 @@ static int fill_jobs(struct queue_snapshot *s, const struct waiting *waiting, si
                                        .share = share_of(s, w->owner),
                                        .priority = w->priority,
                                        .memory_bytes = w->memory_bytes,
-                                       .core_seconds = w->core_seconds};
+                                       .core_seconds = w->core_seconds * s->pool.pace};
         s->owners[s->jobs[i].share].waiting++;
         s->newest = w->seq > s->newest ? w->seq : s->newest;
     }
@@ -331,6 +331,9 @@ static void say_why(struct queue_place *place, const struct queue_snapshot *s,
     if (pool->stopping) {
         place->reason_code = "stopping";
         say(place, "the daemon is stopping and starts nothing more");
+    } else if (pool->disk_full) {
+        place->reason_code = "disk";
+        say(place, "the disk is full, and nothing starts before there is room");
     } else if (*e->waits_for) {
         place->reason_code = "chain";
         say(place, "waits for experiment %s", e->waits_for);

@@ -46,9 +46,10 @@ void queue_put(struct queue *queue, struct queue_snapshot *snapshot);
 enum { QUEUE_REASON_SIZE = 320 };
 
 struct queue_place {
-    int64_t position;        /* from 1 */
-    int64_t starts_at;       /* ms since 1970, as far as one can tell; 0: unknown */
-    const char *reason_code; /* chain, user_limit, memory, fair_share, workers, stopping, next */
+    int64_t position;  /* from 1 */
+    int64_t starts_at; /* ms since 1970, as far as one can tell; 0: unknown */
+    const char
+        *reason_code; /* stopping, disk, chain, user_limit, memory, fair_share, workers, next */
     char reason[QUEUE_REASON_SIZE]; /* a sentence with its figures */
 };
 
