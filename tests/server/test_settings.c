@@ -5,9 +5,11 @@
 extern char **environ;
 
 static const char *const names[] = {
-    "data-dir", "listen",      "workers",      "memory",          "cache",        "model-cache",
-    "isa",      "blas-kernel", "http-threads", "max-connections", "max-watchers", "idle-timeout",
-    "max-body", "max-upload",  "checkpoint",   "max-crashes",     "log-level"};
+    "data-dir",     "listen",       "workers",         "fair-share-half-life",
+    "memory",       "cache",        "model-cache",     "isa",
+    "blas-kernel",  "http-threads", "max-connections", "max-watchers",
+    "idle-timeout", "max-body",     "max-upload",      "checkpoint",
+    "max-crashes",  "log-level"};
 
 /* An environment without settings. */
 static int clear_environment(void **state) {
