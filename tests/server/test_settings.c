@@ -4,10 +4,35 @@
 
 extern char **environ;
 
-static const char *const names[] = {
-    "data-dir", "listen",      "workers",      "memory",          "cache",        "model-cache",
-    "isa",      "blas-kernel", "http-threads", "max-connections", "max-watchers", "idle-timeout",
-    "max-body", "max-upload",  "checkpoint",   "max-crashes",     "log-level"};
+static const char *const names[] = {"data-dir",
+                                    "listen",
+                                    "workers",
+                                    "memory",
+                                    "cache",
+                                    "model-cache",
+                                    "isa",
+                                    "blas-kernel",
+                                    "http-threads",
+                                    "max-connections",
+                                    "max-watchers",
+                                    "idle-timeout",
+                                    "max-body",
+                                    "max-upload",
+                                    "checkpoint",
+                                    "max-crashes",
+                                    "log-level",
+                                    "host-names",
+                                    "tls-cert",
+                                    "tls-key",
+                                    "admin-token-file",
+                                    "visibility",
+                                    "user-running",
+                                    "user-queued",
+                                    "user-storage",
+                                    "rate",
+                                    "wrong-tokens",
+                                    "address-connections",
+                                    "body-rate"};
 
 /* An environment without settings. */
 static int clear_environment(void **state) {
