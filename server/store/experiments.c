@@ -42,6 +42,7 @@ int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err
         .replays = sqlite3_column_int(row, 23),
         .notes = dup_column(row, 24, &failed),
         .private = sqlite3_column_int(row, 26),
+        .computed_ms = sqlite3_column_int64(row, 27),
     };
     copy_column(row, 1, e->id, sizeof e->id);
     copy_column(row, 17, e->sweep, sizeof e->sweep);

@@ -6,7 +6,8 @@
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
 #define OTHER_COLUMNS                                                                              \
-    "rerun_of, replays, notes, (SELECT u.name FROM user AS u WHERE u.seq = owner), private"
+    "rerun_of, replays, notes, (SELECT u.name FROM user AS u WHERE u.seq = owner), private, "      \
+    "computed_ms"
 /* What only a queued one has: what it waits for, and its place in the queue. */
 #define QUEUE_COLUMNS(place)                                                                       \
     ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), CASE state WHEN 'queued' "    \
@@ -103,7 +104,7 @@ const char *const sql[N_SQL] = {
     [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
     [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1 AND epoch >= ?2",
     [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1 AND epoch >= ?2",
-    [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0 WHERE seq = ?1 AND crashes > 0",
+    [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0, computed_ms = ?2 WHERE seq = ?1",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
                "?2, queue_reason = NULL, waits_for = NULL WHERE seq = ?1 AND state IN ('queued', "
                "'running', 'paused')",
