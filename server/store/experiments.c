@@ -194,7 +194,7 @@ int store_list_experiments(struct store *store, const struct experiment_filter *
         *list = longer;
         rc = read_experiment(row, *list + *n, err);
         if (!rc && f->order != ORDER_CREATED)
-            (*list)[*n].key = sqlite3_column_double(row, 27);
+            (*list)[*n].key = sqlite3_column_double(row, sqlite3_column_count(row) - 1);
         *n += !rc;
     }
     if (!rc && step != SQLITE_DONE)
