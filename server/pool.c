@@ -203,7 +203,9 @@ static int start_job(struct slot *slot, struct job *job, int waiting) {
     if (rc == 0) {
         double limit_ms = job->spec.time_limit_seconds * 1000;
         choose_threads(slot->pool, job, waiting);
-        slot->deadline_ms = limit_ms > 0 ? monotonic_ms() + (int64_t)limit_ms : INT64_MAX;
+        slot->deadline_ms = limit_ms > 0
+                                ? monotonic_ms() + (int64_t)limit_ms - job->experiment.computed_ms
+                                : INT64_MAX;
         slot->checkpoint_ms = monotonic_ms() + checkpoint_interval(slot->pool);
         slot->job = job;
         slot->computing = 1;
