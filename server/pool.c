@@ -24,6 +24,9 @@ struct slot {
  * on a disk of 3 ms a sync and two cores: 40 a second with 2, 57 with 4.) */
 enum { SLOTS_PER_WORKER = 4 };
 
+/* Between two times that epochs are written: each is a commit, and a message to every watcher. */
+enum { WRITE_MS = 250 };
+
 struct pool {
     struct pool_config config;
     pthread_mutex_t lock;
@@ -33,6 +36,7 @@ struct pool {
     int n_slots, n_threads, n_left, stopping;
     int64_t free_memory; /* at the last tick */
     int64_t ticked_ms;
+    int64_t written_ms; /* pool_tick() alone knows it */
     /* An experiment has ended that no worker brought to its end: a search may wait for that. */
     _Atomic int look_for_points;
     _Atomic int sweeps_stuck; /* the last attempt failed */
@@ -356,6 +360,9 @@ void pool_tick(struct pool *pool) {
     pthread_mutex_unlock(&pool->lock);
     if (atomic_exchange(&pool->look_for_points, 0) && advance_sweeps(pool))
         pool_wake(pool);
+    if (now - pool->written_ms < WRITE_MS)
+        return;
+    pool->written_ms = now;
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */
 }
 
