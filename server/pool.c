@@ -25,6 +25,9 @@ struct slot {
  * on a disk of 3 ms a sync and two cores: 40 a second with 2, 57 with 4.) */
 enum { SLOTS_PER_WORKER = 4 };
 
+/* Between two times that epochs are written: each is a commit, and a message to every watcher. */
+enum { WRITE_MS = 250 };
+
 struct pool {
     struct pool_config config;
     pthread_mutex_t lock;
@@ -37,6 +40,7 @@ struct pool {
     int n_paced;         /* jobs that it is made of, up to PACED_JOBS */
     int64_t looked_ms;   /* when a tick last had somebody look into the queue */
     int64_t ticked_ms;
+    int64_t written_ms; /* pool_tick() alone knows it */
     /* An experiment has ended that no worker brought to its end: a search may wait for that. */
     _Atomic int look_for_points;
     _Atomic int sweeps_stuck; /* the last attempt failed */
@@ -449,6 +453,9 @@ void pool_tick(struct pool *pool) {
     }
     if (atomic_exchange(&pool->look_for_points, 0) && advance_sweeps(pool))
         pool_wake(pool);
+    if (now - pool->written_ms < WRITE_MS)
+        return;
+    pool->written_ms = now;
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */
 }
 
