@@ -13,6 +13,7 @@
 #include "server/gate.h"
 #include "server/model.h"
 #include "server/pool.h"
+#include "server/queue.h"
 #include "server/store.h"
 
 /* What handlers work on; the context of every request. */
@@ -20,6 +21,7 @@ struct api {
     struct store *store;
     struct catalog *catalog;
     struct pool *pool;
+    struct queue *queue;
     struct models *models; /* of finished experiments, to be applied */
     struct admission admission;
     const char *data_dir;
@@ -99,6 +101,7 @@ struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */
 struct reply *handle_list_sweeps(struct request *request);
 struct reply *handle_show_sweep(struct request *request);
 struct reply *handle_cancel_sweep(struct request *request);
+struct reply *handle_queue(struct request *request);  /* queue.c */
 struct reply *handle_events(struct request *request); /* events.c */
 struct reply *handle_log(struct request *request);
 struct reply *handle_metrics(struct request *request);   /* results.c */

@@ -9,6 +9,7 @@
 static const char *const submit_query[] = {"dry_run", NULL};
 static const char *const list_query[] = {"state", "tag",  "name",  "sweep",  "created_after",
                                          "owner", "sort", "limit", "cursor", NULL};
+static const char *const queue_query[] = {"limit", "cursor", NULL};
 static const char *const sweeps_query[] = {"owner", "limit", "cursor", NULL};
 static const char *const users_query[] = {"limit", "cursor", NULL};
 static const char *const audit_query[] = {"user", "object", "since", "limit", "cursor", NULL};
@@ -42,6 +43,7 @@ const struct route api_routes[] = {
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/pause", handle_pause, "Pause an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/resume", handle_resume, "Let a paused experiment go on", NULL, NULL},
+    {"GET", "/v1/queue", handle_queue, "What runs, what waits, in which order and why", queue_query, NULL},
     {"GET", "/v1/experiments/{id}/events", handle_events, "Watch it: a stream of events", events_query, NULL},
     {"GET", "/v1/experiments/{id}/log", handle_log, "What happened to it, as text", NULL, NULL},
     {"GET", "/v1/experiments/{id}/metrics", handle_metrics, "Figures of every epoch", metrics_query, NULL},

@@ -184,10 +184,14 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     int rc = open_data(d, settings, kernels, err);
     if (rc)
         return rc;
+    int64_t half_life_ms = settings->half_life_s * 1000;
+    const struct queue_rules rules = {.half_life_ms = half_life_ms,
+                                      .memory_bytes = memory_budget(settings)};
+    store_set_rules(d->store, &rules);
     d->api = (struct api){
         .store = d->store,
         .catalog = &d->catalog,
-        .admission = {d->store, memory_budget(settings), cores, linalg_speed(), &d->catalog,
+        .admission = {d->store, rules.memory_bytes, cores, linalg_speed(), &d->catalog,
                       strcmp(settings->visibility, "private") == 0},
         .data_dir = settings->data_dir,
         .disk = &d->disk,
@@ -206,6 +210,9 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .memory_bytes = d->api.admission.memory_bytes,
     };
     rc = pool_start(&d->api.pool, &pool, err);
+    if (rc)
+        return rc;
+    rc = queue_new(&d->api.queue, d->store, d->api.pool, half_life_ms, err);
     if (rc)
         return rc;
     struct models_config models = {
@@ -280,6 +287,7 @@ static void stop(struct daemon *d) {
         _exit(0);
     }
     watch_stop(d->api.watch);
+    queue_free(d->api.queue);
     outcomes_free(d->api.outcomes);
     models_free(d->api.models);
     gate_free(d->gate);

@@ -29,7 +29,7 @@ class Process:
             [os.path.join(BUILD, "ovrd"), "--data-dir", os.path.join(self.directory.name, "data"),
              "--listen", f"127.0.0.1:{self.port}", *self.options],
             stdout=subprocess.PIPE, stderr=self.log, text=True)
-        found = re.match(r"listening on (http://.+:(\d+))", self.process.stdout.readline())
+        found = re.match(r"listening on (https?://.+:(\d+))", self.process.stdout.readline())
         assert found, "the daemon did not start: " + self.last_words()
         self.url, self.port = found[1], int(found[2])
 

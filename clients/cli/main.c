@@ -109,6 +109,8 @@ const struct command commands[] = {
          OPTION_LIMIT,
      command_list},
     {"show", "ID", "one experiment", 1, 1, 0, command_show},
+    {"queue", "", "what runs, what waits, in which order and why", 0, 0, OPTION_LIMIT,
+     command_queue},
     {"watch", "ID", "its progress, live, until it ends", 1, 1, 0, command_watch},
     {"log", "ID", "what happened to it, line by line", 1, 1, 0, command_log},
     {"events", "ID", "its events as they come, as Server-Sent Events", 1, 1, 0, command_events},

@@ -304,6 +304,39 @@ class Trouble(WithDaemon):
             self.assertRaises(ovrd.OvrdError, ovrd.connect, bad)
 
 
+class People(unittest.TestCase):
+    def test_tokens_and_tls(self):
+        with tempfile.TemporaryDirectory() as directory:
+            key, certificate, token = (os.path.join(directory, name) for name in ("key", "certificate", "token"))
+            try:
+                subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                                "-nodes", "-keyout", key, "-out", certificate, "-days", "1", "-subj", "/CN=localhost",
+                                "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True)
+            except FileNotFoundError:
+                self.skipTest("needs openssl")
+            with Process("--admin-token-file", token, "--tls-cert", certificate, "--tls-key", key) as process:
+                self.assertTrue(process.url.startswith("https://"))
+                lab = ovrd.connect(process.url, token_file=token, ca_file=certificate)
+                self.assertEqual(lab.me()["role"], "admin")
+                run = lab.submit(SPEC)
+                self.assertEqual([e.data["state"] for e in run.stream() if e.name == "state"][-1], "succeeded")
+                self.assertEqual(run.wait().data["owner"], "admin")
+                made = lab.request("POST", "/v1/users/admin/tokens", json_body={"label": "r", "scope": "read"}).json()
+                reader = ovrd.connect(process.url, token=made["token"], ca_file=certificate)
+                self.assertEqual(next(reader.experiments(owner="me")).id, run.id)
+                with self.assertRaises(ovrd.Denied) as caught:
+                    reader.submit(SPEC)
+                self.assertEqual((caught.exception.status, caught.exception.type), (403, "/problems/forbidden"))
+                for token in (None, "ovrd_wrong"):
+                    with self.assertRaises(ovrd.Denied) as caught:
+                        ovrd.connect(process.url, token=token, ca_file=certificate).me()
+                    self.assertEqual(caught.exception.status, 401)
+                stranger = ovrd.connect(process.url, token="x", patience=5)
+                self.assertRaisesRegex(ovrd.Unreachable, "certificate is not trusted", stranger.version)
+                self.assertRaisesRegex(ovrd.Unreachable, "certificate is not trusted",
+                                       list, ovrd.Experiment(stranger, run.data).stream())
+
+
 class Configuration(unittest.TestCase):
     def setUp(self):
         self.directory = tempfile.TemporaryDirectory()

@@ -90,6 +90,7 @@ class Routes(unittest.TestCase):
             call("dataset", "flowers", "--remove")
             self.assertEqual(json.loads(call("schema"))["type"], "object")
             call("backup")
+            call("queue")
             call("version")
             self.assertIn("ovrd_build_info", call("get", "/metrics"))
             call("get", "metrics", code=2)

@@ -122,6 +122,8 @@ class Transport:
             body.seek(0)
         try:
             connection.request(method, self._prefix + target, body, {**self._headers, **headers})
+        except ssl.SSLCertVerificationError as error:
+            raise Unreachable(f"{self.url}: its certificate is not trusted: {error.verify_message}") from error
         except (BrokenPipeError, ConnectionResetError):
             # A server that refuses a big body answers before it is whole.
             if body is None or connection.sock is None:
@@ -152,8 +154,6 @@ class Transport:
         while True:
             try:
                 answer = self._once(method, target, body, headers, timeout or self.timeout)
-            except ssl.SSLCertVerificationError as error:
-                raise Unreachable(f"{self.url}: its certificate is not trusted: {error.verify_message}") from error
             except (OSError, http.client.HTTPException) as error:
                 refused = isinstance(error, ConnectionRefusedError)  # then it was not sent
                 if not (refused or (repeatable and isinstance(error, _LOST))) or not hurry.wait():
