@@ -51,6 +51,12 @@ class Installation(unittest.TestCase):
                                       capture_output=True, text=True)
                 self.assertEqual(done.returncode, 0, done.stderr + done.stdout[-400:])
 
+    def test_one_version(self):
+        version = re.search(r"^VERSION\s*:= (\S+)$", read("Makefile"), re.M)[1]
+        self.assertEqual(ovrd.__version__, version)
+        self.assertTrue(read("packaging", "debian", "changelog").startswith(f"ovrd ({version}) "))
+        self.assertIn(f"image: ovrd:{version}\n", read("docker-compose.yml"))
+
     def test_service_settings_exist(self):
         known = settings()
         for text in (read("packaging", "systemd", "ovrd.service"), read("packaging", "systemd", "ovrd.default"),
