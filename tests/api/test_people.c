@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define SPHERE "'dataset':{'generator':'sphere','samples':200}"
 #define SPEC "{" SPHERE ",'model':{'kind':'mlp','hidden':[8]},'training':{'epochs':1}}"
@@ -60,7 +61,7 @@ static int set_up(void **state) {
     assert_status(
         send(d, "DELETE", text("/v1/users/anna/tokens/%s", text_at(list->json, "/tokens/0/id"))),
         204);
-    owner_token = strdup(text_at(list->json, "/tokens/1/id"));
+    owner_token = strdup(text_at(list->json, "/tokens/2/id"));
     time_t soon = time(NULL) + 2;
     char at[32];
     strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%SZ", gmtime(&soon));
