@@ -12,6 +12,7 @@ CFLAGS   ?= -O2 -g
 comma    := ,
 SANITIZE ?=
 V        ?=
+SOAK_SECONDS ?= 600
 B        := build$(if $(SANITIZE),/$(SANITIZE))
 VERSION  := 0.1.0
 
@@ -50,7 +51,7 @@ API    := $(call objects,api)
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(patsubst tests/%.py,$(B)/tests/%,$(wildcard tests/*/test_*.py))
 
-.PHONY: all deps demo check check-fast check-source check-asan check-tsan bench bench-full run-bench clean help format
+.PHONY: all deps demo check check-fast soak check-source check-asan check-tsan bench bench-full run-bench clean help format
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
@@ -67,6 +68,8 @@ check: ## install what the tests need, check the source's rules, build, run all 
 	@$(MAKE) --no-print-directory check-fast
 check-fast: all $(TESTS) ## the same without looking for packages
 	@scripts/run-tests.sh $(B)
+soak: all $(B)/tests/api/test_soak ## kill the daemon over and over for SOAK_SECONDS (600), and look what is left
+	@OVRD_TEST_BUILD=$(B) OVRD_SOAK_SECONDS=$(SOAK_SECONDS) $(B)/tests/api/test_soak
 check-source: ## layering, library owners, formatting
 	@scripts/check-source.sh
 check-asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -133,7 +136,7 @@ $(B)/tests/core64/%: $(B)/tests/core64/%.o $(CORE64)
 $(B)/tests/server/%: $(B)/tests/server/%.o $(SERVER) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS) -lcmocka
-$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/tls.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
+$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/text.o $(B)/api/tls.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -lgnutls -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl

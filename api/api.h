@@ -5,6 +5,7 @@
 #define API_API_H
 
 #include "api/http.h"
+#include "api/outcomes.h"
 #include "api/problem.h"
 #include "api/watch.h"
 #include "server/admission.h"
@@ -12,6 +13,7 @@
 #include "server/gate.h"
 #include "server/model.h"
 #include "server/pool.h"
+#include "server/queue.h"
 #include "server/store.h"
 
 /* What handlers work on; the context of every request. */
@@ -19,12 +21,16 @@ struct api {
     struct store *store;
     struct catalog *catalog;
     struct pool *pool;
+    struct queue *queue;
     struct models *models; /* of finished experiments, to be applied */
     struct admission admission;
     const char *data_dir;
+    struct disk *disk; /* that it is on */
+    int keep_backups;  /* 0: all */
     const struct kernels *kernels;
     struct watch *watch;
     struct gate *gate;
+    struct outcomes *outcomes;
 };
 
 /* All routes, for http_start(). */
@@ -37,14 +43,18 @@ void api_observe(void *context, const struct route *route, int status, double se
 int api_admit(struct request *request, struct reply **refusal);
 void api_act(const struct request *request);
 
-/* JSON of the server's structs (api/json.c). All return NULL when memory runs out. */
-json_t *json_experiment(struct api *api, const struct experiment *experiment, int with_spec,
-                        struct ovr_err *err);
+/* JSON of the server's structs (api/json.c). Those that return JSON return NULL when memory runs
+ * out. */
 json_t *json_split(const struct dataset_split *split);
 json_t *json_progress(struct api *api, const char *id); /* null: it does not run */
 json_t *json_time(int64_t ms);                          /* null for 0 */
 json_t *json_real_or_null(double value);
 json_t *json_owner(const char *name); /* null for "" */
+
+/* Adds an experiment, of its whole or as in a list. `warnings`, which may be NULL, become a member
+ * where there are any. */
+int text_add_experiment(struct text *text, struct api *api, const struct experiment *experiment,
+                        int whole, json_t *warnings, struct ovr_err *err);
 
 /* Puts a figure into an object; dots in its name nest. A value that was not finite becomes null and
  * its name goes to "nonfinite". Returns 0 or OVR_NOMEM. */
@@ -91,6 +101,7 @@ struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */
 struct reply *handle_list_sweeps(struct request *request);
 struct reply *handle_show_sweep(struct request *request);
 struct reply *handle_cancel_sweep(struct request *request);
+struct reply *handle_queue(struct request *request);  /* queue.c */
 struct reply *handle_events(struct request *request); /* events.c */
 struct reply *handle_log(struct request *request);
 struct reply *handle_metrics(struct request *request);   /* results.c */

@@ -183,22 +183,17 @@ struct reply *reply_json(int status, json_t *body) {
 }
 
 struct reply *reply_json_as(int status, const char *content_type, json_t *body) {
-    if (!body)
-        return NULL;
-    char *text = NULL;
-    size_t size = 0;
-    FILE *stream = open_memstream(&text, &size);
-    bool failed = !stream ||
-                  json_dumpf(body, stream, JSON_COMPACT | JSON_REAL_PRECISION(15)) != 0 ||
-                  fputc('\n', stream) == EOF;
-    if (stream && fclose(stream) != 0)
-        failed = true;
+    struct text text = {0};
+    int failed = text_add_json(&text, body);
     json_decref(body);
-    if (failed) {
-        free(text);
-        return NULL;
-    }
-    return reply_bytes(status, content_type, text, size);
+    return reply_made(status, content_type, &text, failed);
+}
+
+struct reply *reply_made(int status, const char *content_type, struct text *text, int failed) {
+    if (!failed && text_add(text, "\n", 1) == 0)
+        return reply_bytes(status, content_type, text->bytes, text->n);
+    free(text->bytes);
+    return NULL;
 }
 
 struct reply *reply_text(int status, const char *content_type, const char *text) {

@@ -27,6 +27,7 @@
 #ifndef API_HTTP_H
 #define API_HTTP_H
 
+#include "api/text.h"
 #include "core/err.h"
 #include "server/people.h"
 
@@ -111,6 +112,10 @@ struct reply *reply_json(int status, json_t *body);
 
 /* The same with another media type of the JSON family. */
 struct reply *reply_json_as(int status, const char *content_type, json_t *body);
+
+/* What was put together piece by piece, and a newline. The text's bytes are taken over. failed: out
+ * of memory somewhere in putting it together. */
+struct reply *reply_made(int status, const char *content_type, struct text *text, int failed);
 
 /* Copies text. */
 struct reply *reply_text(int status, const char *content_type, const char *text);

@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "core/linalg.h"
 #include "server/checkpoint.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 #include "server/settings.h"
 #include "server/user_command.h"
@@ -60,20 +61,11 @@ struct daemon {
     struct store *store;
     struct catalog catalog;
     struct cache cache;
+    struct disk disk;
     struct api api;
     struct http *http;
     struct gate *gate;
 };
-
-/* Whether an experiment will still go on. */
-static int needs_checkpoint(void *context, const char *id) {
-    struct experiment e = {0};
-    struct store *store = context;
-    int rc = store_get_experiment(store, id, &e, NULL);
-    int needs = rc ? rc != OVR_NOT_FOUND : e.state <= STATE_PAUSED;
-    experiment_release(&e);
-    return needs;
-}
 
 /* That encode, predict and draw, beside the jobs. */
 static int slow_threads(void) {
@@ -92,6 +84,7 @@ static int open_data(struct daemon *d, const struct settings *settings,
     int rc = take_data_dir(settings->data_dir, &d->lock, err);
     if (rc)
         return rc;
+    disk_init(&d->disk, settings->data_dir);
     snprintf(path, sizeof path, "%s/ovrd.sqlite3", settings->data_dir);
     rc = store_open(&d->store, path, (int)settings->http_threads + slow_threads() + 2, err);
     if (!rc)
@@ -114,8 +107,9 @@ static int open_data(struct daemon *d, const struct settings *settings,
     if (!rc && requeued)
         log_line(LOG_INFO, "%d experiment%s ran when the daemon ended and %s back in the queue",
                  requeued, requeued == 1 ? "" : "s", requeued == 1 ? "is" : "are");
-    if (!rc)
-        checkpoint_clean(settings->data_dir, needs_checkpoint, d->store);
+    int leftovers = rc ? 0 : leftovers_sweep_all(d->store, settings->data_dir);
+    if (leftovers)
+        log_line(LOG_INFO, "removed files or directories that no experiment needs: %d", leftovers);
     return rc;
 }
 
@@ -170,12 +164,18 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     int rc = open_data(d, settings, kernels, err);
     if (rc)
         return rc;
+    int64_t half_life_ms = settings->half_life_s * 1000;
+    const struct queue_rules rules = {.half_life_ms = half_life_ms,
+                                      .memory_bytes = memory_budget(settings)};
+    store_set_rules(d->store, &rules);
     d->api = (struct api){
         .store = d->store,
         .catalog = &d->catalog,
-        .admission = {d->store, memory_budget(settings), cores, linalg_speed(), &d->catalog,
+        .admission = {d->store, rules.memory_bytes, cores, linalg_speed(), &d->catalog,
                       strcmp(settings->visibility, "private") == 0},
         .data_dir = settings->data_dir,
+        .disk = &d->disk,
+        .keep_backups = (int)settings->keep_backups,
         .kernels = kernels,
     };
     struct pool_config pool = {
@@ -183,12 +183,16 @@ static int start(struct daemon *d, const struct settings *settings, const char *
                       .cache = &d->cache,
                       .kernels = kernels,
                       .data_dir = settings->data_dir,
+                      .disk = &d->disk,
                       .checkpoint_seconds = (int)settings->checkpoint_s},
         .workers = workers,
         .cores = cores,
         .memory_bytes = d->api.admission.memory_bytes,
     };
     rc = pool_start(&d->api.pool, &pool, err);
+    if (rc)
+        return rc;
+    rc = queue_new(&d->api.queue, d->store, d->api.pool, half_life_ms, err);
     if (rc)
         return rc;
     struct models_config models = {
@@ -200,6 +204,9 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .cores = cores,
     };
     rc = models_new(&d->api.models, &models, err);
+    if (rc)
+        return rc;
+    rc = outcomes_new(&d->api.outcomes, d->store, err);
     if (rc)
         return rc;
     rc = watch_start(&d->api.watch, &d->api, (int)settings->max_watchers, err);
@@ -260,10 +267,13 @@ static void stop(struct daemon *d) {
         _exit(0);
     }
     watch_stop(d->api.watch);
+    queue_free(d->api.queue);
+    outcomes_free(d->api.outcomes);
     models_free(d->api.models);
     gate_free(d->gate);
     cache_release(&d->cache);
     store_close(d->store);
+    disk_release(&d->disk);
     if (d->lock > 0)
         close(d->lock);
 }

@@ -38,6 +38,7 @@ static const struct setting table[] = {
     {"address-connections", "N", NUMBER(connections_per_address, 0, 100000), "200", NULL, "open at once from an address other than this machine's; 0: any"},
     {"body-rate", "BYTES", NUMBER(least_body_rate, 0, TIB), "1K", NULL, "a second that a body must come in at, after the idle timeout; 0: any"},
     {"workers", "JOBS", NUMBER(workers, 0, 256), "0", NULL, "experiments that compute at once; 0: as many as cores"},
+    {"fair-share-half-life", "SECONDS", NUMBER(half_life_s, 60, 100000000), "86400", NULL, "after so long half of what a user's jobs have used counts no more"},
     {"memory", "BYTES", NUMBER(memory_bytes, 0, 1024 * TIB), "0", NULL, "for all running experiments together; 0: 80 % of the machine's"},
     {"cache", "BYTES", NUMBER(cache_bytes, 0, 1024 * TIB), "16G", NULL, "disk for prepared data that jobs share; 0: keep none"},
     {"model-cache", "BYTES", NUMBER(model_cache_bytes, 0, 1024 * TIB), "1G", NULL, "memory for models that encode and predict; 0: read anew each time"},
@@ -51,6 +52,7 @@ static const struct setting table[] = {
     {"max-upload", "BYTES", NUMBER(max_upload_bytes, 1024, 1024 * TIB), "16G", NULL, "largest upload of a data set's split"},
     {"checkpoint", "SECONDS", NUMBER(checkpoint_s, 0, 1000000), "60", NULL, "between checkpoints of a running experiment; 0: only when it is interrupted"},
     {"max-crashes", "N", NUMBER(max_crashes, 1, 1000), "10", NULL, "after so many crashes of the daemon under it an experiment fails"},
+    {"keep-backups", "N", NUMBER(keep_backups, 0, 100000), "0", NULL, "newest backups that stay when one is made; 0: all"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };
 /* clang-format on */

@@ -67,6 +67,20 @@ static int must_be_unneeded(struct connection *c, const char *id, struct ovr_err
     return rc;
 }
 
+/* Old versions of its data set that only it named go with it. */
+static int delete_experiment(struct connection *c, int64_t seq, struct ovr_err *err) {
+    char dataset[DATASET_NAME_SIZE] = "";
+    sqlite3_stmt *row = db_bind(c, DATASET_OF, "i", seq);
+    int step = sqlite3_step(row);
+    if (step == SQLITE_ROW)
+        copy_column(row, 0, dataset, sizeof dataset);
+    int rc = step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
+    sqlite3_reset(row);
+    if (!rc)
+        rc = db_run(c, db_bind(c, DELETE_EXPERIMENT, "i", seq), err);
+    return rc || !*dataset ? rc : db_run(c, db_bind(c, FORGET_VERSIONS, "s", dataset), err);
+}
+
 int store_delete_experiment(struct store *store, const char *id, struct ovr_err *err) {
     struct connection *c = &store->writer;
     struct experiment e = {0};
@@ -82,7 +96,7 @@ int store_delete_experiment(struct store *store, const char *id, struct ovr_err 
     if (!rc)
         rc = db_run(c, db_bind(c, NOTE_LOSS, "ii", e.seq, e.revision), err);
     if (!rc)
-        rc = db_run(c, db_bind(c, DELETE_EXPERIMENT, "i", e.seq), err);
+        rc = delete_experiment(c, e.seq, err);
     if (!rc)
         rc = audit(c, "experiment.delete", id, e.name, err);
     experiment_release(&e);
@@ -124,8 +138,14 @@ static int sync_file(const char *path, struct ovr_err *err) {
     return rc;
 }
 
+static int is_stopped(void *stop) {
+    return *(const _Atomic int *)stop;
+}
+
 /* On a connection of its own, so that nobody waits for it: it reads the state of one moment. */
-int store_copy(struct store *store, const char *path, struct ovr_err *err) {
+int store_copy(struct store *store, const char *path, const _Atomic int *stop,
+               struct ovr_err *err) {
+    enum { OPERATIONS = 10000 }; /* between looks at `stop` */
     struct connection c = {0};
     sqlite3_stmt *copy = NULL;
     int rc = 0;
@@ -136,6 +156,8 @@ int store_copy(struct store *store, const char *path, struct ovr_err *err) {
         sqlite3_prepare_v2(c.db, "VACUUM INTO ?1", -1, &copy, NULL) ||
         sqlite3_bind_text(copy, 1, path, -1, SQLITE_STATIC))
         rc = c.db ? db_fail(&c, err) : ovr_nomem(err, "a copy of the database");
+    if (!rc && stop)
+        sqlite3_progress_handler(c.db, OPERATIONS, is_stopped, (void *)(uintptr_t)stop);
     if (!rc)
         rc = db_run(&c, copy, err);
     sqlite3_finalize(copy);

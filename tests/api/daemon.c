@@ -187,13 +187,17 @@ static int remove_one(const char *path, const struct stat *stat, int type, struc
     return remove(path);
 }
 
+void daemon_reaped(struct daemon *d) {
+    close(d->out);
+    d->pid = 0;
+    check_log(d);
+}
+
 void daemon_kill(struct daemon *d) {
     assert_true(d->pid > 0);
     kill(d->pid, SIGKILL);
     waitpid(d->pid, NULL, 0);
-    close(d->out);
-    d->pid = 0;
-    check_log(d);
+    daemon_reaped(d);
 }
 
 double daemon_stop(struct daemon *d) {
@@ -223,6 +227,17 @@ double daemon_stop(struct daemon *d) {
     return seconds;
 }
 
+void daemon_forget_answers(struct daemon *d) {
+    for (struct answer *a = d->answers, *before; a; a = before) {
+        before = a->before;
+        free(a->headers);
+        free(a->body);
+        json_decref(a->json);
+        free(a);
+    }
+    d->answers = NULL;
+}
+
 void daemon_free(struct daemon *d) {
     if (!d)
         return;
@@ -232,13 +247,7 @@ void daemon_free(struct daemon *d) {
     unlink(d->log);
     curl_easy_cleanup(d->curl);
     json_decref(d->contract);
-    for (struct answer *a = d->answers, *before; a; a = before) {
-        before = a->before;
-        free(a->headers);
-        free(a->body);
-        json_decref(a->json);
-        free(a);
-    }
+    daemon_forget_answers(d);
     free(d);
 }
 
@@ -401,6 +410,10 @@ const struct answer *call(struct daemon *d, const struct call *c) {
     const char *type = header(a, "Content-Type");
     if (type && strstr(type, "json") && a->size)
         a->json = json_loadb(a->body, a->size, JSON_REJECT_DUPLICATES, NULL);
+    if (c->may_break && rc != CURLE_OK) {
+        a->status = 0;
+        return a;
+    }
     if (rc != CURLE_OK || !status || (type && strstr(type, "json") && a->size && !a->json)) {
         print_answer(a);
         print_log(d);

@@ -63,6 +63,7 @@ void daemon_free(
     struct daemon *daemon); /* ends it by SIGTERM, which must work; removes its files */
 void daemon_start(struct daemon *daemon, const char *const *options); /* again, same directory */
 void daemon_kill(struct daemon *daemon);                              /* kill -9 */
+void daemon_reaped(struct daemon *daemon); /* it has ended otherwise, and was waited for */
 double daemon_stop(struct daemon *daemon); /* SIGTERM, exit status 0; returns the seconds */
 /* Starts another ovrd that is expected to end by itself; returns its exit status, standard error in
  * text. */
@@ -78,10 +79,12 @@ struct call {
     const void *body;          /* NULL: none */
     size_t size;               /* 0: it is a text */
     int chunked;               /* without Content-Length */
+    int may_break; /* the daemon may be gone: then the answer has status 0 and nothing else */
 };
 
-/* Answers live as long as the daemon's struct. */
+/* Answers live as long as the daemon's struct, or until daemon_forget_answers(). */
 const struct answer *call(struct daemon *daemon, const struct call *call);
+void daemon_forget_answers(struct daemon *daemon);
 const struct answer *get(struct daemon *daemon, const char *path, ...)
     __attribute__((format(printf, 2, 3)));
 /* JSON. spec NULL: no body. */
