@@ -1,6 +1,7 @@
 #include "server/pool.h"
 
 #include "server/log.h"
+#include "server/metrics.h"
 #include "server/sweeps.h"
 
 #include <errno.h>
@@ -340,9 +341,12 @@ int pool_progress(struct pool *pool, const char *id, struct pool_progress *progr
 void pool_tick(struct pool *pool) {
     int64_t now = monotonic_ms();
     pthread_mutex_lock(&pool->lock);
+    double seconds = (double)(now - pool->ticked_ms) / 1000;
     pool->ticked_ms = now;
     for (int i = 0; i < pool->n_slots; i++) {
         struct slot *slot = &pool->slots[i];
+        if (slot->job && slot->computing)
+            metrics_use(slot->job->experiment.owner, seconds * slot->job->threads);
         if (slot->job && now >= slot->deadline_ms)
             ask_to_stop(slot, STOP_TIME_LIMIT);
         if (slot->job && now >= slot->checkpoint_ms) {
@@ -365,13 +369,15 @@ void pool_tick(struct pool *pool) {
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */
 }
 
-int pool_running(struct pool *pool) {
-    int running = 0;
+struct pool_load pool_load(struct pool *pool) {
+    struct pool_load load = {0};
     pthread_mutex_lock(&pool->lock);
     for (int i = 0; i < pool->n_slots; i++)
-        running += pool->slots[i].job != NULL;
+        load.jobs += pool->slots[i].job != NULL;
+    load.threads = find_load(pool).threads;
+    load.memory_bytes = pool->config.memory_bytes - free_memory(pool);
     pthread_mutex_unlock(&pool->lock);
-    return running;
+    return load;
 }
 
 void pool_drain(struct pool *pool) {

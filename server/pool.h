@@ -54,7 +54,11 @@ void pool_drain(struct pool *pool);
  * how many still run: then the pool is not freed, and the process has to end with it. */
 int pool_stop(struct pool *pool, int seconds);
 
-int pool_running(struct pool *pool);
+struct pool_load {
+    int jobs, threads;    /* jobs on the workers; threads of those that compute */
+    int64_t memory_bytes; /* taken by them, by their estimates */
+};
+struct pool_load pool_load(struct pool *pool);
 
 /* It takes experiments: its threads are there, it is not stopping, and pool_tick() is called. */
 int pool_alive(struct pool *pool);

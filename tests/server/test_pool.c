@@ -73,9 +73,9 @@ static void await(struct shop *shop, const char *id, enum state wanted) {
 
 /* Until so many jobs are with workers. */
 static void await_running(struct shop *shop, int running) {
-    for (int waited = 0; pool_running(shop->pool) != running; waited += 5) {
+    for (int waited = 0; pool_load(shop->pool).jobs != running; waited += 5) {
         if (waited > PATIENCE_MS)
-            fail_msg("%d jobs run, not %d", pool_running(shop->pool), running);
+            fail_msg("%d jobs run, not %d", pool_load(shop->pool).jobs, running);
         sleep_ms(5);
     }
 }
@@ -361,7 +361,7 @@ static void memory_for_one_at_a_time(void **state) {
     for (int i = 0; i < 20; i++) {
         assert_int_equal(state_of(store, second), STATE_QUEUED);
         assert_int_equal(state_of(store, small), STATE_QUEUED);
-        assert_int_equal(pool_running(shop.pool), 1);
+        assert_int_equal(pool_load(shop.pool).jobs, 1);
         sleep_ms(10);
         pool_wake(shop.pool);
     }
@@ -383,7 +383,7 @@ static void three_fit_side_by_side(void **state) {
     for (int i = 0; i < 3; i++)
         submit(&shop, ENDLESS(""), 33, ids[i]);
     sleep_ms(50);
-    assert_int_equal(pool_running(shop.pool), 1);
+    assert_int_equal(pool_load(shop.pool).jobs, 1);
     assert_int_equal(store_cancel(shop.place->store, big, &was_running, NULL), 0);
     pool_cancel(shop.pool, big);
     await_running(&shop, 3);
