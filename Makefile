@@ -29,7 +29,7 @@ LINK      = $(CC) $(SANITIZER) -pthread
 
 CORE_LIBS   := -llapacke -lopenblas -lm
 SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle -lz
-API_LIBS    := $(SERVER_LIBS) -lmicrohttpd -lpng
+API_LIBS    := $(SERVER_LIBS) -lmicrohttpd -lgnutls -lpng
 CLIENT_LIBS := -lcurl -ljansson
 
 # The hot loops are compiled once per instruction set, all in one binary.
@@ -136,9 +136,9 @@ $(B)/tests/core64/%: $(B)/tests/core64/%.o $(CORE64)
 $(B)/tests/server/%: $(B)/tests/server/%.o $(SERVER) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS) -lcmocka
-$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
+$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/text.o $(B)/api/tls.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
 	$(say) LD $@
-	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -ljansson -lcurl -lcmocka
+	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -lgnutls -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
 	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lcmocka

@@ -103,16 +103,21 @@ static void put_census(FILE *out, const struct census *census) {
                 census->oldest_at[s] ? (double)(now_ms() - census->oldest_at[s]) / 1000 : 0);
 }
 
-static void put_training(FILE *out, struct api *api) {
-    struct pool_load load = pool_load(api->pool);
-    value(out, "ovrd_running_jobs", "gauge", "Experiments on the workers now.", load.jobs);
-    value(out, "ovrd_training_threads", "gauge", "Threads of those that compute.", load.threads);
-    value(out, "ovrd_cores", "gauge", "Cores that teams of threads are cut from.",
-          api->admission.cores);
+static void put_load(FILE *out, const struct pool_view *view) {
+    value(out, "ovrd_running_jobs", "gauge", "Experiments on the workers now.",
+          (double)view->n_jobs);
+    value(out, "ovrd_training_threads", "gauge", "Threads of those that compute.", view->threads);
+    value(out, "ovrd_cores", "gauge", "Cores that teams of threads are cut from.", view->cores);
     value(out, "ovrd_memory_used_bytes", "gauge",
-          "Memory of the running experiments, by their estimates.", (double)load.memory_bytes);
+          "Memory of the running experiments, by their estimates.",
+          (double)(view->memory_bytes - view->free_bytes));
     value(out, "ovrd_memory_budget_bytes", "gauge", "Memory for all running experiments together.",
-          (double)api->admission.memory_bytes);
+          (double)view->memory_bytes);
+    value(out, "ovrd_disk_full", "gauge", "1: no experiment is started for lack of room.",
+          view->disk_full);
+}
+
+static void put_training(FILE *out, struct api *api) {
     value(out, "ovrd_watchers", "gauge", "Streams of events and requests that wait.",
           watch_count(api->watch));
     value(out, "ovrd_training_epochs_total", "counter", "Epochs trained.",
@@ -211,8 +216,6 @@ static void put_storage(FILE *out, const struct api *api) {
     pthread_mutex_unlock(&storage.lock);
     value(out, "ovrd_disk_free_bytes", "gauge", "Room on the disk of the data directory.",
           (double)disk_free(api->disk));
-    value(out, "ovrd_disk_full", "gauge", "1: no experiment is started for lack of room.",
-          disk_is_full(api->disk));
 }
 
 /* As the kernel has it: ticks after the boot, field 22 of /proc/self/stat, and the time of that. */
@@ -269,10 +272,12 @@ struct reply *handle_prometheus(struct request *request) {
     struct api *api = request->context;
     struct ovr_err err = {0};
     struct census census;
+    struct pool_view view;
     char *text = NULL;
     size_t size = 0;
-    if (store_census(api->store, &census, &err))
+    if (store_census(api->store, &census, &err) || pool_view(api->pool, &view, &err))
         return problem_from(&err);
+    free(view.jobs);
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return NULL;
@@ -280,6 +285,7 @@ struct reply *handle_prometheus(struct request *request) {
     fprintf(out, "ovrd_build_info{version=\"%s\",blas_kernel=\"%s\",isa=\"%s\"} 1\n", OVRD_VERSION,
             linalg_kernel(), isa_name(api->kernels->isa));
     put_census(out, &census);
+    put_load(out, &view);
     put_training(out, api);
     put_requests(out);
     int rc = put_owners(out, api, &err);

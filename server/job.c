@@ -416,13 +416,14 @@ static int train(struct running *running, struct ovr_err *err) {
     struct train_hooks hooks = {.context = running,
                                 .stop = &job->stop,
                                 .progress = &job->progress,
+                                .members = &job->members,
                                 .epoch = save_epoch,
                                 .save_due = &job->save_due,
                                 .save = save_checkpoint,
                                 .restore = restore_checkpoint};
     checkpoint_key(job->experiment.spec, workplace->kernels->isa, running->key);
     job->progress.epochs = job->spec.train.epochs;
-    int rc = team_new(&team, job->threads, err);
+    int rc = team_new_within(&team, job->threads, job->most_threads, err);
     if (!rc)
         rc = cache_get(workplace->cache, &job->spec, team, &job->stop, &job->data, err);
     if (!rc && *job->spec.init_experiment) {

@@ -22,6 +22,16 @@ static int may_edit(const struct experiment *e, int64_t revision, const struct e
     return 0;
 }
 
+static sqlite3_stmt *bind_edit(struct connection *c, int64_t seq, const struct edit *edit) {
+    sqlite3_stmt *statement =
+        db_bind(c, EDIT_EXPERIMENT, "isss", seq, edit->name, edit->tags, edit->notes);
+    if (edit->priority)
+        sqlite3_bind_int(statement, 5, *edit->priority);
+    if (edit->private)
+        sqlite3_bind_int(statement, 6, *edit->private);
+    return statement;
+}
+
 int store_edit_experiment(struct store *store, const char *id, int64_t revision,
                           const struct edit *edit, struct ovr_err *err) {
     struct connection *c = &store->writer;
@@ -29,15 +39,13 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = find_experiment(c, id, &e, err);
+    rc = find_own_experiment(c, id, &e, err);
     if (!rc)
         rc = may_edit(&e, revision, edit, err);
     if (!rc)
-        rc = db_run(c,
-                    db_bind(c, EDIT_EXPERIMENT, edit->priority ? "isssi" : "isss", e.seq,
-                            edit->name, edit->tags, edit->notes,
-                            (int64_t)(edit->priority ? *edit->priority : 0)),
-                    err);
+        rc = db_run(c, bind_edit(c, e.seq, edit), err);
+    if (!rc)
+        rc = audit(c, "experiment.edit", id, NULL, err);
     experiment_release(&e);
     return db_end(store, rc, err);
 }
@@ -79,7 +87,7 @@ int store_delete_experiment(struct store *store, const char *id, struct ovr_err 
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = find_experiment(c, id, &e, err);
+    rc = find_own_experiment(c, id, &e, err);
     if (!rc && e.state != STATE_SUCCEEDED && e.state != STATE_FAILED && e.state != STATE_CANCELLED)
         rc = ovr_fail(err, OVR_CONFLICT, NULL,
                       "the experiment is %s; cancel it before it is deleted", state_names[e.state]);
@@ -89,6 +97,8 @@ int store_delete_experiment(struct store *store, const char *id, struct ovr_err 
         rc = db_run(c, db_bind(c, NOTE_LOSS, "ii", e.seq, e.revision), err);
     if (!rc)
         rc = delete_experiment(c, e.seq, err);
+    if (!rc)
+        rc = audit(c, "experiment.delete", id, e.name, err);
     experiment_release(&e);
     return db_end(store, rc, err);
 }

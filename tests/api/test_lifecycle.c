@@ -62,8 +62,8 @@ static void test_cancel_a_queued_one(void **state) {
     free(blocker), free(id);
 }
 
-/* The first in the queue waits for memory; when it is cancelled the next one starts, which fits. */
-static void test_cancel_what_others_wait_behind(void **state) {
+/* What waits for memory is passed by what fits, and says what it waits for. */
+static void test_memory_holds_back_only_who_needs_it(void **state) {
     (void)state;
     struct daemon *d =
         daemon_new((const char *const[]){"--workers", "2", "--memory", "100M", NULL});
@@ -73,10 +73,13 @@ static void test_cancel_what_others_wait_behind(void **state) {
     char *running = submit(d, "%s", heavy);
     wait_for(d, running, "running");
     char *waiting = submit(d, "%s", heavy), *small = submit(d, QUICK(""));
-    nap(50);
-    assert_string_equal(text_at(show(d, small), "/state"), "queued");
-    assert_status(cancel(d, waiting), 202);
     wait_for(d, small, "succeeded");
+    const json_t *queue = at(show(d, waiting), "/queue");
+    assert_string_equal(text_at(queue, "/reason_code"), "memory");
+    assert_non_null(strstr(text_at(queue, "/reason"), "1st in line; needs 0.1 GiB of memory, 0.0 "
+                                                      "GiB is free now"));
+    assert_status(cancel(d, running), 202);
+    wait_for(d, waiting, "running");
     free(running), free(waiting), free(small);
     daemon_free(d);
 }
@@ -761,7 +764,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         with(with_one_worker, test_cancel_a_queued_one),
         with(with_one_worker, test_cancel_a_running_one),
-        cmocka_unit_test(test_cancel_what_others_wait_behind),
+        cmocka_unit_test(test_memory_holds_back_only_who_needs_it),
         with(with_one_worker, test_cancel_while_preparing),
         with(with_one_worker, test_cancel_what_is_over),
         with(with_daemon, test_ids_that_are_not_there),
