@@ -3,6 +3,7 @@
 #
 #   scripts/deps.sh build         what plain `make` needs
 #   scripts/deps.sh build test    and what `make check` needs
+#   scripts/deps.sh build deb     and what `make deb` needs
 #   scripts/deps.sh build bench   and what `make bench` compares with
 set -eu
 
@@ -31,6 +32,14 @@ clang-format                                   program:clang-format
 openssl                                        program:openssl
 python3                                        program:python3
 python3-numpy                                  -
+mypy                                           program:mypy
+python3-yaml                                   -
+'
+deb='
+dpkg-dev                                       program:dpkg-buildpackage
+debhelper                                      program:dh
+dh-python                                      program:dh_python3
+python3                                        program:python3
 '
 bench='
 python3                                        program:python3
@@ -105,12 +114,13 @@ for set in "$@"; do
     case $set in
     build) wanted="$wanted$build" ;;
     test) wanted="$wanted$tests" ;;
+    deb) wanted="$wanted$deb" ;;
     bench) wanted="$wanted$bench" ;;
     *) wanted= && break ;;
     esac
 done
 if [ -z "$wanted" ]; then
-    echo "usage: scripts/deps.sh build|test|bench..." >&2
+    echo "usage: scripts/deps.sh build|test|deb|bench..." >&2
     exit 2
 fi
 
