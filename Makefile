@@ -112,9 +112,10 @@ $(B)/tests/core64/%.o: tests/core64/%.c
 	$(say) CC $@
 	$(Q)$(COMPILE) -DOVR_FLOAT64 -c $< -o $@
 
-# Files that go into the binary as they are: the migrations and the API's contract.
+# Files that go into the binary as they are: migrations, the API's contract, the dashboard.
 $(B)/server/migrations.o: $(wildcard migrations/*.sql)
 $(B)/api/system.o: api/openapi.json
+$(B)/api/web.o: $(wildcard clients/web/*.* clients/web/vendor/*.*)
 
 $(B)/ovrd: $(B)/server/main.o $(API) $(SERVER) $(CORE)
 	$(say) LD $@

@@ -105,6 +105,8 @@ struct reply *handle_schema(struct request *request);     /* system.c */
 struct reply *handle_readyz(struct request *request);
 struct reply *handle_version(struct request *request);
 struct reply *handle_openapi(struct request *request);
+struct reply *handle_dashboard(struct request *request); /* web.c */
+struct reply *handle_asset(struct request *request);
 
 extern const struct sink upload_sink, features_sink, labels_sink; /* datasets.c */
 extern const struct sink samples_sink;                            /* apply.c */

@@ -72,6 +72,8 @@ const struct route api_routes[] = {
     {"GET", "/metrics", handle_prometheus, "Figures of the daemon for Prometheus", NULL, NULL},
     {"GET", "/version", handle_version, "Program, BLAS and processor", NULL, NULL},
     {"GET", "/openapi.json", handle_openapi, "This contract", NULL, NULL},
+    {"GET", "/", handle_dashboard, "The dashboard", NULL, NULL},
+    {"GET", "/assets/{name}", handle_asset, "A file of the dashboard", NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL, NULL},
 };
 /* clang-format on */
