@@ -59,6 +59,7 @@ const labelRoom = (u, values) => 16 + 6.6 * Math.max(3, ...(values ?? []).map((v
  * @param {number[][]} options.data
  * @param {string} [options.xLabel] name of x in the legend
  * @param {string} [options.sync] charts of one key share their cursor
+ * @param {boolean} [options.whole] x are epochs: whole numbers, of which the last is shown without a cursor
  * @param {Object} [options.x] uPlot scale and axis of x
  * @param {Object} [options.plot] more uPlot options (hooks, bands, cursor)
  * @param {AbortSignal} signal
@@ -110,7 +111,8 @@ function makeOptions(options, width, scale) {
   const { series, xLabel = 'epoch', sync, x = {}, height = 200, plot = {}, y = {}, y2 } = options;
   const log = scale === 'log';
   const scales = { x: { time: false, ...x.scale }, y: { distr: log ? 3 : 1, ...(log ? {} : y.scale) } };
-  const axes = [axis(2, { size: 28, ...x.axis }), axis(3, { size: labelRoom, ...y.axis })];
+  const quiet = log ? { grid: { stroke: css('--grid'), width: 1, filter: (u, splits) => splits.map((v) => (Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-9 ? v : null)) } } : {};
+  const axes = [axis(2, { size: 28, incrs: options.whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000] : undefined, ...x.axis }), axis(3, { size: labelRoom, ...quiet, ...y.axis })];
   if (y2) {
     scales.y2 = { ...y2.scale };
     axes.push(axis(1, { scale: 'y2', size: labelRoom, grid: { show: false }, ...y2.axis }));
@@ -122,12 +124,12 @@ function makeOptions(options, width, scale) {
     axes,
     legend: { live: true, ...(options.legend ?? {}) },
     cursor: { y: false, points: { size: 7 }, sync: sync ? { key: sync } : undefined, drag: { x: true, y: false }, ...options.cursor },
-    series: [{ label: xLabel, value: (u, v) => (v === null ? '–' : number(v, 4)), ...x.series }, ...series.map(makeSeries)],
+    series: [{ label: xLabel, value: (u, v, si, i) => textOf((plot, value) => number(value), options.whole, u, v, si, i), ...x.series }, ...series.map((s, i) => makeSeries(s, i, options.whole))],
     ...plot,
   };
 }
 
-function makeSeries(s, i) {
+function makeSeries(s, i, last) {
   const stroke = s.stroke ?? color(s.color ?? i);
   return {
     label: s.label,
@@ -139,21 +141,27 @@ function makeSeries(s, i) {
     points: { show: s.points ?? undefined, size: s.pointSize ?? 5, fill: stroke, ...s.pointOptions },
     paths: s.stepped ? uPlot.paths.stepped({ align: 1 }) : s.paths,
     fill: s.fill,
-    value: s.text ?? ((u, v) => (v === null || v === undefined ? '–' : number(v))),
+    value: (u, v, si, i) => textOf(s.text ?? ((plot, x) => number(x)), last, u, v, si, i),
     show: s.show ?? true,
   };
 }
 
-/** Bars for histograms: one beside the other. */
-export const bars = (share = 0.92) => uPlot.paths.bars({ size: [share, 200], align: 0 });
+/* Where the cursor is; without one the last value, of series over epochs. */
+function textOf(text, last, u, v, si, i) {
+  if (last && (i === null || i === undefined)) v = u.data[si].findLast((x) => x !== null && x !== undefined);
+  return v === null || v === undefined ? '–' : text(u, v);
+}
+
+/** Bars for histograms, each from its x to the next. */
+export const bars = () => uPlot.paths.bars({ size: [0.94, 200], align: 1 });
 
 /** Shares with a per-cent axis. */
 export const percentAxis = { values: (u, splits) => splits.map((v) => (v === null ? '' : `${number(100 * v, 3)} %`)) };
 
-/** A colour for a unit, far from those of its neighbours in number. */
-export function unitColor(unit, dark) {
-  const hue = (unit * 137.508) % 360;
-  const light = dark ? 52 + ((unit * 7) % 3) * 8 : 58 + ((unit * 7) % 3) * 8;
+/** The i-th of any number of colours, far from those before it. */
+export function distinctColor(i, dark) {
+  const hue = (i * 137.508) % 360;
+  const light = (dark ? 50 : 56) + ((i * 7) % 3) * 8;
   return `hsl(${hue.toFixed(1)} ${dark ? 52 : 58}% ${light}%)`;
 }
 

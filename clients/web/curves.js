@@ -24,13 +24,13 @@ export const groups = [
   { title: 'Overlap', note: 'mean cosine of two codes', lines: [['sparsity.overlap', 'overlap']] },
   { title: 'Sparsity of a code', lines: [['sparsity.over_samples.hoyer', 'Hoyer'], ['sparsity.over_samples.treves_rolls', 'Treves–Rolls'], ['sparsity.over_samples.gini', 'Gini']] },
   { title: 'Active units', note: 'per sample', lines: [['sparsity.active_units.mean', 'mean'], ['sparsity.active_units.min', 'min'], ['sparsity.active_units.max', 'max']] },
-  { title: 'Dead units, silent samples', lines: [['sparsity.dead_units', 'dead units'], ['sparsity.zero_codes', 'samples without code']] },
+  { title: 'Dead units, silent samples', lines: [['sparsity.dead_units', 'dead units'], ['sparsity.zero_codes', 'samples without code']], counts: true },
   { title: 'Mean activation', lines: [['sparsity.mean_activation', 'mean h']] },
   { title: 'Learning rate', lines: [['learning_rate', 'rate']], log: true, startLog: true },
   { title: 'Bias', lines: [['bias.quartile_1', 'quartile 1'], ['bias.median', 'median'], ['bias.quartile_3', 'quartile 3']] },
   { title: 'Share in the gradient', note: 'first step of the epoch', lines: terms.map((t) => [`gradient.${t}`, termNames[t]]), share: true },
   { title: 'Direction of OVR', note: 'cosine to the inputs', lines: [['direction.cosine', 'cosine']] },
-  { title: 'Time of an epoch', note: 'with its evaluation', lines: [['seconds', 'time']], text: (u, v) => duration(v) },
+  { title: 'Time of an epoch', note: 'with its evaluation', lines: [['seconds', 'time']], text: (u, v) => duration(v), axis: { values: (u, splits) => splits.map((v) => (v === null ? '' : duration(v))) } },
 ];
 
 /** Lines of a group that there is something of. */
@@ -40,6 +40,12 @@ export function linesOf(group, series) {
     return v !== undefined && v !== null && !(group.skipZero && v === 0);
   }));
 }
+
+/** The axis of a group: shares in per cent, counts from zero up to something. */
+export const yOf = (group) => ({
+  axis: group.share ? percentAxis : group.axis,
+  scale: group.counts ? { range: (u, low, high) => [0, Math.max(4, high * 1.08)] } : {},
+});
 
 export const column = (series, path) => series.map((e) => at(e, path) ?? null);
 
@@ -109,8 +115,9 @@ export function curves(panel, model, signal) {
         series: lines.map(([, label], i) => ({ label, color: i, text: group.share ? share : group.text })),
         data: dataOf(lines),
         sync: 'epochs',
+        whole: true,
         scale: startScale(group, scales),
-        y: group.share ? { axis: percentAxis } : undefined,
+        y: yOf(group),
         plot: { hooks: { draw: [bestLine(model)] } },
       },
       inner.signal,

@@ -1,7 +1,7 @@
 /** A form made of a spec's JSON Schema: what is filled in goes into the spec, the rest stays default. */
 
 import { fill, h, newId } from './dom.js';
-import { atPointer, pointerParts, specValue, toPointer } from './format.js';
+import { atPointer, plainNumber, pointerParts, specValue, toPointer } from './format.js';
 import { button } from './widgets.js';
 
 /* ---- Reading a schema ---- */
@@ -67,7 +67,7 @@ function scalar(text, schema) {
   return numeric && !Number.isNaN(number) ? number : text;
 }
 
-export const textOf = (value) => (value === undefined || value === null ? '' : Array.isArray(value) ? value.join(', ') : String(value));
+export const textOf = (value) => (value === undefined || value === null ? '' : Array.isArray(value) ? value.map(plainNumber).join(', ') : plainNumber(value));
 
 /** A copy with the value at the pointer; undefined takes it out, and objects that become empty with it. */
 export function withValue(document, pointer, value) {
@@ -96,7 +96,7 @@ const optimizer = (...names) => (d) => trained(d) && names.includes(d.optimizer?
 
 /** @type {[string, (document: Object) => boolean][]} the first prefix that fits decides */
 const uses = [
-  ['/dataset/name', (d) => !generated(d)],
+  ['/dataset/name', () => true],
   ['/dataset/version', (d) => !generated(d)],
   ['/dataset/train_limit', (d) => !generated(d)],
   ['/dataset/test_limit', (d) => !generated(d)],
@@ -213,7 +213,7 @@ export function specForm(schema, { change, datasets }) {
 
   function valueField(pointer, s, shape) {
     const value = atPointer(document, pointer);
-    const standard = s.default === undefined || s.default === null ? '' : specValue(s.default);
+    const standard = s.default === undefined || s.default === null || s.default.length === 0 ? '' : specValue(s.default);
     if (shape.kind === 'enum' || shape.kind === 'flag') {
       const choices = shape.kind === 'flag' ? [true, false] : shape.schema.enum;
       const shownDefault = standard === '' ? 'default' : `${standard} (default)`;

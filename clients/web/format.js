@@ -97,8 +97,24 @@ export const toPointer = (parts) =>
 export function specValue(value) {
   if (value === undefined) return NONE;
   if (typeof value === 'number') return number(value, 6);
-  if (typeof value === 'string') return value;
+  if (typeof value === 'string') return /^[0-9a-f]{64}$/.test(value) ? `${value.slice(0, 12)}…` : value;
   return JSON.stringify(value).replaceAll(',', ', ').replaceAll('":', '": ');
+}
+
+/** A number as one would type it: 1e-5 rather than 0.00001. */
+export const plainNumber = (v) => (typeof v === 'number' && v !== 0 && Math.abs(v) < 1e-3 ? v.toExponential() : String(v));
+
+/** JSON for people: lists of plain values on one line, small numbers with an exponent. */
+export function pretty(value, indent = '') {
+  if (typeof value === 'number') return plainNumber(value);
+  if (value === null || typeof value !== 'object') return JSON.stringify(value);
+  const deeper = `${indent}  `;
+  const list = Array.isArray(value);
+  const inner = list ? value.map((v) => pretty(v, deeper)) : Object.entries(value).map(([k, v]) => `${JSON.stringify(k)}: ${pretty(v, deeper)}`);
+  const [open, close] = list ? '[]' : '{}';
+  const line = `${open}${inner.join(', ')}${close}`;
+  const flat = line.length + indent.length <= 72 && !line.includes('\n') && (list || inner.length < 3);
+  return !inner.length || (indent && flat) ? line : `${open}\n${deeper}${inner.join(`,\n${deeper}`)}\n${indent}${close}`;
 }
 
 /** Leaves of an object as [pointer, value]; arrays and empty objects are leaves. */

@@ -19,10 +19,13 @@ export function usedBins(lists) {
 /** Ticks of an axis whose unit is a bin: at 0 and at doublings around 0.1. */
 export function binAxis(edges, n) {
   const pivot = edges.indexOf(0.1);
-  const ticks = [0];
-  for (let i = pivot % 4; i <= n; i += 4) if (i > 1) ticks.push(i);
+  const ticks = (step) => {
+    const at = [0];
+    for (let i = pivot % step; i <= n; i += step) if (i > step / 2) at.push(i);
+    return at;
+  };
   return {
-    splits: () => ticks,
+    splits: (u) => ticks(n * 12 > u.width ? 8 : 4),
     values: (u, splits) => splits.map((i) => number(edges[i], 3)),
   };
 }
@@ -61,7 +64,7 @@ export function histogramPanel(panel, model, signal) {
   const play = h('button.button', { type: 'button', 'aria-label': 'Play the epochs', onclick: () => playAll() }, icon('play'));
   const slider = h('div.slider', play, range, output);
   const choices = h('div.toolbar');
-  const box = h('div');
+  const box = h('div.stack');
   fill(panel, choices, box);
 
   function showChoices() {
@@ -110,7 +113,7 @@ export function histogramPanel(panel, model, signal) {
         label: 'Histogram of the activations that are not zero',
         xLabel: '|h|',
         height: 300,
-        series: [{ label: 'activations', color: 0, fill: color(0), width: 0, points: false, paths: bars(0.96), pointOptions: { show: false }, text: (u, v) => (v === null ? '–' : `${count(v)} (${percent(v / view.total, 2)})`) }],
+        series: [{ label: 'activations', color: 0, fill: color(0), width: 0, points: false, paths: bars(), pointOptions: { show: false }, text: (u, v) => (v === null ? '–' : `${count(v)} (${percent(v / view.total, 2)})`) }],
         data: rowsOf(point, bins),
         x: { scale: { range: [0, bins] }, axis: binAxis(edges, bins), series: { value: binName(edges) } },
         y: { scale: { range: (u, low, high) => [0, Math.max(1, high) * 1.05] } },

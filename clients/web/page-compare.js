@@ -2,7 +2,7 @@
 
 import { get, getPage } from './api.js';
 import { chart, percentAxis } from './charts.js';
-import { column, curveCard, groups, startScale } from './curves.js';
+import { column, curveCard, groups, startScale, yOf } from './curves.js';
 import { fill, h } from './dom.js';
 import { at, count, duration, leaves, number, percent, specValue } from './format.js';
 import { binAxis, binName, nearZeroLine, usedBins } from './histogram.js';
@@ -35,7 +35,7 @@ const compared = [
   { title: 'Near zero', note: '|h| < 0.1', share: true, of: plain('sparsity.near_zero') },
   { title: 'Exactly zero', share: true, of: plain('sparsity.zero') },
   { title: 'Overlap', note: 'mean cosine of two codes', of: plain('sparsity.overlap') },
-  { title: 'Dead units', of: plain('sparsity.dead_units') },
+  { title: 'Dead units', counts: true, of: plain('sparsity.dead_units') },
   { title: 'Hoyer', note: 'mean over the samples', of: plain('sparsity.over_samples.hoyer') },
   { title: 'Mean activation', of: plain('sparsity.mean_activation') },
   { title: 'Learning rate', log: true, startLog: true, of: plain('learning_rate') },
@@ -48,7 +48,7 @@ export async function show({ root, query, signal }) {
   const others = recent.data.experiments.filter((e) => !ids.includes(e.id));
   const go = (list) => (location.hash = href('/compare', { ids: list.join(',') }));
   const add = select([['', 'Add an experiment …'], ...others.map((e) => [e.id, `${e.name} (${e.state})`])], '', (id) => id && go([...ids, id]), { 'aria-label': 'Add an experiment' });
-  fill(root, pageHead('Compare', { actions: [ids.length < MOST && add].filter(Boolean) }));
+  fill(root, pageHead('Compare', { actions: ids.length < MOST && add }));
   if (runs.length < 2) {
     root.append(h('div.card', empty('Choose at least two experiments', 'Add them here, or tick them in the list of experiments.', linkButton('To the list', '#/experiments', 'list'))));
     return;
@@ -133,8 +133,9 @@ function curveCards(runs, scales, signal) {
         series: with_.map((r) => ({ label: r.label, color: r.color, text: group.share ? (u, v) => percent(v, 2) : undefined })),
         data: [epochs, ...lines],
         sync: 'compare',
+        whole: true,
         scale: startScale(group, scales),
-        y: group.share ? { axis: percentAxis } : undefined,
+        y: yOf(group),
       },
       signal,
     );
@@ -193,13 +194,13 @@ function distances(runs, signal) {
     async () => {
       const pairs = runs.flatMap((a, i) => runs.slice(i + 1).map((b) => [a, b]));
       const found = await Promise.all(pairs.map(([a, b]) => get(`/v1/compare/histograms?a=${a.id}&b=${b.id}`, signal)));
-      const columns = [{ text: 'Between' }, { text: 'and' }, { text: 'Kolmogorov–Smirnov', number: true, title: 'max |F_a − F_b|' }, { text: 'Wasserstein', number: true, title: '∫ |F_a − F_b|, in units of activation' }];
+      const columns = [{ text: 'Between' }, { text: 'and' }, { text: 'KS', number: true, title: 'Kolmogorov–Smirnov: max |F_a − F_b|' }, { text: 'Wasserstein', number: true, title: '∫ |F_a − F_b|, in units of activation' }];
       const rows = pairs.map(([a, b], i) => h('tr', h('td', runLink(a)), h('td', runLink(b)), h('td.n', number(found[i].ks)), h('td.n', number(found[i].wasserstein))));
       return table(columns, rows, { caption: 'Distances of the histograms' });
     },
     signal,
   );
-  return h('section.card', h('div.card-head', h('h2', 'Distance of the histograms', h('small', 'zeros included'))), box);
+  return h('section.card', h('div.card-head', h('h2', 'Distance of the histograms', h('small', 'Kolmogorov–Smirnov and Wasserstein, zeros included'))), box);
 }
 
 /* ---- Specs ---- */

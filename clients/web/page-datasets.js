@@ -1,10 +1,10 @@
 /** Data sets: upload with progress, what is in them, delete. */
 
-import { act, blobUrl, get, upload } from './api.js';
+import { act, get, upload } from './api.js';
 import { fill, h, icon, setText } from './dom.js';
 import { bytes, count, number } from './format.js';
 import { go, href } from './router.js';
-import { ask, attempt, button, empty, facts, labelled, load, pageHead, progressBar, segmented, select, table, timeAgo } from './widgets.js';
+import { ask, attempt, button, empty, facts, labelled, load, pageHead, pictures, progressBar, segmented, select, table, timeAgo } from './widgets.js';
 
 /** @param {import('./router.js').Context} context */
 export async function show(context) {
@@ -158,7 +158,8 @@ async function showOne({ root, params, signal, me }) {
   if (splits.length) await showPreview();
 }
 
-const step = (s) => (s.image ? 100 : 20);
+const IMAGES = 200; /* shown at once, in two pictures */
+const step = (s) => (s.image ? IMAGES : 20);
 
 function splitCard(name, s, summary) {
   const classes = summary?.classes ?? [];
@@ -179,13 +180,13 @@ function splitCard(name, s, summary) {
 
 async function previewOf(path, s, first, signal) {
   const end = Math.min(s.samples, first + step(s));
-  const range = `split=${s.split}&rows=${first}:${end}`;
   const said = h('p.muted', `${count(first)} … ${count(end - 1)} of ${count(s.samples)}`);
   if (s.image) {
-    const url = await blobUrl(`${path}/preview?format=png&${range}`, signal);
-    return [h('img.picture.large', { src: url, alt: `Samples ${first} to ${end - 1} of ${s.dataset} as images` }), said];
+    const halves = [[first, Math.min(end, first + IMAGES / 2)], [first + IMAGES / 2, end]].filter(([a, b]) => a < b);
+    const rows = ([a, b]) => `${path}/preview?format=png&split=${s.split}&rows=${a}:${b}`;
+    return [await pictures(halves, rows, ([a, b]) => `Samples ${a} to ${b - 1} of ${s.dataset} as images`, signal), said];
   }
-  const p = await get(`${path}/preview?${range}&features=0:${Math.min(s.values_per_sample, 24)}`, signal);
+  const p = await get(`${path}/preview?split=${s.split}&rows=${first}:${end}&features=0:${Math.min(s.values_per_sample, 24)}`, signal);
   const names = p.feature_names ?? p.values[0].map((_, i) => `x${i + p.features[0]}`);
   const columns = [{ text: 'Row', number: true }, { text: 'Label' }, ...names.map((text) => ({ text, number: true }))];
   const rows = p.values.map((values, i) => h('tr', h('td.n', first + i), h('td', p.label_names?.[p.labels[i]] ?? p.labels[i]), values.map((v) => h('td.n', number(v)))));

@@ -1,9 +1,9 @@
 /** One experiment, live: curves, activations, units, filters or sphere, spec, log, files. */
 
-import { act, blobUrl, download, follow, get, getPage, isFinal, nap, newKey, poll, send } from './api.js';
+import { act, download, follow, get, getPage, isFinal, nap, newKey, poll, send } from './api.js';
 import { fill, h, setText } from './dom.js';
 import { curves } from './curves.js';
-import { at, between, bytes, count, duration, leaves, NONE, number, percent, specValue, when } from './format.js';
+import { at, between, bytes, count, duration, leaves, NONE, number, percent, pretty, specValue, when } from './format.js';
 import { histogramPanel } from './histogram.js';
 import { go, href } from './router.js';
 import { spherePanel } from './sphere.js';
@@ -20,6 +20,7 @@ import {
   linkButton,
   load,
   pageHead,
+  pictures,
   progressBar,
   segmented,
   shareOf,
@@ -49,7 +50,7 @@ export async function show({ root, params, signal, me }) {
   const path = `/v1/experiments/${id}`;
   const model = makeModel(await get(path, signal));
   const head = h('div');
-  const figures = h('div');
+  const figures = h('div.stack');
   const live = liveBar(model);
   const parts = panels(model, signal, me);
   const chosen = tabs('Parts of the experiment', parts, tab, (key) => history.replaceState(null, '', href(`/experiments/${id}/${key}`)));
@@ -352,7 +353,7 @@ function unitsPanel(model, signal) {
   ];
 }
 
-const FILTERS = 100;
+const FILTERS = 200; /* shown at once, in two pictures */
 
 function filtersPanel(model, signal) {
   const { experiment: e } = model;
@@ -371,8 +372,8 @@ function filtersPanel(model, signal) {
     load(
       box,
       async () => {
-        const url = await blobUrl(`/v1/experiments/${e.id}/filters.png?units=${first}:${end}`, signal);
-        return h('img.picture.large', { src: url, alt: `Weights of units ${first} to ${end - 1} as images` });
+        const halves = [[first, Math.min(end, first + FILTERS / 2)], [first + FILTERS / 2, end]].filter(([a, b]) => a < b);
+        return pictures(halves, ([a, b]) => `/v1/experiments/${e.id}/filters.png?units=${a}:${b}`, ([a, b]) => `Weights of units ${a} to ${b - 1} as images`, signal);
       },
       signal,
     );
@@ -388,7 +389,7 @@ function specPanel(panel, model) {
     const e = model.experiment;
     if (shown === e.revision) return;
     shown = e.revision;
-    const text = JSON.stringify(e.spec, null, 2);
+    const text = pretty(e.spec);
     const origin = e.provenance && leaves(e.provenance);
     fill(
       panel,
@@ -400,7 +401,7 @@ function specPanel(panel, model) {
           'div.card',
           h('div.card-head', h('h2', 'Provenance', h('small', 'enough to run it again bit for bit'))),
           origin ? facts(origin.map(([pointer, value]) => [pointer.slice(1).replaceAll('/', '.'), h('span.mono', String(value))])) : h('p.muted', 'It is written down when the experiment has succeeded.'),
-          h('h3', 'Course'),
+          h('h3.over', 'Course'),
           facts([
             ['Created', when(e.created_at)],
             ['Started', when(e.started_at)],

@@ -3,7 +3,7 @@
 import { act, get, nap, newKey, Problem } from './api.js';
 import { fill, h, icon, newId, setText } from './dom.js';
 import { parseValue, scalarPointers, specForm } from './form.js';
-import { bytes, count, duration, number } from './format.js';
+import { bytes, count, duration, number, plainNumber, pretty } from './format.js';
 import { go } from './router.js';
 import { axisName } from './page-sweep.js';
 import { attempt, button, facts, pageHead, segmented } from './widgets.js';
@@ -63,7 +63,7 @@ export async function show({ root, query, signal }) {
   }
   function changed(newDraft) {
     draft = newDraft;
-    editor.value = JSON.stringify(documentOf(draft), null, 2);
+    editor.value = pretty(documentOf(draft));
     setText(syntax, '');
     editor.removeAttribute('aria-invalid');
     check();
@@ -233,7 +233,7 @@ function axesEditor(schema, change) {
   let sweep = null;
   let rows = [];
 
-  const valueText = (v) => (Array.isArray(v) || (v && typeof v === 'object') ? JSON.stringify(v) : String(v));
+  const valueText = (v) => (Array.isArray(v) || (v && typeof v === 'object') ? JSON.stringify(v) : plainNumber(v));
   function values(text) {
     if (text.trim().startsWith('[')) {
       try {

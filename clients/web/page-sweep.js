@@ -33,8 +33,8 @@ export async function show({ root, params, signal, me }) {
   const path = `/v1/sweeps/${params[0]}`;
   const model = { sweep: await get(path, signal), lit: null, sort: '', listeners: [], left: 'accuracy', right: 'sparsity.near_zero', axis: null };
   const head = h('div');
-  const figures = h('div');
-  const plots = h('div');
+  const figures = h('div.stack');
+  const plots = h('div.stack');
   const points = h('div');
   fill(root, head, figures, plots, points);
   const showAll = () => {
@@ -99,6 +99,7 @@ function heading(s, refresh, me) {
 function keyFigures(s) {
   const { ended, all } = tally(s.counts);
   const best = bestPoint(s.points);
+  const axis = numericAxes(s.points)[0];
   const bar = progressBar('Experiments that have ended');
   bar.set(all ? ended / all : 0);
   return [
@@ -108,8 +109,8 @@ function keyFigures(s) {
       figure('Points', count(s.size), { note: s.repeats > 1 ? `× ${s.repeats} seeds` : null }),
       figure('Succeeded', count(s.counts.succeeded), { note: `of ${count(all)}` }),
       figure('Failed', count(s.counts.failed)),
-      best && figure('Highest accuracy', percent(best.result.accuracy, 2), { title: describe(best.values) }),
-      best && figure(`at ${axisName(Object.keys(best.values)[0] ?? '')}`, Object.keys(best.values).length ? specValue(Object.values(best.values).find((v) => typeof v === 'number') ?? Object.values(best.values)[0]) : NONE, { title: describe(best.values) }),
+      best && figure('Best accuracy', percent(best.result.accuracy, 2), { title: describe(best.values) }),
+      best && axis && figure(`Reached at ${axisName(axis)}`, specValue(best.values[axis]), { title: describe(best.values) }),
       best && figure('Near zero there', percent(at(best, 'result.sparsity.near_zero'), 2)),
       figure('Took', duration(between(s.created_at, s.finished_at))),
     ),

@@ -1,7 +1,7 @@
 /** The sphere's cells, coloured by the unit that answers most: as a globe and as a map of equal areas. */
 
 import { get } from './api.js';
-import { isDark, onTheme, unitColor } from './charts.js';
+import { distinctColor, isDark, onTheme } from './charts.js';
 import { h } from './dom.js';
 import { count, number } from './format.js';
 import { load, segmented, table } from './widgets.js';
@@ -9,7 +9,7 @@ import { load, segmented, table } from './widgets.js';
 const SIZE = 420;
 
 export function spherePanel(model, signal) {
-  const box = h('div');
+  const box = h('div.stack');
   load(box, async () => view(await get(`/v1/experiments/${model.experiment.id}/tiling?units=0:1`, signal), signal), signal);
   return box;
 }
@@ -17,7 +17,9 @@ export function spherePanel(model, signal) {
 /* A colour by itself for each unit that answers somewhere, or for each class. */
 function makeColors(tiling, by) {
   const dark = isDark();
-  return tiling.cells.map((c) => (c[by] === null ? [128, 128, 128] : rgb(unitColor(c[by], dark))));
+  const all = [...new Set(tiling.cells.map((c) => c[by]))];
+  const colors = new Map(all.map((key, i) => [key, key === null ? [128, 128, 128] : rgb(distinctColor(i, dark))]));
+  return tiling.cells.map((c) => colors.get(c[by]));
 }
 
 const probe = document.createElement('canvas').getContext('2d', { willReadFrequently: true });

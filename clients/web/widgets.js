@@ -1,6 +1,6 @@
 /** What several pages show: states, problems, dialogs, tabs, key figures, tables. */
 
-import { Problem } from './api.js';
+import { blobUrl, Problem } from './api.js';
 import { fill, h, icon, newId, setText, svg } from './dom.js';
 import { ago, NONE, when } from './format.js';
 
@@ -254,6 +254,12 @@ export function sparkline(values, label) {
 export function pageHead(title, { sub, actions, before } = {}) {
   document.title = `${title} · ovrd`;
   return h('header.page-head', h('div.page-title', before, h('h1', { tabindex: -1 }, title), sub), actions && h('div.actions', actions));
+}
+
+/** Pictures that need the token, side by side. */
+export async function pictures(list, path, alt, signal) {
+  const urls = await Promise.all(list.map((range) => blobUrl(path(range), signal)));
+  return h('div.pictures', urls.map((src, i) => h('img.picture', { src, alt: alt(list[i]) })));
 }
 
 /** Says something to those who can't see it change. */
