@@ -50,7 +50,7 @@ API    := $(call objects,api)
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(patsubst tests/%.py,$(B)/tests/%,$(wildcard tests/*/test_*.py))
 
-.PHONY: all deps demo check check-fast check-source check-asan check-tsan bench bench-full run-bench clean help format
+.PHONY: all deps demo check check-fast check-web check-source check-asan check-tsan bench bench-full run-bench clean help format
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
@@ -62,11 +62,15 @@ demo: deps ## install, build, and run two experiments from submission to curl co
 	@$(MAKE) --no-print-directory all
 	@scripts/demo.sh
 check: ## install what the tests need, check the source's rules, build, run all tests
-	@scripts/deps.sh build test
+	@scripts/deps.sh build test web
 	@$(MAKE) --no-print-directory check-source
 	@$(MAKE) --no-print-directory check-fast
 check-fast: all $(TESTS) ## the same without looking for packages
 	@scripts/run-tests.sh $(B)
+check-web: ## the dashboard's tests in a real browser; pictures of every page go to build/web
+	@scripts/deps.sh build test web
+	@$(MAKE) --no-print-directory $(B)/tests/web/test_dashboard
+	@scripts/run-tests.sh $(B) web
 check-source: ## layering, library owners, formatting
 	@scripts/check-source.sh
 check-asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -144,8 +148,8 @@ $(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduc
                         $(B)/clients/cli/text.o $(B)/clients/cli/value.o
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ -ljansson -lm -lcmocka
-# numpy is Debian's, which belongs to Debian's python3.
-$(B)/tests/science/%: tests/science/%.py $(B)/ovrd
+# Debian's python3, since numpy and selenium are Debian's.
+$(B)/tests/%: tests/%.py $(B)/ovrd
 	$(say) LN $@
 	@mkdir -p $(@D)
 	$(Q)printf '#!/bin/sh\nexec /usr/bin/python3 -B "%s" "$$@"\n' '$(CURDIR)/$<' >$@ && chmod +x $@

@@ -3,6 +3,7 @@
 #
 #   scripts/deps.sh build         what plain `make` needs
 #   scripts/deps.sh build test    and what `make check` needs
+#   scripts/deps.sh web           a browser, for the dashboard's tests
 #   scripts/deps.sh build bench   and what `make bench` compares with
 set -eu
 
@@ -29,6 +30,12 @@ libcmocka-dev                                  header:cmocka.h
 clang-format                                   program:clang-format
 python3                                        program:python3
 python3-numpy                                  -
+'
+web='
+chromium                                       program:chromium
+chromium-driver                                program:chromedriver
+python3-selenium                               -
+fonts-dejavu-core                              -
 '
 bench='
 python3                                        program:python3
@@ -103,12 +110,13 @@ for set in "$@"; do
     case $set in
     build) wanted="$wanted$build" ;;
     test) wanted="$wanted$tests" ;;
+    web) wanted="$wanted$web" ;;
     bench) wanted="$wanted$bench" ;;
     *) wanted= && break ;;
     esac
 done
 if [ -z "$wanted" ]; then
-    echo "usage: scripts/deps.sh build|test|bench..." >&2
+    echo "usage: scripts/deps.sh build|test|web|bench..." >&2
     exit 2
 fi
 

@@ -31,7 +31,8 @@ import {
 } from './widgets.js';
 
 const WATCH_MS = 3000;
-const CURVE_POINTS = 2000;
+const CURVE_POINTS = 1000; /* up to twice as many while it runs, then every other one goes */
+const DRAW_MS = 300;
 
 /** What the panels share; they call on(f) to hear of changes. */
 function makeModel(experiment) {
@@ -91,13 +92,23 @@ export async function show({ root, params, signal, me }) {
 async function watch(model, refresh, signal) {
   const lastEpoch = () => model.series.at(-1)?.epoch ?? 0;
   let stale = 0;
+  let due = 0;
+  signal.addEventListener('abort', () => clearTimeout(due));
+  /* Epochs can come by the thousand a second; they are drawn a few times a second. */
+  const tellSoon = () => {
+    due ||= setTimeout(() => {
+      due = 0;
+      model.tell('series');
+    }, DRAW_MS);
+  };
   const onEvent = ({ type, data }) => {
     if (type === 'progress') {
       model.experiment = { ...model.experiment, progress: data };
       model.tell('progress');
     } else if (type === 'epoch' && data.epoch > lastEpoch()) {
       model.series.push(data);
-      model.tell('series');
+      if (model.series.length > 2 * CURVE_POINTS) model.series = model.series.filter((e, i, all) => (all.length - i) % 2);
+      tellSoon();
     } else if (type === 'state' && data.state !== model.experiment.state) {
       clearTimeout(stale);
       stale = setTimeout(() => refresh().catch(() => {}), 50);

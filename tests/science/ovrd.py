@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -20,21 +21,28 @@ class Daemon:
     def __enter__(self):
         self.directory = tempfile.TemporaryDirectory(prefix="ovrd-science-")
         self.log = open(os.path.join(self.directory.name, "log"), "w+b")
+        self.start(0)
+        return self
+
+    def start(self, port):
         program = os.path.join(ROOT, os.environ.get("OVRD_TEST_BUILD", "build"), "ovrd")
         self.process = subprocess.Popen(
-            [program, "--data-dir", os.path.join(self.directory.name, "data"), "--listen", "127.0.0.1:0"],
+            [program, "--data-dir", os.path.join(self.directory.name, "data"), "--listen", f"127.0.0.1:{port}"],
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         found = re.match(r"listening on http://(.+):(\d+)", self.process.stdout.readline())
         assert found, "the daemon did not start: " + self.last_words()
-        self.client = http.client.HTTPConnection(found[1], int(found[2]), timeout=120)
+        self.port = int(found[2])
+        self.client = http.client.HTTPConnection(found[1], self.port, timeout=120)
         self.answered_at = time.monotonic()
-        return self
 
-    def __exit__(self, *_):
+    def stop(self, signal=signal.SIGTERM):
         self.client.close()
-        self.process.terminate()
+        self.process.send_signal(signal)
         self.process.wait()
         self.process.stdout.close()
+
+    def __exit__(self, *_):
+        self.stop()
         self.log.close()
         self.directory.cleanup()
 
