@@ -12,6 +12,7 @@ CFLAGS   ?= -O2 -g
 comma    := ,
 SANITIZE ?=
 V        ?=
+SOAK_SECONDS ?= 600
 B        := build$(if $(SANITIZE),/$(SANITIZE))
 VERSION  := 0.1.0
 
@@ -28,7 +29,7 @@ LINK      = $(CC) $(SANITIZER) -pthread
 
 CORE_LIBS   := -llapacke -lopenblas -lm
 SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle -lz
-API_LIBS    := $(SERVER_LIBS) -lmicrohttpd -lpng
+API_LIBS    := $(SERVER_LIBS) -lmicrohttpd -lgnutls -lpng
 CLIENT_LIBS := -lcurl -ljansson
 
 # The hot loops are compiled once per instruction set, all in one binary.
@@ -50,7 +51,7 @@ API    := $(call objects,api)
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(patsubst tests/%.py,$(B)/tests/%,$(wildcard tests/*/test_*.py))
 
-.PHONY: all deps demo check check-fast check-web check-source check-asan check-tsan bench bench-full run-bench clean help format
+.PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench clean help format
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
@@ -71,6 +72,8 @@ check-web: ## the dashboard's tests in a real browser; pictures of every page go
 	@scripts/deps.sh build test web
 	@$(MAKE) --no-print-directory $(B)/tests/web/test_dashboard
 	@scripts/run-tests.sh $(B) web
+soak: all $(B)/tests/api/test_soak ## kill the daemon over and over for SOAK_SECONDS (600), and look what is left
+	@OVRD_TEST_BUILD=$(B) OVRD_SOAK_SECONDS=$(SOAK_SECONDS) $(B)/tests/api/test_soak
 check-source: ## layering, library owners, formatting
 	@scripts/check-source.sh
 check-asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -138,9 +141,9 @@ $(B)/tests/core64/%: $(B)/tests/core64/%.o $(CORE64)
 $(B)/tests/server/%: $(B)/tests/server/%.o $(SERVER) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS) -lcmocka
-$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
+$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/text.o $(B)/api/tls.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
 	$(say) LD $@
-	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -ljansson -lcurl -lcmocka
+	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -lgnutls -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
 	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lcmocka

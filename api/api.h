@@ -5,12 +5,15 @@
 #define API_API_H
 
 #include "api/http.h"
+#include "api/outcomes.h"
 #include "api/problem.h"
 #include "api/watch.h"
 #include "server/admission.h"
 #include "server/catalog.h"
+#include "server/gate.h"
 #include "server/model.h"
 #include "server/pool.h"
+#include "server/queue.h"
 #include "server/store.h"
 
 /* What handlers work on; the context of every request. */
@@ -18,11 +21,16 @@ struct api {
     struct store *store;
     struct catalog *catalog;
     struct pool *pool;
+    struct queue *queue;
     struct models *models; /* of finished experiments, to be applied */
     struct admission admission;
     const char *data_dir;
+    struct disk *disk; /* that it is on */
+    int keep_backups;  /* 0: all */
     const struct kernels *kernels;
     struct watch *watch;
+    struct gate *gate;
+    struct outcomes *outcomes;
 };
 
 /* All routes, for http_start(). */
@@ -31,17 +39,30 @@ extern const struct route api_routes[];
 /* Counts an answer; for http_config.observe. */
 void api_observe(void *context, const struct route *route, int status, double seconds);
 
-/* JSON of the server's structs (api/json.c). All return NULL when memory runs out. */
-json_t *json_experiment(struct api *api, const struct experiment *experiment, int with_spec,
-                        struct ovr_err *err);
+/* Whether a request may come in, and whose it is; for http_config.admit and .act (api/auth.c). */
+int api_admit(struct request *request, struct reply **refusal);
+void api_act(const struct request *request);
+
+/* JSON of the server's structs (api/json.c). Those that return JSON return NULL when memory runs
+ * out. */
 json_t *json_split(const struct dataset_split *split);
 json_t *json_progress(struct api *api, const char *id); /* null: it does not run */
 json_t *json_time(int64_t ms);                          /* null for 0 */
 json_t *json_real_or_null(double value);
+json_t *json_owner(const char *name); /* null for "" */
+
+/* Adds an experiment, of its whole or as in a list. `warnings`, which may be NULL, become a member
+ * where there are any. */
+int text_add_experiment(struct text *text, struct api *api, const struct experiment *experiment,
+                        int whole, json_t *warnings, struct ovr_err *err);
 
 /* Puts a figure into an object; dots in its name nest. A value that was not finite becomes null and
  * its name goes to "nonfinite". Returns 0 or OVR_NOMEM. */
 int json_put_figure(json_t *object, const struct figure *figure);
+
+/* The revision that If-Match asks for: *revision -1 for "*". what: "experiment" and the like. An
+ * ETag begins with the revision; what follows is progress, which no edit depends on. */
+struct reply *read_if_match(const struct request *request, const char *what, int64_t *revision);
 
 /* What experiments and sweeps have in common, posted and listed. The posted document, whose
  * idempotency key and query are fine; else NULL and *refusal (NULL there too without memory). */
@@ -80,6 +101,7 @@ struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */
 struct reply *handle_list_sweeps(struct request *request);
 struct reply *handle_show_sweep(struct request *request);
 struct reply *handle_cancel_sweep(struct request *request);
+struct reply *handle_queue(struct request *request);  /* queue.c */
 struct reply *handle_events(struct request *request); /* events.c */
 struct reply *handle_log(struct request *request);
 struct reply *handle_metrics(struct request *request);   /* results.c */
@@ -107,6 +129,17 @@ struct reply *handle_version(struct request *request);
 struct reply *handle_openapi(struct request *request);
 struct reply *handle_dashboard(struct request *request); /* web.c */
 struct reply *handle_asset(struct request *request);
+struct reply *handle_me(struct request *request); /* people.c */
+struct reply *handle_users(struct request *request);
+struct reply *handle_add_user(struct request *request);
+struct reply *handle_user(struct request *request);
+struct reply *handle_edit_user(struct request *request);
+struct reply *handle_remove_user(struct request *request);
+struct reply *handle_tokens(struct request *request);
+struct reply *handle_add_token(struct request *request);
+struct reply *handle_token(struct request *request);
+struct reply *handle_revoke_token(struct request *request);
+struct reply *handle_audit(struct request *request);
 
 extern const struct sink upload_sink, features_sink, labels_sink; /* datasets.c */
 extern const struct sink samples_sink;                            /* apply.c */
@@ -126,6 +159,16 @@ struct reply *query_int(const struct request *request, const char *name, int64_t
 
 /* A time of RFC 3339 in UTC, as milliseconds since 1970. */
 struct reply *query_time(const struct request *request, const char *name, int64_t *ms);
+
+/* The same of any text: 1 if it is one. */
+int parse_time(const char *text, int64_t *ms);
+
+/* Whose things a list is to show, from the query's `owner`, where "me" is who asks; NULL:
+ * anybody's. */
+const char *query_owner(const struct request *request);
+
+/* Adds &name=value, escaped, to a query string; nothing for NULL, or where there is no room. */
+void append_query(char *text, size_t size, const char *name, const char *value);
 
 /* The hidden layer that the query's `layer` names, "hidden.1" or "1". */
 struct reply *query_layer(const struct request *request, int *layer);

@@ -56,9 +56,16 @@ static void *open_part(const struct request *request, enum intake_part part,
                                     .split = request->segments[1],
                                     .intake = {.part = part},
                                     .sha256 = digest};
+    const char *length = request_header(request, "Content-Length");
     if ((*refusal = read_upload_query(request, &wanted.intake)) ||
         (*refusal = read_content_digest(request, digest)))
         return NULL;
+    /* Before the bytes come; once they are here the store looks again. */
+    if (store_may_change_dataset(api->store, request->segments[0],
+                                 length ? strtoll(length, NULL, 10) : 0, &err)) {
+        *refusal = problem_from(&err);
+        return NULL;
+    }
     if (upload_open(&upload, api->catalog, &wanted, &err))
         *refusal = err.code == OVR_INVALID && *err.field
                        ? problem(422, "invalid-query", "%s", err.text)

@@ -84,7 +84,7 @@ static int read_epoch(struct api *api, const char *id, int64_t seq, int epoch,
 }
 
 static int has_figures(const void *context) {
-    return json_object_size(context) > 1;
+    return json_object_size(context) > 2; /* than the number and the time */
 }
 
 /* *chunk NULL with 0: there is nothing to tell. */
@@ -92,7 +92,7 @@ static int make_event(struct api *api, const char *id, int64_t seq, const struct
                       struct chunk **chunk) {
     *chunk = NULL;
     if (event->kind == EVENT_EPOCH) {
-        json_t *data = json_pack("{s:i}", "epoch", event->epoch);
+        json_t *data = json_pack("{s:i, s:o}", "epoch", event->epoch, "at", json_time(event->at));
         int rc = data ? read_epoch(api, id, seq, event->epoch, put_figure, data, has_figures)
                       : OVR_NOMEM;
         if (!rc)

@@ -1,11 +1,20 @@
 /* Experiments: submit, list, show, cancel. */
 #include "api/api.h"
 #include "server/digest.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* FNV-1a. */
+static uint32_t hash_text(const struct text *text) {
+    uint32_t hash = 2166136261;
+    for (size_t i = 0; i < text->n; i++)
+        hash = (hash ^ (unsigned char)text->bytes[i]) * 16777619;
+    return hash;
+}
 
 struct reply *reply_experiment(struct api *api, int status, const char *id, json_t *warnings) {
     struct experiment e;
@@ -16,14 +25,17 @@ struct reply *reply_experiment(struct api *api, int status, const char *id, json
     }
     struct pool_progress p = {0};
     pool_progress(api->pool, id, &p);
-    json_t *body = json_experiment(api, &e, 1, &err);
-    if (body && json_array_size(warnings))
-        json_object_set(body, "warnings", warnings);
+    struct text text = {0};
+    int rc = text_add_experiment(&text, api, &e, 1, warnings, &err);
     json_decref(warnings);
-    struct reply *reply = body ? reply_json(status, body) : problem_from(&err);
-    if (body && status == 200)
-        reply = reply_etag(reply, "%lld-%lld-%d.%d.%llu", (long long)e.revision,
-                           (long long)e.position, p.phase, p.epoch, (unsigned long long)p.step);
+    /* What is said of its place in the queue changes without its revision. */
+    uint32_t place = !rc && e.state == STATE_QUEUED ? hash_text(&text) : 0;
+    struct reply *reply = reply_made(status, "application/json", &text, rc);
+    if (rc)
+        reply = problem_from(&err);
+    else if (status == 200)
+        reply = reply_etag(reply, "%lld-%08x-%d.%d.%llu", (long long)e.revision, (unsigned)place,
+                           p.phase, p.epoch, (unsigned long long)p.step);
     experiment_release(&e);
     return reply;
 }
@@ -68,10 +80,13 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
         .spec = text,
         .priority = spec->priority,
         .memory_bytes = (int64_t)cost->train.memory_bytes,
+        .core_seconds = cost->core_seconds,
         .idempotency_key = request_header(request, "Idempotency-Key"),
         .body_sha256 = body_sha256,
         .rerun_of = origin->id,
         .replays = origin->replays,
+        .owner = request->asker.user,
+        .private = spec->private,
     };
     int rc = text ? store_add_experiment(api->store, &new, id, &repeated, &err)
                   : ovr_nomem(&err, "the spec");
@@ -210,6 +225,7 @@ static struct reply *read_filter(const struct request *request, struct experimen
     filter->tag = request_query(request, "tag");
     filter->name_prefix = request_query(request, "name");
     filter->sweep = request_query(request, "sweep");
+    filter->owner = query_owner(request);
     int known = !filter->state;
     for (int i = 0; filter->state && i < N_STATES; i++)
         known |= strcmp(filter->state, state_names[i]) == 0;
@@ -221,8 +237,7 @@ static struct reply *read_filter(const struct request *request, struct experimen
     return reply;
 }
 
-/* Adds name=value, escaped, to a query string. */
-static void append_query(char *text, size_t size, const char *name, const char *value) {
+void append_query(char *text, size_t size, const char *name, const char *value) {
     size_t n = strlen(text);
     if (!value || n + strlen(name) + 3 * strlen(value) + 3 >= size)
         return;
@@ -246,6 +261,7 @@ static struct reply *link_next(const struct request *request, struct reply *repl
     append_query(query, sizeof query, "tag", filter->tag);
     append_query(query, sizeof query, "name", filter->name_prefix);
     append_query(query, sizeof query, "sweep", filter->sweep);
+    append_query(query, sizeof query, "owner", filter->owner);
     return reply_header(reply, "Link", "</v1/experiments?%s>; rel=\"next\"", query);
 }
 
@@ -261,16 +277,15 @@ struct reply *handle_list(struct request *request) {
     if (store_list_experiments(api->store, &filter, &list, &n, &err))
         return problem_from(&err);
     size_t shown = n < (size_t)filter.limit ? n : n - 1;
-    json_t *array = json_array(), *item;
-    for (size_t i = 0; i < shown && array; i++) {
-        item = json_experiment(api, &list[i], 0, &err);
-        if (!item || json_array_append_new(array, item)) {
-            json_decref(array);
-            array = NULL;
-        }
-    }
-    reply = reply_json(200, array ? json_pack("{s:o}", "experiments", array) : NULL);
-    if (shown < n)
+    struct text text = {0};
+    int failed = text_add_string(&text, "{\"experiments\":[");
+    for (size_t i = 0; i < shown && !failed; i++)
+        failed = (i && text_add(&text, ",", 1)) ||
+                 text_add_experiment(&text, api, &list[i], 0, NULL, &err);
+    reply = reply_made(200, "application/json", &text, failed || text_add(&text, "]}", 2));
+    if (err.code)
+        reply = problem_from(&err);
+    else if (shown < n)
         reply = link_next(request, reply, &filter, &list[shown - 1]);
     experiment_list_free(list, n);
     return reply;
@@ -321,9 +336,11 @@ struct reply *handle_cancel(struct request *request) {
     int was_running;
     if (store_cancel(api->store, request->segments[0], &was_running, &err))
         return problem_from(&err);
-    if (was_running)
+    if (was_running) {
         pool_cancel(api->pool, request->segments[0]);
-    else
+    } else {
         pool_wake(api->pool); /* the next in the queue may be one that fits */
+        leftovers_sweep_checkpoints(api->store, api->data_dir);
+    }
     return reply_experiment(api, 202, request->segments[0], NULL);
 }

@@ -20,6 +20,7 @@
 #include "api/http.h"
 
 #include "api/problem.h"
+#include "api/tls.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -45,7 +46,9 @@ enum {
     STOP_POLL_MS = 10,
     HEADROOM = 64,      /* connections above the limit that can still be told so, at least */
     MAX_PATH_DEPTH = 8, /* segments; no route has that many */
-    MAX_SHOWN = 200,    /* bytes of a path in a log line or a detail */
+    HEADERS_MS = 10000, /* beside the idle timeout, for the headers of the next request */
+    TICK_MS = 1000,
+    MAX_SHOWN = 200, /* bytes of a path in a log line or a detail */
     /* So much is still read of a body of unknown length that is already refused: libmicrohttpd can
      * not answer in the middle of one. After that the connection is cut. */
     MAX_REFUSED_BYTES = 64 << 20,
@@ -63,10 +66,26 @@ struct desk {
     int n_threads;
 };
 
+/* A connection. Its thread says what it waits for; http_tick() looks. */
+struct peer {
+    struct peer *before, *after; /* guarded by http.peers_lock */
+    struct http *http;
+    int fd;
+    char address[INET6_ADDRSTRLEN];
+    bool late, crowd;                /* the house was full, or full of its like, when it came */
+    _Atomic int64_t headers_from_ms; /* since when the headers of a request are due; 0: not */
+    _Atomic int64_t body_from_ms;    /* the same of a body */
+    _Atomic uint64_t body_bytes;     /* of which so much has come */
+};
+
 struct http {
     struct http_config config;
+    pthread_mutex_t peers_lock;
+    struct peer *peers;
+    int64_t ticked_at_ms;
+    char own_name[256];                 /* of the machine; "": loopback only */
     char address[INET6_ADDRSTRLEN + 2]; /* as in a URL: "127.0.0.1", "[::1]" */
-    char url[INET6_ADDRSTRLEN + 16];
+    char url[INET6_ADDRSTRLEN + 20];
     struct MHD_Daemon *daemon;
     struct MHD_Response *out_of_memory; /* made in time */
     atomic_int connections;
@@ -85,6 +104,7 @@ struct argument {
 struct exchange {
     struct http *http;
     struct MHD_Connection *connection;
+    struct peer *peer; /* NULL: there was no memory for it */
     struct timespec started;
     bool begun;       /* the checks were made */
     const char *verb; /* what the client wrote: HEAD is not GET here; set once begun */
@@ -163,22 +183,17 @@ struct reply *reply_json(int status, json_t *body) {
 }
 
 struct reply *reply_json_as(int status, const char *content_type, json_t *body) {
-    if (!body)
-        return NULL;
-    char *text = NULL;
-    size_t size = 0;
-    FILE *stream = open_memstream(&text, &size);
-    bool failed = !stream ||
-                  json_dumpf(body, stream, JSON_COMPACT | JSON_REAL_PRECISION(15)) != 0 ||
-                  fputc('\n', stream) == EOF;
-    if (stream && fclose(stream) != 0)
-        failed = true;
+    struct text text = {0};
+    int failed = text_add_json(&text, body);
     json_decref(body);
-    if (failed) {
-        free(text);
-        return NULL;
-    }
-    return reply_bytes(status, content_type, text, size);
+    return reply_made(status, content_type, &text, failed);
+}
+
+struct reply *reply_made(int status, const char *content_type, struct text *text, int failed) {
+    if (!failed && text_add(text, "\n", 1) == 0)
+        return reply_bytes(status, content_type, text->bytes, text->n);
+    free(text->bytes);
+    return NULL;
 }
 
 struct reply *reply_text(int status, const char *content_type, const char *text) {
@@ -452,12 +467,16 @@ static struct reply *retry_later(struct reply *reply) {
 /* A house that is full or closing answers, and wants to be rid of the connection. */
 static bool check_room(struct exchange *exchange) {
     struct http *http = exchange->http;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    bool late = info && info->socket_context; /* see on_connection() */
+    const struct peer *peer = exchange->peer;
+    bool late = !peer || peer->late; /* see on_connection() */
     struct reply *reply;
     if (atomic_load(&http->draining))
         reply = shutting_down();
+    else if (peer && peer->crowd)
+        reply = problem(429, "connections",
+                        "there are %d connections from %s already; use fewer at once, or let the "
+                        "operator raise --address-connections",
+                        http->config.max_per_address, peer->address);
     else if (late && atomic_load(&http->connections) > http->config.max_connections)
         reply = problem(503, "connections", "all %d connections are in use; try again later",
                         http->config.max_connections);
@@ -468,9 +487,9 @@ static bool check_room(struct exchange *exchange) {
 }
 
 /* Headers that mean something else to every reader when there are two of them. */
-static const char *const single_headers[] = {"Host", "Content-Length", "Transfer-Encoding",
-                                             "Content-Type", "Origin"};
-enum { HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONTENT_TYPE, ORIGIN, N_SINGLE };
+static const char *const single_headers[] = {"Host",         "Content-Length", "Transfer-Encoding",
+                                             "Content-Type", "Origin",         "Authorization"};
+enum { HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONTENT_TYPE, ORIGIN, AUTHORIZATION, N_SINGLE };
 _Static_assert(N_SINGLE == sizeof single_headers / sizeof single_headers[0], "one name each");
 
 struct headers {
@@ -539,22 +558,47 @@ static bool check_framing(struct exchange *exchange) {
     return check_length(exchange, &headers);
 }
 
-/* A page from elsewhere can point its own name at 127.0.0.1 and then is of the same origin as this
- * server for the browser. Its requests still carry that name in Host. */
+/* Whether a Host is this name of n bytes, with or without a port. */
+static bool is_host(const char *host, const char *name, size_t n) {
+    const char *port = host + n;
+    return n && strncasecmp(host, name, n) == 0 &&
+           (!*port || (*port == ':' && !port[1 + strspn(port + 1, "0123456789")]));
+}
+
+/* A numeric address: nobody can point that at another machine. */
+static bool is_numeric(const char *host) {
+    char text[INET6_ADDRSTRLEN];
+    unsigned char address[sizeof(struct in6_addr)];
+    bool v6 = *host == '[';
+    size_t n = v6 ? strcspn(host, "]") : strcspn(host, ":");
+    if (n >= sizeof text || (v6 && host[n] != ']'))
+        return false;
+    memcpy(text, host + v6, n - v6);
+    text[n - v6] = '\0';
+    return inet_pton(v6 ? AF_INET6 : AF_INET, text, address) == 1 && is_host(host, host, n + v6);
+}
+
+/* A page from elsewhere can point its own name at this machine and then is of the same origin as
+ * this server for the browser. Its requests still carry that name in Host. */
 static bool check_host(struct exchange *exchange) {
-    const char *const ours[] = {"localhost", "127.0.0.1", "[::1]", exchange->http->address};
-    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
-        size_t n = strlen(ours[i]);
-        if (strncasecmp(exchange->host, ours[i], n) != 0)
-            continue;
-        const char *port = exchange->host + n;
-        if (!*port || (*port == ':' && !port[1 + strspn(port + 1, "0123456789")]))
+    const struct http *http = exchange->http;
+    const char *const ours[] = {"localhost", "127.0.0.1", "[::1]", http->address, http->own_name};
+    const char *host = exchange->host, *names = http->config.host_names;
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+        if (is_host(host, ours[i], strlen(ours[i])))
+            return true;
+    for (size_t n; names && *names; names += n + (names[n] == ',')) {
+        n = strcspn(names, ",");
+        if (is_host(host, names, n))
             return true;
     }
+    if (*http->own_name && is_numeric(host))
+        return true;
     return settle(exchange, problem(403, "forbidden-host",
-                                    "the Host '%.*s' is not this machine: this server answers to "
-                                    "localhost, 127.0.0.1 and [::1] only",
-                                    MAX_SHOWN, exchange->host));
+                                    "the Host '%.*s' is not known as this machine: this server "
+                                    "answers to localhost, 127.0.0.1, [::1], its own address, and "
+                                    "the names that it was started with (--host-names)",
+                                    MAX_SHOWN, host));
 }
 
 /* ---- The target: path and query ---- */
@@ -640,11 +684,13 @@ static char *find_path(struct exchange *exchange) {
     char *target = exchange->decoded;
     if (*target == '/')
         return target;
-    if (strncasecmp(target, "http://", 7) != 0)
+    const char *scheme = exchange->http->config.tls_cert ? "https://" : "http://";
+    size_t skip = strlen(scheme);
+    if (strncasecmp(target, scheme, skip) != 0)
         return NULL;
-    char *slash = strchr(target + 7, '/');
-    size_t n = slash ? (size_t)(slash - target) - 7 : 0;
-    bool same = n == strlen(exchange->host) && strncasecmp(target + 7, exchange->host, n) == 0;
+    char *slash = strchr(target + skip, '/');
+    size_t n = slash ? (size_t)(slash - target) - skip : 0;
+    bool same = n == strlen(exchange->host) && strncasecmp(target + skip, exchange->host, n) == 0;
     return same ? slash : NULL;
 }
 
@@ -788,6 +834,23 @@ static bool check_origin(struct exchange *exchange) {
                           MAX_SHOWN, origin));
 }
 
+/* Who asks, and may she? */
+static bool check_asker(struct exchange *exchange) {
+    struct request *request = &exchange->request;
+    if (exchange->peer)
+        memcpy(request->asker.address, exchange->peer->address, sizeof request->asker.address);
+    struct reply *refusal = NULL;
+    if (!exchange->http->config.admit || exchange->http->config.admit(request, &refusal))
+        return true;
+    return settle(exchange, refusal);
+}
+
+/* Around what is called for a request. */
+static void act(const struct exchange *exchange, const struct request *request) {
+    if (exchange->http->config.act)
+        exchange->http->config.act(request);
+}
+
 /* ---- Query arguments ---- */
 
 /* Cuts "a=1&b=2" into arguments. Returns NULL, or what is wrong. */
@@ -925,7 +988,9 @@ static bool open_sink(struct exchange *exchange) {
     if (!sink)
         return true;
     struct reply *refusal = NULL;
+    act(exchange, &exchange->request);
     exchange->request.upload = sink->open(&exchange->request, &refusal);
+    act(exchange, NULL);
     if (!exchange->request.upload)
         return settle(exchange, refusal);
     exchange->upload_open = true;
@@ -979,9 +1044,85 @@ static enum MHD_Result receive(struct exchange *exchange, const char *bytes, siz
     if (!exchange->settled)
         keep(exchange, bytes, n);
     exchange->received += n;
+    if (exchange->peer)
+        exchange->peer->body_bytes = exchange->received;
     bool endless = exchange->settled && exchange->received > exchange->limit &&
                    exchange->received - exchange->limit > MAX_REFUSED_BYTES;
     return endless ? MHD_NO : MHD_YES;
+}
+
+/* ---- Those who dawdle ---- */
+
+static int64_t clock_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void expect_headers(struct peer *peer) {
+    if (!peer)
+        return;
+    peer->body_from_ms = 0;
+    peer->headers_from_ms = clock_ms();
+}
+
+static void expect_body(struct peer *peer) {
+    if (!peer)
+        return;
+    peer->headers_from_ms = 0;
+    peer->body_bytes = 0;
+    peer->body_from_ms = clock_ms();
+}
+
+static bool dawdles(const struct http *http, const struct peer *peer, int64_t now) {
+    int64_t idle_ms = (int64_t)http->config.idle_timeout_s * 1000;
+    int64_t headers = peer->headers_from_ms, body = peer->body_from_ms;
+    if (headers && now - headers > idle_ms + HEADERS_MS)
+        return true;
+    return body && now - body > idle_ms &&
+           peer->body_bytes < (uint64_t)(now - body) / 1000 * http->config.least_body_rate;
+}
+
+/* libmicrohttpd closes what has come to its end, on the thread that owns it. */
+static void cut_dawdlers(struct http *http, int64_t now) {
+    pthread_mutex_lock(&http->peers_lock);
+    for (const struct peer *peer = http->peers; peer; peer = peer->after)
+        if (dawdles(http, peer, now))
+            shutdown(peer->fd, SHUT_RDWR);
+    pthread_mutex_unlock(&http->peers_lock);
+}
+
+static void say(const struct http *http, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void say(const struct http *http, const char *format, ...) {
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (http->config.trouble)
+        http->config.trouble(http->config.context, line);
+}
+
+void http_reload(struct http *http) {
+    struct ovr_err err = {0};
+    if (!http->config.tls_cert)
+        return;
+    if (tls_reload(&err))
+        say(http, "the certificate stays as it was: %s", err.text);
+    else
+        say(http, "the certificate was read anew");
+}
+
+void http_tick(struct http *http) {
+    int64_t now = clock_ms();
+    if (now - http->ticked_at_ms < TICK_MS)
+        return;
+    http->ticked_at_ms = now;
+    cut_dawdlers(http, now);
+    if (tls_changed())
+        http_reload(http);
 }
 
 /* ---- The course of an exchange ---- */
@@ -989,7 +1130,8 @@ static enum MHD_Result receive(struct exchange *exchange, const char *bytes, siz
 static bool examine(struct exchange *exchange) {
     return check_framing(exchange) && check_room(exchange) && check_host(exchange) &&
            split_target(exchange) && find_route(exchange) && check_origin(exchange) &&
-           check_query(exchange) && check_body(exchange) && open_sink(exchange);
+           check_asker(exchange) && check_query(exchange) && check_body(exchange) &&
+           open_sink(exchange);
 }
 
 /* A refusal is sent before the body where that saves reading much, or where the client waits for
@@ -1003,6 +1145,7 @@ static bool answers_before_body(const struct exchange *exchange) {
 static enum MHD_Result begin(struct exchange *exchange, const char *verb) {
     exchange->begun = true;
     exchange->verb = verb;
+    expect_body(exchange->peer);
     if (examine(exchange) || !answers_before_body(exchange))
         return MHD_YES;
     struct reply *reply = exchange->answer;
@@ -1059,7 +1202,10 @@ static struct exchange *take_exchange(struct desk *desk) {
 
 static struct reply *call_handler(struct exchange *exchange) {
     exchange->upload_open = false;
-    return exchange->request.route->handle(&exchange->request);
+    act(exchange, &exchange->request);
+    struct reply *reply = exchange->request.route->handle(&exchange->request);
+    act(exchange, NULL);
+    return reply;
 }
 
 /* A slow thread. What comes back to its connection is settled. */
@@ -1095,6 +1241,8 @@ static bool ask_handler(struct exchange *exchange) {
 
 static enum MHD_Result finish(struct exchange *exchange) {
     struct request *request = &exchange->request;
+    if (exchange->peer)
+        exchange->peer->body_from_ms = 0;
     if (!exchange->settled) {
         if (!request->route->sink && exchange->body) {
             request->body = exchange->body;
@@ -1118,6 +1266,9 @@ static void *on_target(void *cls, const char *target, struct MHD_Connection *con
         return NULL;
     exchange->http = http;
     exchange->connection = connection;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    exchange->peer = info ? info->socket_context : NULL;
     exchange->size = -1;
     exchange->request =
         (struct request){.context = http->config.context, .body = "", .connection = exchange};
@@ -1199,6 +1350,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     if (!exchange)
         return;
     *con_cls = NULL;
+    expect_headers(exchange->peer);
     abort_upload(exchange);
     observe(exchange);
     if (exchange->forget)
@@ -1213,15 +1365,67 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     atomic_fetch_sub(&http->exchanges, 1);
 }
 
+static void read_address(struct MHD_Connection *connection, char address[INET6_ADDRSTRLEN]) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *from = info ? info->client_addr : NULL;
+    const void *bytes = NULL;
+    if (from && from->sa_family == AF_INET)
+        bytes = &((const struct sockaddr_in *)(const void *)from)->sin_addr;
+    else if (from && from->sa_family == AF_INET6)
+        bytes = &((const struct sockaddr_in6 *)(const void *)from)->sin6_addr;
+    address[0] = '\0';
+    if (!bytes || !inet_ntop(from->sa_family, bytes, address, INET6_ADDRSTRLEN))
+        return;
+    if (strncmp(address, "::ffff:", 7) == 0 && strchr(address, '.')) /* IPv4 on an IPv6 socket */
+        memmove(address, address + 7, strlen(address + 7) + 1);
+}
+
+static void join(struct http *http, struct peer *peer) {
+    int like = 0;
+    bool loopback = strncmp(peer->address, "127.", 4) == 0 || strcmp(peer->address, "::1") == 0;
+    pthread_mutex_lock(&http->peers_lock);
+    for (const struct peer *p = http->peers; p && http->config.max_per_address; p = p->after)
+        like += strcmp(p->address, peer->address) == 0;
+    peer->crowd = !loopback && http->config.max_per_address && like >= http->config.max_per_address;
+    peer->after = http->peers;
+    if (http->peers)
+        http->peers->before = peer;
+    http->peers = peer;
+    pthread_mutex_unlock(&http->peers_lock);
+}
+
+/* Before its socket is closed. */
+static void leave(struct http *http, struct peer *peer) {
+    pthread_mutex_lock(&http->peers_lock);
+    *(peer->before ? &peer->before->after : &http->peers) = peer->after;
+    if (peer->after)
+        peer->after->before = peer->before;
+    pthread_mutex_unlock(&http->peers_lock);
+    free(peer);
+}
+
 /* Counts, and marks those that came when the house was full. */
 static void on_connection(void *cls, struct MHD_Connection *connection, void **socket_context,
                           enum MHD_ConnectionNotificationCode what) {
-    (void)connection;
     struct http *http = cls;
-    if (what == MHD_CONNECTION_NOTIFY_CLOSED)
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
         atomic_fetch_sub(&http->connections, 1);
-    else if (atomic_fetch_add(&http->connections, 1) >= http->config.max_connections)
-        *socket_context = http;
+        if (*socket_context)
+            leave(http, *socket_context);
+        return;
+    }
+    bool late = atomic_fetch_add(&http->connections, 1) >= http->config.max_connections;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct peer *peer = calloc(1, sizeof *peer);
+    *socket_context = peer;
+    if (!peer)
+        return;
+    *peer = (struct peer){.http = http, .fd = info ? info->connect_fd : -1, .late = late};
+    read_address(connection, peer->address);
+    expect_headers(peer);
+    join(http, peer);
 }
 
 static void on_trouble(void *cls, const char *format, va_list args)
@@ -1322,13 +1526,15 @@ static int listen_on(struct http *http, struct ovr_err *err) {
                         "'%.100s' is no address and port; write 127.0.0.1:8080 or [::1]:8080 (port "
                         "0: any free one)",
                         text);
-    if (!is_loopback(&address))
+    if (!is_loopback(&address) && !http->config.everywhere)
         return ovr_fail(err, OVR_INVALID, "listen",
-                        "%s can be reached from other machines, but this version serves without "
-                        "users and so listens on loopback only: listen on 127.0.0.1, and let "
-                        "others in through an SSH tunnel or a reverse proxy with authentication "
-                        "on this machine",
+                        "%s can be reached from other machines, but there is no admin yet, so "
+                        "everybody could do everything: run 'ovrd user add NAME --role admin' with "
+                        "this --data-dir first, or give --admin-token-file FILE, or listen on "
+                        "127.0.0.1",
                         text);
+    if (!is_loopback(&address) && gethostname(http->own_name, sizeof http->own_name - 1))
+        http->own_name[0] = '\0';
     int fd = open_listener(text, &address, err);
     if (fd < 0)
         return fd;
@@ -1336,7 +1542,8 @@ static int listen_on(struct http *http, struct ovr_err *err) {
     in_port_t port = v6 ? ((struct sockaddr_in6 *)&address.socket)->sin6_port
                         : ((struct sockaddr_in *)&address.socket)->sin_port;
     snprintf(http->address, sizeof http->address, v6 ? "[%s]" : "%s", address.host);
-    snprintf(http->url, sizeof http->url, "http://%s:%u", http->address, ntohs(port));
+    snprintf(http->url, sizeof http->url, "%s://%s:%u", http->config.tls_cert ? "https" : "http",
+             http->address, ntohs(port));
     return fd;
 }
 
@@ -1365,14 +1572,22 @@ static struct MHD_Daemon *start_daemon(struct http *http, int fd) {
     /* poll, not epoll: with its edge-triggered epoll libmicrohttpd 0.9.75 misses that a client went
      * away when its last bytes and the end arrive together, and keeps what it uploaded until the
      * idle timeout. The logger comes first, so that it hears of faults in the options after it. */
+    static char priorities[] = TLS_PRIORITIES;
+    struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_CERT_CALLBACK, 0, tls_callback()},
+                                   {MHD_OPTION_HTTPS_PRIORITIES, 0, priorities},
+                                   {MHD_OPTION_END, 0, NULL}};
+    if (!config->tls_cert)
+        tls[0].option = MHD_OPTION_END;
     struct MHD_Daemon *daemon = MHD_start_daemon(
-        MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_trouble, http, MHD_OPTION_LISTEN_SOCKET,
-        fd, MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT,
-        n_connections + headroom, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)config->idle_timeout_s,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_URI_LOG_CALLBACK,
-        on_target, http, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+        MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+            (config->tls_cert ? MHD_USE_TLS : 0),
+        0, NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_trouble, http,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, threads,
+        MHD_OPTION_CONNECTION_LIMIT, n_connections + headroom, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)config->idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_MEMORY, MHD_OPTION_URI_LOG_CALLBACK, on_target, http,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, http, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
     return daemon;
 }
 
@@ -1404,6 +1619,8 @@ static void http_free(struct http *http) {
     if (http->out_of_memory)
         MHD_destroy_response(http->out_of_memory);
     pthread_mutex_destroy(&http->waiting);
+    pthread_mutex_destroy(&http->peers_lock);
+    tls_close();
     free(http);
 }
 
@@ -1416,8 +1633,13 @@ int http_start(struct http **http, const struct http_config *config, const char 
     pthread_mutex_init(&made->desk.lock, NULL);
     pthread_cond_init(&made->desk.changed, NULL);
     pthread_mutex_init(&made->waiting, NULL);
+    pthread_mutex_init(&made->peers_lock, NULL);
     made->out_of_memory = make_out_of_memory();
-    int fd = made->out_of_memory ? listen_on(made, err) : ovr_nomem(err, "the HTTP server");
+    int fd = made->out_of_memory ? 0 : ovr_nomem(err, "the HTTP server");
+    if (!fd && config->tls_cert)
+        fd = tls_open(config->tls_cert, config->tls_key, err);
+    if (!fd)
+        fd = listen_on(made, err);
     if (fd < 0) {
         http_free(made);
         return fd;

@@ -7,15 +7,19 @@
  *
  * The transport itself refuses what no handler should see:
  *
- *   400  a Host that is missing or doubled, two Content-Lengths or one beside Transfer-Encoding, a
- *        path or a query with a bad escape, an encoded slash or NUL, a dot segment, a control
- *        character or broken UTF-8
- *   403  a Host that is not this machine's (a page that rebinds its name to 127.0.0.1 sends one),
- * and another site's Origin on a method that changes something 404  a path that no route has, 405
- * (with Allow) a method that no route of the path has 413  a body over the route's limit, before it
- * is read where its length is announced 415  a body that says it is not JSON where the route takes
- * JSON 422  query arguments that the route doesn't know, or twice the same 503  (with Retry-After)
- * a full house, or one that closes
+ *   400  a Host or Authorization that is doubled, no Host, two Content-Lengths or one beside
+ *        Transfer-Encoding, a path or a query with a bad escape, an encoded slash or NUL, a dot
+ * segment, a control character or broken UTF-8 401, 403, 429  what config.admit refuses, before a
+ * body is read 403  a Host that is not this machine's (a page that rebinds its name to 127.0.0.1
+ * sends one), and another site's Origin on a method that changes something 404  a path that no
+ * route has, 405 (with Allow) a method that no route of the path has 413  a body over the route's
+ * limit, before it is read where its length is announced 415  a body that says it is not JSON where
+ * the route takes JSON 422  query arguments that the route doesn't know, or twice the same 429
+ * (with Retry-After) too many connections from an address 503  (with Retry-After) a full house, or
+ * one that closes
+ *
+ * A client that dawdles is cut off: one that takes longer than the idle timeout and 10 s for the
+ * headers of its next request, or sends a body more slowly than it must.
  *
  * HEAD is answered wherever GET is, OPTIONS everywhere. A reply with an ETag that the request's
  * If-None-Match names becomes 304. A refusal that comes before a large body closes the connection.
@@ -23,7 +27,9 @@
 #ifndef API_HTTP_H
 #define API_HTTP_H
 
+#include "api/text.h"
 #include "core/err.h"
+#include "server/people.h"
 
 #include <jansson.h>
 #include <stddef.h>
@@ -38,6 +44,7 @@ enum { HTTP_MAX_SEGMENTS = 4, HTTP_SLOW_THREADS = 16 };
 struct request {
     void *context; /* what http_start() was given */
     const struct route *route;
+    struct asker asker; /* the address of the client; the rest is config.admit's to fill */
     const char *method; /* "GET" also for HEAD */
     /* What stands for each {name} of the route's path, in order: never empty, valid UTF-8 without
      * '/' or control characters. */
@@ -68,6 +75,16 @@ struct sink {
     void (*abort)(void *upload);
 };
 
+/* What a route wants of who asks; each needs what those before it need too. */
+enum need {
+    NEED_USUAL, /* GET: NEED_READ, else NEED_WRITE */
+    NEED_NOTHING,
+    NEED_READ,
+    NEED_WRITE,
+    NEED_SELF, /* NEED_ADMIN, unless it is about herself: then the usual for the method */
+    NEED_ADMIN,
+};
+
 /* Where several routes fit a path, those with the fewest {names} are taken, and another method is
  * 405. */
 struct route {
@@ -82,6 +99,7 @@ struct route {
     /* 1: it computes for long, so it is handled on a thread of its own kind while the connection
      * waits and others are served. Where too many wait already the answer is 503. */
     int slow;
+    enum need need;
 };
 
 /* Replies. All take over what they are given, also when they fail; each returns NULL when memory
@@ -94,6 +112,10 @@ struct reply *reply_json(int status, json_t *body);
 
 /* The same with another media type of the JSON family. */
 struct reply *reply_json_as(int status, const char *content_type, json_t *body);
+
+/* What was put together piece by piece, and a newline. The text's bytes are taken over. failed: out
+ * of memory somewhere in putting it together. */
+struct reply *reply_made(int status, const char *content_type, struct text *text, int failed);
 
 /* Copies text. */
 struct reply *reply_text(int status, const char *content_type, const char *text);
@@ -156,18 +178,38 @@ struct http_config {
     uint64_t max_upload_bytes;
     const struct route *routes; /* ends with a route whose method is NULL */
     void *context;
+    int everywhere;           /* may listen beyond loopback: somebody looks who asks */
+    const char *host_names;   /* "a,b": by which others call this machine; NULL: its own name */
+    int max_per_address;      /* connections open at once from one other than loopback; 0: any */
+    uint64_t least_body_rate; /* bytes a second, after the idle timeout; 0: any */
+    const char *tls_cert, *tls_key; /* PEM files; NULL: plain HTTP */
+    /* Asked once the route is known and before anything of the body is read: 1 lets the request in,
+     * with request->asker filled; 0: it is refused by *refusal (NULL: out of memory). May be NULL.
+     */
+    int (*admit)(struct request *request, struct reply **refusal);
+    /* The handler or the sink's open is about to be called for this request, and then, with NULL,
+     * was called; on the thread that calls it. May be NULL. */
+    void (*act)(const struct request *request);
     /* A line per request and for trouble, without a line break; called from several threads at
      * once. May be NULL. */
     void (*log)(void *context, const char *line);
+    /* The same for what the operator should know. May be NULL. */
+    void (*trouble)(void *context, const char *line);
     /* After each request; route NULL: none fits. status 0: it got no answer. May be NULL. */
     void (*observe)(void *context, const struct route *route, int status, double seconds);
 };
 
 /* Starts listening. The config is copied; what it points to must live until http_stop(). On success
  * *url is "http://127.0.0.1:43211", valid until http_stop(). Refuses an address that is not
- * loopback (OVR_INVALID, with what to do instead) since there are no users yet. */
+ * loopback (OVR_INVALID, with what to do instead) unless config->everywhere. */
 int http_start(struct http **http, const struct http_config *config, const char **url,
                struct ovr_err *err);
+
+/* To be called a few times a second: cuts dawdlers off, takes a new certificate. */
+void http_tick(struct http *http);
+
+/* Takes the certificate's files anew, changed or not; says in the log how it went. */
+void http_reload(struct http *http);
 
 /* Closes the door, gives the replies under way two seconds to end, then cuts them off. NULL is
  * fine. */

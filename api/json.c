@@ -16,6 +16,10 @@ json_t *json_real_or_null(double value) {
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+json_t *json_owner(const char *name) {
+    return *name ? json_string(name) : json_null();
+}
+
 static json_t *figure_value(const struct figure *figure) {
     switch (figure->kind) {
     case FIGURE_TEXT:
@@ -58,21 +62,6 @@ int json_put_figure(json_t *object, const struct figure *figure) {
     return 0;
 }
 
-static int put_row(void *context, int epoch, const struct figure *figure) {
-    (void)epoch;
-    return json_put_figure(context, figure);
-}
-
-/* The figures of one epoch of the store (0: result, −1: provenance) as an object. */
-static json_t *json_figures(struct api *api, int64_t seq, int epoch, struct ovr_err *err) {
-    json_t *object = json_object();
-    if (object && store_read_figures(api->store, seq, epoch, epoch, put_row, object, err)) {
-        json_decref(object);
-        return NULL;
-    }
-    return object;
-}
-
 json_t *json_tags(const char *tags) {
     json_t *list = json_array();
     while (*tags) {
@@ -98,22 +87,12 @@ json_t *json_progress(struct api *api, const char *id) {
                      p.threads);
 }
 
-static json_t *json_queue(const struct experiment *e) {
-    char reason[160];
+static json_t *json_queue(const struct experiment *e, const struct queue_place *place) {
     if (e->state != STATE_QUEUED)
         return json_null();
-    if (*e->waits_for)
-        snprintf(reason, sizeof reason,
-                 "starts from the weights of experiment %s, which has to "
-                 "succeed first",
-                 e->waits_for);
-    else if (e->position > 1)
-        snprintf(reason, sizeof reason, "%lld experiment%s before it", (long long)e->position - 1,
-                 e->position == 2 ? " is" : "s are");
-    else
-        snprintf(reason, sizeof reason, "next to start: waits for a free worker or for memory");
-    return json_pack("{s:I, s:s, s:s?}", "position", (json_int_t)e->position, "reason", reason,
-                     "requeued_because", e->queue_reason);
+    return json_pack("{s:I, s:s, s:s, s:o, s:s?}", "position", (json_int_t)place->position,
+                     "reason", place->reason, "reason_code", place->reason_code, "estimated_start",
+                     json_time(place->starts_at), "requeued_because", e->queue_reason);
 }
 
 json_t *json_problem(const char *kind, const char *pointer, const char *detail) {
@@ -143,14 +122,6 @@ static int put_origin(json_t *object, const struct experiment *e) {
            json_object_set_new(object, "replays", json_boolean(e->replays));
 }
 
-/* The spec, and beside it the notes: those of the spec unless they were edited. */
-static int put_spec(json_t *object, const struct experiment *e) {
-    json_t *spec = json_loads(e->spec, 0, NULL);
-    json_t *notes = e->notes ? json_string(e->notes) : json_incref(json_object_get(spec, "notes"));
-    int failed = json_object_set_new(object, "notes", notes ? notes : json_string(""));
-    return json_object_set_new(object, "spec", spec) || failed;
-}
-
 static json_t *json_links(const struct experiment *e) {
     static const char *const names[] = {"metrics", "histogram", "histograms", "units",
                                         "weights", "events",    "log",        "cancel"};
@@ -161,32 +132,45 @@ static json_t *json_links(const struct experiment *e) {
     return links;
 }
 
-json_t *json_experiment(struct api *api, const struct experiment *e, int with_spec,
-                        struct ovr_err *err) {
-    json_t *result = e->state == STATE_SUCCEEDED ? json_figures(api, e->seq, 0, err) : json_null();
-    json_t *object =
-        json_pack("{s:s, s:s, s:n, s:s, s:I, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-                  "id", e->id, "name", e->name, "owner", "state", state_names[e->state], "revision",
-                  (json_int_t)e->revision, "tags", json_tags(e->tags), "priority", e->priority,
-                  "attempts", e->attempts, "created_at", json_time(e->created_at), "started_at",
-                  json_time(e->started_at), "finished_at", json_time(e->finished_at), "progress",
-                  e->state == STATE_RUNNING ? json_progress(api, e->id) : json_null(), "queue",
-                  json_queue(e), "result", result, "error",
-                  json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
-    int failed = !object || put_sweep(object, e) || put_origin(object, e);
-    if (with_spec && object) {
-        json_t *provenance =
-            e->state == STATE_SUCCEEDED ? json_figures(api, e->seq, -1, err) : json_null();
-        failed |= put_spec(object, e) != 0;
-        failed |= json_object_set_new(object, "provenance", provenance) != 0;
-    }
-    if (object)
-        failed |= json_object_set_new(object, "links", json_links(e)) != 0;
+/* All but the result, the provenance and the spec. */
+static json_t *json_head(struct api *api, const struct experiment *e,
+                         const struct queue_place *place, int whole, json_t *warnings) {
+    json_t *object = json_pack(
+        "{s:s, s:s, s:o, s:b, s:s, s:I, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "id", e->id,
+        "name", e->name, "owner", json_owner(e->owner), "private", e->private, "state",
+        state_names[e->state], "revision", (json_int_t)e->revision, "tags", json_tags(e->tags),
+        "priority", e->priority, "attempts", e->attempts, "created_at", json_time(e->created_at),
+        "started_at", json_time(e->started_at), "finished_at", json_time(e->finished_at),
+        "progress", e->state == STATE_RUNNING ? json_progress(api, e->id) : json_null(), "queue",
+        json_queue(e, place), "error",
+        json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
+    int failed = !object || put_sweep(object, e) || put_origin(object, e) ||
+                 json_object_set_new(object, "links", json_links(e)) ||
+                 (whole && json_object_set_new(object, "notes", json_string(e->notes))) ||
+                 (json_array_size(warnings) && json_object_set(object, "warnings", warnings));
     if (!failed)
         return object;
     json_decref(object);
-    ovr_nomem(err, "an experiment as JSON");
     return NULL;
+}
+
+int text_add_experiment(struct text *text, struct api *api, const struct experiment *e, int whole,
+                        json_t *warnings, struct ovr_err *err) {
+    struct queue_place place;
+    int rc = e->state == STATE_QUEUED ? queue_find(api->queue, e, &place, err) : 0;
+    if (rc)
+        return rc;
+    json_t *head = json_head(api, e, &place, whole, warnings);
+    int failed = text_add_json(text, head);
+    json_decref(head);
+    if (!failed && whole)
+        failed = text_add_member(text, "spec", e->spec);
+    if (!failed && e->state == STATE_SUCCEEDED)
+        rc = outcomes_add(api->outcomes, e->seq, whole, text, err);
+    else if (!failed)
+        failed = text_add_member(text, "result", "null") ||
+                 (whole && text_add_member(text, "provenance", "null"));
+    return failed ? ovr_nomem(err, "an experiment as JSON") : rc;
 }
 
 /* [d], or that of an image in the order of its values. */
@@ -207,11 +191,11 @@ static json_t *json_image(const struct image_shape *image) {
 }
 
 json_t *json_split(const struct dataset_split *s) {
-    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "dataset",
+    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:o, s:o}", "dataset",
                      s->dataset, "split", s->split, "sha256", s->sha256, "source_sha256",
                      *s->source_sha256 ? json_string(s->source_sha256) : json_null(), "format",
                      s->format, "bytes", (json_int_t)s->bytes, "samples", (json_int_t)s->samples,
                      "values_per_sample", (json_int_t)s->width, "shape", json_shape(s), "image",
                      json_image(&s->image), "classes", (json_int_t)s->classes, "created_at",
-                     json_time(s->created_at));
+                     json_time(s->created_at), "owner", json_owner(s->owner));
 }

@@ -2,35 +2,35 @@
 #include "api/api.h"
 #include "server/backup.h"
 #include "server/checkpoint.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 #include "server/weights.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The revision that If-Match asks for: *revision −1 for "*". An experiment's ETag begins with it;
- * what follows is progress, which no edit depends on. */
-static struct reply *read_if_match(const struct request *request, int64_t *revision) {
+struct reply *read_if_match(const struct request *request, const char *what, int64_t *revision) {
     const char *text = request_header(request, "If-Match");
     *revision = -1;
     if (!text)
         return problem(428, "precondition-required",
-                       "send If-Match with the ETag of the experiment as you know it, so that "
-                       "nobody's change gets lost");
+                       "send If-Match with the ETag of the %s as you know it, so that nobody's "
+                       "change gets lost",
+                       what);
     if (strcmp(text, "*") == 0)
         return NULL;
     char *end;
     long long number =
         *text == '"' && text[1] >= '0' && text[1] <= '9' ? strtoll(text + 1, &end, 10) : -1;
     if (number < 0 || (*end != '"' && *end != '-'))
-        return problem(412, "stale", "If-Match is not an ETag of this experiment, as \"17\" is");
+        return problem(412, "stale", "If-Match is not an ETag of this %s, as \"17\" is", what);
     *revision = number;
     return NULL;
 }
 
 /* The members of a patch that may be there. */
 static json_t *take_edit(json_t *patch, json_t *faults) {
-    static const char *const known[] = {"name", "tags", "notes", "priority"};
+    static const char *const known[] = {"name", "tags", "notes", "priority", "private"};
     json_t *spec = json_pack("{s:{s:s}, s:{s:s}}", "dataset", "generator", "sphere", "model",
                              "kind", "identity");
     const char *name;
@@ -43,10 +43,10 @@ static json_t *take_edit(json_t *patch, json_t *faults) {
             json_object_set(spec, name, value);
         else {
             json_t *pointer = json_sprintf("/%s", name);
-            spec_fault(
-                faults, json_string_value(pointer) ? json_string_value(pointer) : "/",
-                "can't be changed: only name, tags, notes and priority can; for another spec "
-                "run it again with a patch");
+            spec_fault(faults, json_string_value(pointer) ? json_string_value(pointer) : "/",
+                       "can't be changed: only name, tags, notes, priority and private can; for "
+                       "another spec "
+                       "run it again with a patch");
             json_decref(pointer);
         }
     }
@@ -59,6 +59,7 @@ static struct reply *edit(struct request *request, json_t *patch, int64_t revisi
     struct ovr_err err = {0};
     json_t *faults = json_array(), *document = take_edit(patch, faults);
     int rc = document ? spec_read(document, spec, faults, &err) : ovr_nomem(&err, "a change");
+    admit_priority(spec, faults);
     if (!rc && spec_has_faults(faults))
         rc = ovr_fail(&err, OVR_INVALID, "", "the change has faults");
     struct edit change = {
@@ -66,6 +67,7 @@ static struct reply *edit(struct request *request, json_t *patch, int64_t revisi
         .tags = json_object_get(patch, "tags") ? spec->tags : NULL,
         .notes = json_string_value(json_object_get(patch, "notes")),
         .priority = json_object_get(patch, "priority") ? &spec->priority : NULL,
+        .private = json_object_get(patch, "private") ? &spec->private : NULL,
     };
     const char *id = request->segments[0];
     struct reply *reply = NULL;
@@ -86,9 +88,12 @@ static struct reply *edit(struct request *request, json_t *patch, int64_t revisi
 }
 
 /* null has no meaning for these members but their default. */
-static json_t *without_nulls(json_t *patch) {
-    static const char *const standard[][2] = {
-        {"name", "\"untitled\""}, {"notes", "\"\""}, {"tags", "[]"}, {"priority", "0"}};
+static json_t *without_nulls(json_t *patch, int private) {
+    const char *const standard[][2] = {{"name", "\"untitled\""},
+                                       {"notes", "\"\""},
+                                       {"tags", "[]"},
+                                       {"priority", "0"},
+                                       {"private", private ? "true" : "false"}};
     for (size_t i = 0; i < sizeof standard / sizeof *standard; i++)
         if (json_is_null(json_object_get(patch, standard[i][0])))
             json_object_set_new(patch, standard[i][0],
@@ -97,8 +102,9 @@ static json_t *without_nulls(json_t *patch) {
 }
 
 struct reply *handle_edit(struct request *request) {
+    const struct api *api = request->context;
     int64_t revision;
-    struct reply *reply = read_if_match(request, &revision);
+    struct reply *reply = read_if_match(request, "experiment", &revision);
     json_t *patch = reply ? NULL : body_json(request, &reply);
     struct spec *spec = patch ? malloc(sizeof *spec) : NULL;
     struct ovr_err err = {0};
@@ -108,7 +114,8 @@ struct reply *handle_edit(struct request *request) {
     else if (patch && !spec && ovr_nomem(&err, "a change"))
         reply = problem_from(&err);
     else if (patch)
-        reply = edit(request, without_nulls(patch), revision, spec);
+        reply =
+            edit(request, without_nulls(patch, api->admission.private_by_default), revision, spec);
     free(spec);
     json_decref(patch);
     return reply;
@@ -118,17 +125,14 @@ struct reply *handle_delete(struct request *request) {
     struct api *api = request->context;
     const char *id = request->segments[0];
     struct ovr_err err = {0};
-    if (!backup_hold_off())
-        return reply_header(problem(503, "full", "a backup is being made; try again in a moment"),
-                            "Retry-After", "5");
-    int rc = store_delete_experiment(api->store, id, &err);
-    if (!rc) {
+    if (store_delete_experiment(api->store, id, &err))
+        return problem_from(&err);
+    if (backup_hold_off()) {
         weights_remove(api->data_dir, id);
         checkpoint_remove(api->data_dir, id);
+        backup_let_go();
     }
-    backup_let_go();
-    if (rc)
-        return problem_from(&err);
+    catalog_sweep(api->catalog); /* a version that only this one needed */
     log_line(LOG_INFO, "experiment=%s deleted", id);
     return reply_static(204, NULL, "", 0);
 }
@@ -138,7 +142,8 @@ static json_t *stored_spec(const struct experiment *e) {
     json_t *document = json_loads(e->spec, 0, NULL);
     int failed = !document || json_object_set_new(document, "name", json_string(e->name)) ||
                  json_object_set_new(document, "tags", json_tags(e->tags)) ||
-                 (e->notes && json_object_set_new(document, "notes", json_string(e->notes)));
+                 json_object_set_new(document, "private", json_boolean(e->private)) ||
+                 json_object_set_new(document, "notes", json_string(e->notes));
     if (!failed)
         return document;
     json_decref(document);
@@ -200,10 +205,24 @@ struct reply *handle_replay(struct request *request) {
 
 struct reply *handle_backup(struct request *request) {
     struct api *api = request->context;
-    char name[BACKUP_NAME_SIZE];
+    const struct backup_job job = {api->store, api->data_dir, api->keep_backups, request->stop};
+    struct backup_outcome outcome;
     struct ovr_err err = {0};
-    if (backup_make(api->store, api->data_dir, name, &err))
+    int rc = backup_make(&job, &outcome, &err);
+    if (rc != OVR_CONFLICT) { /* what was deleted meanwhile */
+        leftovers_sweep(api->store, api->data_dir);
+        catalog_sweep(api->catalog);
+    }
+    if (rc && request->stop && *request->stop)
+        return reply_header(problem(503, "shutting-down",
+                                    "the backup was given up: the server "
+                                    "is shutting down"),
+                            "Retry-After", "5");
+    if (rc)
         return problem_from(&err);
-    log_line(LOG_INFO, "backup %s", name);
-    return reply_json(201, json_pack("{s:s, s:s+}", "name", name, "directory", "backups/", name));
+    log_line(LOG_INFO, "backup=%s older_removed=%d", outcome.name, outcome.removed);
+    if (store_audit(api->store, "backup.make", outcome.name, NULL, &err))
+        return problem_from(&err);
+    return reply_json(
+        201, json_pack("{s:s, s:s+}", "name", outcome.name, "directory", "backups/", outcome.name));
 }

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum { MAX_ROUTES = 128, N_CLASSES = 6 };
@@ -105,11 +104,6 @@ static void put_training(FILE *out, struct api *api) {
                "From the request line to the end of the answer.");
 }
 
-static int64_t disk_free(const struct api *api) {
-    struct statvfs disk;
-    return statvfs(api->data_dir, &disk) ? -1 : (int64_t)disk.f_bavail * (int64_t)disk.f_frsize;
-}
-
 static void put_process(FILE *out) {
     struct rusage usage = {0};
     struct rlimit files = {0};
@@ -157,7 +151,7 @@ struct reply *handle_prometheus(struct request *request) {
     put_training(out, api);
     put_requests(out);
     value(out, "ovrd_disk_free_bytes", "gauge", "Room on the disk of the data directory.",
-          (double)disk_free(api));
+          (double)disk_free(api->disk));
     value(out, "ovrd_memory_budget_bytes", "gauge", "Memory for all running experiments together.",
           (double)api->admission.memory_bytes);
     put_process(out);
@@ -195,10 +189,15 @@ struct reply *handle_readyz(struct request *request) {
     struct api *api = request->context;
     struct ovr_err err = {0};
     struct reply *reply;
-    int64_t room = disk_free(api);
+    int64_t room = disk_free(api->disk);
     probe_store(api, &err);
     if (err.code)
         reply = problem(503, "not-ready", "%s", err.text);
+    else if (disk_is_full(api->disk))
+        reply = problem(503, "not-ready",
+                        "the disk of the data directory was full and has %lld bytes left; make "
+                        "room, until then no experiment is started",
+                        (long long)room);
     else if (room >= 0 && room < LEAST_FREE)
         reply = problem(503, "not-ready", "the disk of the data directory has only %lld bytes left",
                         (long long)room);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETRY_AFTER_S = 5 };
+enum { RETRY_AFTER_S = 5, QUOTA_RETRY_AFTER_S = 60 };
 
 struct kind {
     const char *slug;
@@ -21,6 +21,7 @@ static const struct kind kinds[] = {
     {"crashed", "The daemon ended while it ran"},
     {"digest-mismatch", "The body does not match its digest"},
     {"diverged", "Training left the finite numbers"},
+    {"forbidden", "Not allowed"},
     {"forbidden-host", "Host is not this machine"},
     {"forbidden-origin", "Request comes from another site"},
     {"full", "No room now"},
@@ -37,12 +38,15 @@ static const struct kind kinds[] = {
     {"not-found", "Not found"},
     {"not-ready", "Not ready"},
     {"out-of-memory", "Out of memory"},
+    {"quota-exceeded", "More than your quota"},
+    {"rate-limited", "Too many requests"},
     {"shutting-down", "The server is shutting down"},
     {"precondition-required", "If-Match is missing"},
     {"stale", "Changed meanwhile"},
     {"storage", "Storage failed"},
     {"time-limit", "Over its time limit"},
     {"too-large", "Over a limit"},
+    {"unauthorized", "No valid token"},
     {"watchers", "Too many watchers"},
     {"unsupported-media-type", "Unsupported media type"},
 };
@@ -129,6 +133,11 @@ struct reply *problem_from(const struct ovr_err *err) {
         return problem_at(404, "not-found", err);
     case OVR_CONFLICT:
         return problem_at(409, "conflict", err);
+    case OVR_FORBIDDEN:
+        return problem_at(403, "forbidden", err);
+    case OVR_QUOTA:
+        return reply_header(problem_at(429, "quota-exceeded", err), "Retry-After", "%d",
+                            QUOTA_RETRY_AFTER_S);
     case OVR_FULL:
         return try_again(problem_at(503, "full", err));
     case OVR_NOMEM:

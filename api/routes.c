@@ -7,9 +7,12 @@
 #include <time.h>
 
 static const char *const submit_query[] = {"dry_run", NULL};
-static const char *const list_query[] = {"state", "tag",   "name",   "sweep", "created_after",
-                                         "sort",  "limit", "cursor", NULL};
-static const char *const sweeps_query[] = {"limit", "cursor", NULL};
+static const char *const list_query[] = {"state", "tag",  "name",  "sweep",  "created_after",
+                                         "owner", "sort", "limit", "cursor", NULL};
+static const char *const queue_query[] = {"limit", "cursor", NULL};
+static const char *const sweeps_query[] = {"owner", "limit", "cursor", NULL};
+static const char *const users_query[] = {"limit", "cursor", NULL};
+static const char *const audit_query[] = {"user", "object", "since", "limit", "cursor", NULL};
 static const char *const sweep_query[] = {"format", NULL};
 static const char *const events_query[] = {"last_event_id", NULL};
 static const char *const metrics_query[] = {"from_epoch", "max_points", "format", NULL};
@@ -33,13 +36,14 @@ const struct route api_routes[] = {
     {"POST", "/v1/experiments", handle_submit, "Post an experiment", submit_query, NULL},
     {"GET", "/v1/experiments", handle_list, "List experiments, newest first", list_query, NULL},
     {"GET", "/v1/experiments/{id}", handle_show, "One experiment", NULL, NULL},
-    {"PATCH", "/v1/experiments/{id}", handle_edit, "Change name, tags, notes or priority", NULL, NULL},
+    {"PATCH", "/v1/experiments/{id}", handle_edit, "Change name, tags, notes, priority or privacy", NULL, NULL},
     {"DELETE", "/v1/experiments/{id}", handle_delete, "Delete an experiment and its files", NULL, NULL},
     {"POST", "/v1/experiments/{id}/rerun", handle_rerun, "Run it again, perhaps changed", NULL, NULL},
     {"POST", "/v1/experiments/{id}/replay", handle_replay, "Run it again and compare", NULL, NULL},
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/pause", handle_pause, "Pause an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/resume", handle_resume, "Let a paused experiment go on", NULL, NULL},
+    {"GET", "/v1/queue", handle_queue, "What runs, what waits, in which order and why", queue_query, NULL},
     {"GET", "/v1/experiments/{id}/events", handle_events, "Watch it: a stream of events", events_query, NULL},
     {"GET", "/v1/experiments/{id}/log", handle_log, "What happened to it, as text", NULL, NULL},
     {"GET", "/v1/experiments/{id}/metrics", handle_metrics, "Figures of every epoch", metrics_query, NULL},
@@ -52,8 +56,8 @@ const struct route api_routes[] = {
     {"GET", "/v1/experiments/{id}/weights/{tensor}", handle_tensor, "One tensor", tensor_query, NULL},
     {"GET", "/v1/experiments/{id}/model", handle_model, "The whole model in one file", model_query, NULL},
     {"GET", "/v1/experiments/{id}/filters.png", handle_filters, "What units look for, as pictures", filters_query, NULL, .slow = 1},
-    {"POST", "/v1/experiments/{id}/encode", handle_encode, "Codes of samples", model_query, &samples_sink, .slow = 1},
-    {"POST", "/v1/experiments/{id}/predict", handle_predict, "Classes of samples", model_query, &samples_sink, .slow = 1},
+    {"POST", "/v1/experiments/{id}/encode", handle_encode, "Codes of samples", model_query, &samples_sink, .slow = 1, .need = NEED_READ},
+    {"POST", "/v1/experiments/{id}/predict", handle_predict, "Classes of samples", model_query, &samples_sink, .slow = 1, .need = NEED_READ},
     {"GET", "/v1/schema", handle_schema, "JSON Schema of a spec", NULL, NULL},
     {"POST", "/v1/sweeps", handle_submit_sweep, "Post a sweep", submit_query, NULL},
     {"GET", "/v1/sweeps", handle_list_sweeps, "List sweeps, newest first", sweeps_query, NULL},
@@ -63,17 +67,28 @@ const struct route api_routes[] = {
     {"GET", "/v1/datasets/{name}", handle_dataset, "One data set", dataset_query, NULL},
     {"DELETE", "/v1/datasets/{name}", handle_remove_dataset, "Remove a data set", NULL, NULL},
     {"GET", "/v1/datasets/{name}/preview", handle_preview, "Samples as numbers or a picture", preview_query, NULL},
-    {"PUT", "/v1/datasets/{name}/{split}", handle_upload, "Upload a split", upload_query, &upload_sink},
-    {"PUT", "/v1/datasets/{name}/{split}/features", handle_upload, "Upload the values of a split", part_query, &features_sink},
-    {"PUT", "/v1/datasets/{name}/{split}/labels", handle_upload, "Upload the labels of a split", part_query, &labels_sink},
-    {"POST", "/v1/admin/backup", handle_backup, "Make a backup on the server", NULL, NULL},
-    {"GET", "/healthz", handle_healthz, "Is the daemon alive?", NULL, NULL},
-    {"GET", "/readyz", handle_readyz, "Does it take experiments?", NULL, NULL},
+    {"PUT", "/v1/datasets/{name}/{split}", handle_upload, "Upload a split", upload_query, &upload_sink, .slow = 1},
+    {"PUT", "/v1/datasets/{name}/{split}/features", handle_upload, "Upload the values of a split", part_query, &features_sink, .slow = 1},
+    {"PUT", "/v1/datasets/{name}/{split}/labels", handle_upload, "Upload the labels of a split", part_query, &labels_sink, .slow = 1},
+    {"POST", "/v1/admin/backup", handle_backup, "Make a backup on the server", NULL, NULL, .slow = 1, .need = NEED_ADMIN},
+    {"GET", "/v1/me", handle_me, "Who am I, and what may I do?", NULL, NULL},
+    {"GET", "/v1/users", handle_users, "List users", users_query, NULL, .need = NEED_ADMIN},
+    {"POST", "/v1/users", handle_add_user, "Add a user with her first token", NULL, NULL, .need = NEED_ADMIN},
+    {"GET", "/v1/users/{name}", handle_user, "One user", NULL, NULL, .need = NEED_SELF},
+    {"PATCH", "/v1/users/{name}", handle_edit_user, "Change role and quotas, disable or enable", NULL, NULL, .need = NEED_ADMIN},
+    {"DELETE", "/v1/users/{name}", handle_remove_user, "Disable a user and revoke her tokens", NULL, NULL, .need = NEED_ADMIN},
+    {"GET", "/v1/users/{name}/tokens", handle_tokens, "List a user's tokens", NULL, NULL, .need = NEED_SELF},
+    {"POST", "/v1/users/{name}/tokens", handle_add_token, "Make a token", NULL, NULL, .need = NEED_SELF},
+    {"GET", "/v1/users/{name}/tokens/{id}", handle_token, "One token, without its text", NULL, NULL, .need = NEED_SELF},
+    {"DELETE", "/v1/users/{name}/tokens/{id}", handle_revoke_token, "Revoke a token", NULL, NULL, .need = NEED_SELF},
+    {"GET", "/v1/audit", handle_audit, "Who changed what, newest first", audit_query, NULL, .need = NEED_ADMIN},
+    {"GET", "/healthz", handle_healthz, "Is the daemon alive?", NULL, NULL, .need = NEED_NOTHING},
+    {"GET", "/readyz", handle_readyz, "Does it take experiments?", NULL, NULL, .need = NEED_NOTHING},
     {"GET", "/metrics", handle_prometheus, "Figures of the daemon for Prometheus", NULL, NULL},
-    {"GET", "/version", handle_version, "Program, BLAS and processor", NULL, NULL},
-    {"GET", "/openapi.json", handle_openapi, "This contract", NULL, NULL},
-    {"GET", "/", handle_dashboard, "The dashboard", NULL, NULL},
-    {"GET", "/assets/{name}", handle_asset, "A file of the dashboard", NULL, NULL},
+    {"GET", "/version", handle_version, "Program, BLAS and processor", NULL, NULL, .need = NEED_NOTHING},
+    {"GET", "/openapi.json", handle_openapi, "This contract", NULL, NULL, .need = NEED_NOTHING},
+    {"GET", "/", handle_dashboard, "The dashboard", NULL, NULL, .need = NEED_NOTHING},
+    {"GET", "/assets/{name}", handle_asset, "A file of the dashboard", NULL, NULL, .need = NEED_NOTHING},
     {NULL, NULL, NULL, NULL, NULL, NULL},
 };
 /* clang-format on */
@@ -93,12 +108,9 @@ struct reply *query_int(const struct request *request, const char *name, int64_t
     return NULL;
 }
 
-struct reply *query_time(const struct request *request, const char *name, int64_t *ms) {
-    const char *text = request_query(request, name);
+int parse_time(const char *text, int64_t *ms) {
     struct tm at = {0};
     int day_end = 0, used = 0, fraction = 0;
-    if (!text)
-        return NULL;
     if (sscanf(text, "%4d-%2d-%2d%n", &at.tm_year, &at.tm_mon, &at.tm_mday, &day_end) == 3 &&
         text[day_end] == 'T' &&
         sscanf(text + day_end, "T%2d:%2d:%2d%n", &at.tm_hour, &at.tm_min, &at.tm_sec, &used) == 3) {
@@ -117,11 +129,25 @@ struct reply *query_time(const struct request *request, const char *name, int64_
                    same.tm_hour == at.tm_hour && same.tm_min == at.tm_min;
         if (strcmp(rest, "Z") == 0 && kept && seconds >= 0) {
             *ms = seconds * 1000 + fraction;
-            return NULL;
+            return 1;
         }
     }
+    return 0;
+}
+
+struct reply *query_time(const struct request *request, const char *name, int64_t *ms) {
+    const char *text = request_query(request, name);
+    if (!text || parse_time(text, ms))
+        return NULL;
     return problem(422, "invalid-query",
                    "%s must be a time such as 2026-11-24T09:30:00Z, got \"%.40s\"", name, text);
+}
+
+const char *query_owner(const struct request *request) {
+    const char *text = request_query(request, "owner");
+    if (!text || strcmp(text, "me") != 0)
+        return text;
+    return *request->asker.name ? request->asker.name : NULL;
 }
 
 struct reply *query_layer(const struct request *request, int *layer) {

@@ -2,6 +2,7 @@
 #include "server/sweeps.h"
 #include "api/api.h"
 #include "server/digest.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 
 #include <math.h>
@@ -17,8 +18,10 @@ static json_t *json_counts(const struct sweep *s) {
 
 /* Without its points. */
 static json_t *json_sweep(const struct sweep *s) {
-    return json_pack("{s:s, s:s, s:s, s:I, s:o, s:s, s:o, s:o, s:i, s:i, s:o, s:{s:s+, s:s++}}",
-                     "id", s->id, "name", s->name, "state", state_names[sweep_state(s)], "revision",
+    return json_pack("{s:s, s:s, s:o, s:b, s:s, s:I, s:o, s:s, s:o, s:o, s:i, s:i, s:o, "
+                     "s:{s:s+, s:s++}}",
+                     "id", s->id, "name", s->name, "owner", json_owner(s->owner), "private",
+                     s->private, "state", state_names[sweep_state(s)], "revision",
                      (json_int_t)s->revision, "tags", json_tags(s->tags), "notes", s->notes,
                      "created_at", json_time(s->created_at), "finished_at",
                      json_time(s->finished_at), "size", s->points, "repeats", s->repeats, "counts",
@@ -423,6 +426,7 @@ static struct reply *enqueue(const struct request *request, struct sweep_plan *p
     digest_of(request->body, request->body_size, body_sha256);
     plan->sweep.idempotency_key = request_header(request, "Idempotency-Key");
     plan->sweep.body_sha256 = body_sha256;
+    plan->sweep.owner = request->asker.user;
     int rc = store_add_sweep(api->store, &plan->sweep, id, &repeated, &err);
     if (rc)
         return rc == OVR_CONFLICT ? problem(422, "idempotency", "%s", err.text)
@@ -473,12 +477,13 @@ struct reply *handle_list_sweeps(struct request *request) {
     struct sweep *list;
     int64_t limit = 50, before = 0;
     size_t n;
+    const char *owner = query_owner(request);
     struct reply *reply = query_int(request, "limit", 1, 500, &limit);
     if (!reply)
         reply = query_int(request, "cursor", 1, INT64_MAX, &before);
     if (reply)
         return reply;
-    if (store_list_sweeps(api->store, before, (int)limit + 1, &list, &n, &err))
+    if (store_list_sweeps(api->store, owner, before, (int)limit + 1, &list, &n, &err))
         return problem_from(&err);
     size_t shown = n > (size_t)limit ? n - 1 : n;
     json_t *array = json_array();
@@ -487,9 +492,12 @@ struct reply *handle_list_sweeps(struct request *request) {
         failed |= json_array_append_new(array, json_sweep(&list[i]));
     reply = reply_json(200, failed ? NULL : json_pack("{s:O}", "sweeps", array));
     json_decref(array);
+    char query[512];
+    snprintf(query, sizeof query, "cursor=%lld&limit=%lld",
+             shown < n ? (long long)list[shown - 1].seq : 0, (long long)limit);
+    append_query(query, sizeof query, "owner", owner);
     if (shown < n)
-        reply = reply_header(reply, "Link", "</v1/sweeps?cursor=%lld&limit=%lld>; rel=\"next\"",
-                             (long long)list[shown - 1].seq, (long long)limit);
+        reply = reply_header(reply, "Link", "</v1/sweeps?%s>; rel=\"next\"", query);
     sweep_list_free(list, n);
     return reply;
 }
@@ -531,5 +539,6 @@ struct reply *handle_cancel_sweep(struct request *request) {
         pool_cancel(api->pool, running[i]);
     free(running);
     pool_wake(api->pool); /* the next in the queue may be one that fits */
+    leftovers_sweep_checkpoints(api->store, api->data_dir);
     return reply_sweep(api, 202, request->segments[0], NULL);
 }

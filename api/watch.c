@@ -440,24 +440,31 @@ static void finish(struct watcher *w) {
     w->sending = NULL;
 }
 
+/* As much of the piece at hand as there is room for. */
+static size_t hand_out(struct watcher *w, char *out, size_t room) {
+    size_t n = w->sending->size - w->sent;
+    n = n < room ? n : room;
+    memcpy(out, w->sending->text + w->sent, n);
+    w->sent += n;
+    if (w->sent == w->sending->size)
+        finish(w);
+    return n;
+}
+
+/* All that there is goes out together: what a watcher costs is the sending. */
 int64_t watcher_read(void *state, uint64_t position, char *out, size_t room) {
     struct watcher *w = state;
     (void)position;
     int64_t now = watch_now();
     if (w->handed_at && now - w->handed_at > SLOWEST_MS)
         return OVR_STOPPED;
-    w->handed_at = 0;
-    if (!w->sending) {
-        int64_t rc = w->ended ? 0 : find_next(w);
-        if (rc || w->ended)
-            return rc;
+    size_t n = 0;
+    int64_t rc = 0;
+    while (!rc && n < room && !w->ended) {
+        rc = w->sending ? 0 : find_next(w);
+        if (!rc)
+            n += hand_out(w, out + n, room - n);
     }
-    size_t n = w->sending->size - w->sent;
-    n = n < room ? n : room;
-    memcpy(out, w->sending->text + w->sent, n);
-    w->sent += n;
-    w->handed_at = now;
-    if (w->sent == w->sending->size)
-        finish(w);
-    return (int64_t)n;
+    w->handed_at = n ? now : 0;
+    return n ? (int64_t)n : rc;
 }

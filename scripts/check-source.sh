@@ -37,6 +37,7 @@ forbid '#include "(core|server|api)/' clients/*/*.[ch] -- 'clients know nothing 
 
 # One library, one owner.
 forbid '<microhttpd' $(except api api/http.c) core/*.[ch] $server -- 'libmicrohttpd belongs to api/http.c'
+forbid '<gnutls' $(except api api/tls.c) core/*.[ch] $server -- 'GnuTLS belongs to api/tls.c'
 forbid '<sqlite3|"server/store/' $(except server server/store/*.[ch]) core/*.[ch] api/*.[ch] -- 'sqlite3 belongs to server/store/'
 forbid '<(cblas|lapacke)' $(except core core/linalg.c) $server api/*.[ch] -- 'BLAS and LAPACK belong to core/linalg.c'
 forbid '<jansson' core/*.[ch] $(except server server/spec.h server/spec.c server/sweep_points.h server/pointer.h server/pointer.c) -- 'jansson belongs to api/, server/spec.c and what is made of specs'

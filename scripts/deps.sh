@@ -14,6 +14,7 @@ gcc                                            program:gcc
 libc6-dev                                      header:stdio.h
 make                                           program:make
 libmicrohttpd-dev                              header:microhttpd.h
+libgnutls28-dev                                header:gnutls/gnutls.h
 libjansson-dev                                 header:jansson.h
 libsqlite3-dev                                 header:sqlite3.h
 libopenblas-dev|libopenblas-pthread-dev|libopenblas-openmp-dev|libopenblas-serial-dev header:cblas.h
@@ -81,7 +82,7 @@ look_without_dpkg() {
 This is not a Debian system (there is no dpkg-query), so nothing is installed here by itself.
 Not found, please install it with this system's packages and try again:
 $lacking
-All that is needed: gcc, make, libmicrohttpd, jansson, SQLite, OpenBLAS with LAPACKE, nettle, zlib,
+All that is needed: gcc, make, libmicrohttpd, GnuTLS, jansson, SQLite, OpenBLAS with LAPACKE, nettle, zlib,
 libpng, libcurl and curl; for the tests cmocka, clang-format, python3 with numpy.
 END
     exit 1

@@ -1,6 +1,7 @@
 #include "server/admission.h"
 
 #include "server/fitted.h"
+#include "server/people.h"
 #include "server/weights.h"
 
 #include <stdio.h>
@@ -242,12 +243,33 @@ static void warn_collapse(const struct spec *spec, json_t *warnings) {
                    bound);
 }
 
+void admit_priority(const struct spec *spec, json_t *faults) {
+    const struct asker *asker = asking();
+    if (asker && asker->level < LEVEL_ADMIN && spec->priority > 0)
+        spec_fault(faults, "/priority",
+                   "above 0 is for admins, got %d; use -100..0, where lower runs later",
+                   spec->priority);
+}
+
+/* Where the spec leaves it open. */
+static int complete_private(const struct admission *a, struct spec *spec, json_t *document,
+                            struct ovr_err *err) {
+    if (json_is_null(json_object_get(document, "private")))
+        spec->private = a->private_by_default;
+    return json_object_set_new(document, "private", json_boolean(spec->private))
+               ? ovr_nomem(err, "the spec")
+               : 0;
+}
+
 int admit(const struct admission *a, struct spec *spec, json_t *document, json_t *faults,
           json_t *warnings, struct cost *cost, struct ovr_err *err) {
     struct train_data data = {0};
     int rc = find_data(a, spec, document, &data, faults, err);
+    if (!rc)
+        rc = complete_private(a, spec, document, err);
     if (rc)
         return rc;
+    admit_priority(spec, faults);
     size_t width = 0;
     if (data.n_train) {
         check_classes(spec, data.n_classes, faults);
@@ -262,7 +284,8 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
     cost->train = train_estimate(&spec->train, &data, members);
     if (*spec->init_experiment) /* its weights stay beside those of the run */
         cost->train.memory_bytes += cost->train.parameters * sizeof(float);
-    cost->seconds = cost->train.flops_total / (a->flops_per_second * a->cores);
+    cost->core_seconds = cost->train.flops_total / a->flops_per_second;
+    cost->seconds = cost->core_seconds / a->cores;
     if (cost->train.memory_bytes > (uint64_t)a->memory_bytes) {
         spec_fault(
             faults, "",

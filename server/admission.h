@@ -17,12 +17,16 @@ struct admission {
     int cores;
     double flops_per_second; /* of one core */
     const struct catalog *catalog;
+    int private_by_default; /* what people post */
 };
 
 struct cost {
     struct train_estimate train;
-    double seconds;
+    double core_seconds, seconds; /* with all cores */
 };
+
+/* Priorities above 0 are for admins: else everybody would take them. */
+void admit_priority(const struct spec *spec, json_t *faults);
 
 /* After spec_read() without faults. Completes spec and document; appends to `faults`, and to
  * `warnings` what is allowed but will probably disappoint. Returns 0, OVR_INVALID when there are

@@ -3,6 +3,7 @@
 #include "core/err.h"
 
 #include <nettle/base64.h>
+#include <nettle/memops.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -42,6 +43,10 @@ int digest_from_base64(const char *text, char end, char hex[DIGEST_SIZE]) {
         return OVR_INVALID;
     write_hex(sum, hex);
     return 0;
+}
+
+int digest_equal(const char a[DIGEST_SIZE], const char b[DIGEST_SIZE]) {
+    return memeql_sec(a, b, DIGEST_SIZE - 1);
 }
 
 void digest_of(const void *bytes, size_t n, char hex[DIGEST_SIZE]) {

@@ -16,6 +16,9 @@ void digest_add(struct digest *digest, const void *bytes, size_t n);
 void digest_hex(struct digest *digest, char hex[DIGEST_SIZE]); /* ends it */
 void digest_of(const void *bytes, size_t n, char hex[DIGEST_SIZE]);
 
+/* Whether two are the same, in a time that does not tell where they differ. */
+int digest_equal(const char a[DIGEST_SIZE], const char b[DIGEST_SIZE]);
+
 /* The hexadecimal form of a SHA-256 given in base64 (RFC 4648) up to the character `end`. Returns
  * 0, or OVR_INVALID. */
 int digest_from_base64(const char *text, char end, char hex[DIGEST_SIZE]);

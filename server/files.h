@@ -18,6 +18,14 @@ int files_make_directory(const char *path, struct ovr_err *err);
 int files_open_directory(char *path, size_t size, const char *data_dir, const char *name,
                          const char *leftover, struct ovr_err *err);
 
+/* Removes a file, or a directory with all that is in it; what is not there is fine. */
+int files_remove_tree(const char *path, struct ovr_err *err);
+
+/* Removes what is in DATA_DIR/<name> and `needs` says 0 of, by its name up to the first dot.
+ * Returns how many entries went. */
+int files_sweep(const char *data_dir, const char *name, int (*needs)(void *context, const char *id),
+                void *context);
+
 /* The directory's entries are on disk afterwards. */
 int files_sync_directory(const char *path, struct ovr_err *err);
 

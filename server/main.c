@@ -2,8 +2,10 @@
 #include "api/api.h"
 #include "core/linalg.h"
 #include "server/checkpoint.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 #include "server/settings.h"
+#include "server/user_command.h"
 #include "server/weights.h"
 
 #include <errno.h>
@@ -59,23 +61,20 @@ struct daemon {
     struct store *store;
     struct catalog catalog;
     struct cache cache;
+    struct disk disk;
     struct api api;
     struct http *http;
+    struct gate *gate;
 };
-
-/* Whether an experiment will still go on. */
-static int needs_checkpoint(void *context, const char *id) {
-    struct experiment e = {0};
-    struct store *store = context;
-    int rc = store_get_experiment(store, id, &e, NULL);
-    int needs = rc ? rc != OVR_NOT_FOUND : e.state <= STATE_PAUSED;
-    experiment_release(&e);
-    return needs;
-}
 
 /* That encode, predict and draw, beside the jobs. */
 static int slow_threads(void) {
     return cpu_count() > 1 ? 2 : 1;
+}
+
+/* A file that a setting may name; "none" is none. */
+static const char *path_of(const char *setting) {
+    return strcmp(setting, "none") ? setting : NULL;
 }
 
 static int open_data(struct daemon *d, const struct settings *settings,
@@ -85,8 +84,14 @@ static int open_data(struct daemon *d, const struct settings *settings,
     int rc = take_data_dir(settings->data_dir, &d->lock, err);
     if (rc)
         return rc;
+    disk_init(&d->disk, settings->data_dir);
     snprintf(path, sizeof path, "%s/ovrd.sqlite3", settings->data_dir);
     rc = store_open(&d->store, path, (int)settings->http_threads + slow_threads() + 2, err);
+    if (!rc)
+        store_set_quotas(d->store, &(struct quotas){settings->user_running, settings->user_queued,
+                                                    settings->user_storage_bytes});
+    if (!rc && path_of(settings->admin_token_file))
+        rc = admin_from_file(d->store, settings->admin_token_file, err);
     if (!rc)
         rc = catalog_init(&d->catalog, settings->data_dir, d->store, err);
     d->catalog.max_bytes = (uint64_t)settings->max_upload_bytes;
@@ -102,14 +107,47 @@ static int open_data(struct daemon *d, const struct settings *settings,
     if (!rc && requeued)
         log_line(LOG_INFO, "%d experiment%s ran when the daemon ended and %s back in the queue",
                  requeued, requeued == 1 ? "" : "s", requeued == 1 ? "is" : "are");
-    if (!rc)
-        checkpoint_clean(settings->data_dir, needs_checkpoint, d->store);
+    int leftovers = rc ? 0 : leftovers_sweep_all(d->store, settings->data_dir);
+    if (leftovers)
+        log_line(LOG_INFO, "removed files or directories that no experiment needs: %d", leftovers);
     return rc;
 }
 
 static void log_request(void *context, const char *line) {
     (void)context;
     log_line(LOG_DEBUG, "%s", line);
+}
+
+static void log_trouble(void *context, const char *line) {
+    (void)context;
+    log_line(LOG_WARN, "%s", line);
+}
+
+/* How people come in. */
+static int open_gate(struct daemon *d, const struct settings *settings, struct http_config *http,
+                     struct ovr_err *err) {
+    const struct gate_config gate = {
+        .store = d->store,
+        .requests_per_second = (double)settings->requests_per_second,
+        .failures_per_minute = (double)settings->failures_per_minute,
+    };
+    int64_t users, admins;
+    int rc = gate_new(&d->gate, &gate, err);
+    if (!rc)
+        rc = store_count_users(d->store, &users, &admins, err);
+    if (rc)
+        return rc;
+    d->api.gate = d->gate;
+    http->everywhere = admins > 0;
+    http->host_names = path_of(settings->host_names);
+    http->max_per_address = (int)settings->connections_per_address;
+    http->least_body_rate = (uint64_t)settings->least_body_rate;
+    http->tls_cert = path_of(settings->tls_cert);
+    http->tls_key = path_of(settings->tls_key);
+    if (!http->tls_cert != !http->tls_key)
+        return ovr_fail(err, OVR_INVALID, "--tls-cert",
+                        "--tls-cert and --tls-key go together: give both or none");
+    return 0;
 }
 
 static int start(struct daemon *d, const struct settings *settings, const char **url,
@@ -126,11 +164,18 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     int rc = open_data(d, settings, kernels, err);
     if (rc)
         return rc;
+    int64_t half_life_ms = settings->half_life_s * 1000;
+    const struct queue_rules rules = {.half_life_ms = half_life_ms,
+                                      .memory_bytes = memory_budget(settings)};
+    store_set_rules(d->store, &rules);
     d->api = (struct api){
         .store = d->store,
         .catalog = &d->catalog,
-        .admission = {d->store, memory_budget(settings), cores, linalg_speed(), &d->catalog},
+        .admission = {d->store, rules.memory_bytes, cores, linalg_speed(), &d->catalog,
+                      strcmp(settings->visibility, "private") == 0},
         .data_dir = settings->data_dir,
+        .disk = &d->disk,
+        .keep_backups = (int)settings->keep_backups,
         .kernels = kernels,
     };
     struct pool_config pool = {
@@ -138,12 +183,16 @@ static int start(struct daemon *d, const struct settings *settings, const char *
                       .cache = &d->cache,
                       .kernels = kernels,
                       .data_dir = settings->data_dir,
+                      .disk = &d->disk,
                       .checkpoint_seconds = (int)settings->checkpoint_s},
         .workers = workers,
         .cores = cores,
         .memory_bytes = d->api.admission.memory_bytes,
     };
     rc = pool_start(&d->api.pool, &pool, err);
+    if (rc)
+        return rc;
+    rc = queue_new(&d->api.queue, d->store, d->api.pool, half_life_ms, err);
     if (rc)
         return rc;
     struct models_config models = {
@@ -155,6 +204,9 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .cores = cores,
     };
     rc = models_new(&d->api.models, &models, err);
+    if (rc)
+        return rc;
+    rc = outcomes_new(&d->api.outcomes, d->store, err);
     if (rc)
         return rc;
     rc = watch_start(&d->api.watch, &d->api, (int)settings->max_watchers, err);
@@ -171,21 +223,31 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .max_upload_bytes = (uint64_t)settings->max_upload_bytes,
         .routes = api_routes,
         .context = &d->api,
+        .admit = api_admit,
+        .act = api_act,
         .log = log_request,
+        .trouble = log_trouble,
         .observe = api_observe,
     };
+    rc = open_gate(d, settings, &http, err);
+    if (rc)
+        return rc;
     log_line(LOG_INFO, "ovrd %s, %s kernel %s, isa %s, %d cores, %d workers, %.1f GiB for jobs",
              OVRD_VERSION, linalg_library(), linalg_kernel(), isa_name(kernels->isa), cores,
              workers, (double)pool.memory_bytes / (1 << 30));
     return http_start(&d->http, &http, url, err);
 }
 
-/* Until SIGTERM or SIGINT. */
+/* Until SIGTERM or SIGINT; SIGHUP takes the certificate anew. */
 static void serve(struct daemon *d, const sigset_t *signals) {
     const struct timespec tick = {.tv_nsec = 100 * 1000 * 1000};
     for (;;) {
         int signal = sigtimedwait(signals, NULL, &tick);
         pool_tick(d->api.pool);
+        http_tick(d->http);
+        gate_tick(d->gate);
+        if (signal == SIGHUP)
+            http_reload(d->http);
         if (signal == SIGTERM || signal == SIGINT) {
             log_line(LOG_INFO, "%s: draining", signal == SIGTERM ? "SIGTERM" : "SIGINT");
             return;
@@ -205,9 +267,13 @@ static void stop(struct daemon *d) {
         _exit(0);
     }
     watch_stop(d->api.watch);
+    queue_free(d->api.queue);
+    outcomes_free(d->api.outcomes);
     models_free(d->api.models);
+    gate_free(d->gate);
     cache_release(&d->cache);
     store_close(d->store);
+    disk_release(&d->disk);
     if (d->lock > 0)
         close(d->lock);
 }
@@ -226,13 +292,39 @@ static int complain(const struct ovr_err *err) {
     return err->code == OVR_INVALID ? 2 : 1;
 }
 
+/* On the data directory itself, which no daemon may have at the same time. */
+static int run_user_command(const struct user_command *command, const struct settings *settings) {
+    struct ovr_err err = {0};
+    struct store *store = NULL;
+    char path[512];
+    int lock = -1, rc = take_data_dir(settings->data_dir, &lock, &err);
+    if (rc == OVR_CONFLICT) {
+        fprintf(stderr, "ovrd: a daemon works on %s; ask it instead: ovrctl user, ovrctl token\n",
+                settings->data_dir);
+        return 1;
+    }
+    snprintf(path, sizeof path, "%s/ovrd.sqlite3", settings->data_dir);
+    if (!rc)
+        rc = store_open(&store, path, 1, &err);
+    if (!rc)
+        rc = user_command_run(command, store, stdout, &err);
+    store_close(store);
+    if (lock >= 0)
+        close(lock);
+    return rc ? complain(&err) : 0;
+}
+
 int main(int argc, char **argv) {
     struct settings settings = {0};
     enum settings_action action;
     struct ovr_err err = {0};
     pthread_setname_np(pthread_self(), "ovrd"); /* linalg_start() may have made it "exe" */
-    if (settings_read(&settings, &action, argc, argv, &err))
+    struct user_command command = {0};
+    if (user_command_read(&command, &argc, argv, &err) ||
+        settings_read(&settings, &action, argc, argv, &err))
         return complain(&err);
+    if (command.verb && action == SETTINGS_RUN)
+        return run_user_command(&command, &settings);
     if (action == SETTINGS_HELP) {
         settings_help(stdout);
         return fflush(stdout) ? 1 : 0;
@@ -255,6 +347,7 @@ int main(int argc, char **argv) {
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
     json_object_seed(0);

@@ -24,8 +24,21 @@ struct setting {
 /* clang-format off */
 static const struct setting table[] = {
     {"data-dir", "DIR", TEXT(data_dir), "ovrd-data", NULL, "database, data sets and weights; made if missing"},
-    {"listen", "HOST:PORT", TEXT(listen), "127.0.0.1:8080", NULL, "loopback address; port 0 takes any free one"},
+    {"listen", "HOST:PORT", TEXT(listen), "127.0.0.1:8080", NULL, "address and port, 0: any free one; beyond loopback once there is an admin"},
+    {"host-names", "A,B", TEXT(host_names), "none", NULL, "names by which others call this machine, such as ovrd.lab.org; none: its own"},
+    {"tls-cert", "FILE", TEXT(tls_cert), "none", NULL, "PEM certificate and those above it; taken anew when the file changes"},
+    {"tls-key", "FILE", TEXT(tls_key), "none", NULL, "PEM key of the certificate; none: plain HTTP"},
+    {"admin-token-file", "FILE", TEXT(admin_token_file), "none", NULL, "for containers: the token of user admin, who is made; written if missing"},
+    {"visibility", "KIND", TEXT(visibility), "open", "open private", "whether new experiments are seen by all users: open or private"},
+    {"user-running", "JOBS", NUMBER(user_running, 0, 100000), "0", NULL, "experiments that a user may have running; 0: any"},
+    {"user-queued", "JOBS", NUMBER(user_queued, 0, 10000000), "0", NULL, "experiments that a user may have waiting; 0: any"},
+    {"user-storage", "BYTES", NUMBER(user_storage_bytes, 0, 1024 * TIB), "0", NULL, "uploads and results that a user may own; 0: any"},
+    {"rate", "REQUESTS", NUMBER(requests_per_second, 0, 1000000), "1000", NULL, "a second, of a user or of an address without token; 10 s of it at once; 0: any"},
+    {"wrong-tokens", "N", NUMBER(failures_per_minute, 0, 1000000), "100", NULL, "a minute that an address may try; 0: any"},
+    {"address-connections", "N", NUMBER(connections_per_address, 0, 100000), "200", NULL, "open at once from an address other than this machine's; 0: any"},
+    {"body-rate", "BYTES", NUMBER(least_body_rate, 0, TIB), "1K", NULL, "a second that a body must come in at, after the idle timeout; 0: any"},
     {"workers", "JOBS", NUMBER(workers, 0, 256), "0", NULL, "experiments that compute at once; 0: as many as cores"},
+    {"fair-share-half-life", "SECONDS", NUMBER(half_life_s, 60, 100000000), "86400", NULL, "after so long half of what a user's jobs have used counts no more"},
     {"memory", "BYTES", NUMBER(memory_bytes, 0, 1024 * TIB), "0", NULL, "for all running experiments together; 0: 80 % of the machine's"},
     {"cache", "BYTES", NUMBER(cache_bytes, 0, 1024 * TIB), "16G", NULL, "disk for prepared data that jobs share; 0: keep none"},
     {"model-cache", "BYTES", NUMBER(model_cache_bytes, 0, 1024 * TIB), "1G", NULL, "memory for models that encode and predict; 0: read anew each time"},
@@ -39,6 +52,7 @@ static const struct setting table[] = {
     {"max-upload", "BYTES", NUMBER(max_upload_bytes, 1024, 1024 * TIB), "16G", NULL, "largest upload of a data set's split"},
     {"checkpoint", "SECONDS", NUMBER(checkpoint_s, 0, 1000000), "60", NULL, "between checkpoints of a running experiment; 0: only when it is interrupted"},
     {"max-crashes", "N", NUMBER(max_crashes, 1, 1000), "10", NULL, "after so many crashes of the daemon under it an experiment fails"},
+    {"keep-backups", "N", NUMBER(keep_backups, 0, 100000), "0", NULL, "newest backups that stay when one is made; 0: all"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };
 /* clang-format on */

@@ -16,7 +16,7 @@
 struct spec {
     char name[201];
     char tags[16 * 66 + 2]; /* each between newlines: "\npaper\n"; "" without any */
-    int priority;
+    int priority, private;
     int generated; /* 1: sphere; 0: a stored data set */
     struct sphere_config sphere;
     char dataset[65], train_sha256[65], test_sha256[65];

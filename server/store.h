@@ -54,15 +54,16 @@ struct experiment {
     int64_t revision, memory_bytes;
     int64_t created_at, started_at, finished_at; /* 0: not yet */
     int attempts;
+    int64_t computed_ms; /* what its newest checkpoint took, over all attempts */
     char *queue_reason, *problem_kind, *problem_pointer, *problem_detail; /* NULL: none */
-    int64_t position;    /* in the queue, from 1; 0 if not queued */
+    double core_seconds; /* estimate; NaN: unknown */
     char sweep[ID_SIZE]; /* "": none, and what follows means nothing */
     int point, repeat;
     char waits_for[ID_SIZE]; /* "": none, or it has succeeded */
     char rerun_of[ID_SIZE];  /* whose spec it has, perhaps changed, whether or not that one is still
                                 there; "": none */
     int replays;             /* its result is compared with that one's */
-    char *notes;             /* NULL: those of the spec */
+    char *notes;             /* those of the spec unless they were edited */
     char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
     int private;                /* seen by its owner and admins only */
     double key;                 /* in a list by end or figure: what it is sorted by */
@@ -75,6 +76,7 @@ struct new_experiment {
     const char *name, *tags, *spec;
     int priority;
     int64_t memory_bytes;
+    double core_seconds;                       /* estimates; 0: unknown */
     const char *idempotency_key, *body_sha256; /* NULL: none */
     const char *rerun_of;                      /* NULL: none */
     int replays;
@@ -94,8 +96,8 @@ int store_get_experiment(struct store *store, const char *id, struct experiment 
                          struct ovr_err *err);
 
 struct experiment_filter {
-    const char *state, *tag, *name_prefix, *sweep; /* NULL: any */
-    int64_t created_after;                         /* ms; 0: any */
+    const char *state, *tag, *name_prefix, *sweep, *owner; /* NULL: any */
+    int64_t created_after;                                 /* ms; 0: any */
     /* By their end, those that have ended; by a figure of the result, those that have it. */
     enum list_order { ORDER_CREATED, ORDER_FINISHED, ORDER_FIGURE } order;
     int ascending;
@@ -115,7 +117,7 @@ void experiment_list_free(struct experiment *list, size_t n);
 
 struct edit { /* NULL: stays */
     const char *name, *tags, *notes;
-    const int *priority;
+    const int *priority, *private;
 };
 
 /* The field of the error when the revision is another one. */
@@ -140,13 +142,25 @@ int store_census(struct store *store, struct census *census, struct ovr_err *err
 int store_probe(struct store *store, struct ovr_err *err);
 
 /* A copy of the whole at one moment in a new file, on disk when it returns, while others read and
- * write. */
-int store_copy(struct store *store, const char *path, struct ovr_err *err);
+ * write. *stop not 0 (it may be NULL) ends it with OVR_IO. */
+int store_copy(struct store *store, const char *path, const _Atomic int *stop, struct ovr_err *err);
 
 /* The job's life */
 
-/* Takes the first in the queue if its memory estimate is at most `memory_bytes`; *waiting is how
- * many are left in the queue (1000 stands for more too). OVR_NOT_FOUND: nothing that fits now. */
+/* Rules of the queue that the daemon's settings give. */
+struct queue_rules {
+    int64_t half_life_ms; /* of use */
+    int64_t memory_bytes; /* for all that run together */
+};
+enum { NO_LIMIT = 1 << 30 };
+
+/* Before others use the store. Without it: a day, all the memory there is. How many experiments of
+ * one owner may run is among her quotas (server/people.h). */
+void store_set_rules(struct store *store, const struct queue_rules *rules);
+
+/* Takes from the queue what is next by the scheduler's rules (server/scheduler.h), when
+ * `memory_bytes` are free; *waiting is how many are left in the queue (1000 stands for more too).
+ * OVR_NOT_FOUND: nothing that may start now. */
 int store_claim(struct store *store, int64_t memory_bytes, struct experiment *experiment,
                 int *waiting, struct ovr_err *err);
 
@@ -210,11 +224,18 @@ struct outcome {
 int store_finish(struct store *store, int64_t seq, const struct outcome *outcome,
                  struct ovr_err *err);
 
+/* How many cores a running experiment has; 1 from the claim on. What they use is charged to its
+ * owner, in the transactions that write epochs or note checkpoints, and with the end at the latest.
+ */
+void store_set_cores(struct store *store, int64_t seq, int cores);
+
 /* Back to the queue with a reason; its epochs stay, see store_forget_epochs(). */
 int store_requeue(struct store *store, int64_t seq, const char *reason, struct ovr_err *err);
 
-/* A running experiment wrote a checkpoint: earlier crashes count no more. */
-int store_note_checkpoint(struct store *store, int64_t seq, struct ovr_err *err);
+/* A running experiment wrote a checkpoint, which took so long to compute over all attempts: earlier
+ * crashes count no more. */
+int store_note_checkpoint(struct store *store, int64_t seq, int64_t computed_ms,
+                          struct ovr_err *err);
 
 /* Removes what its epochs from `first` on wrote: they will be written again. */
 int store_forget_epochs(struct store *store, int64_t seq, int first, struct ovr_err *err);
@@ -227,6 +248,38 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
  * OVR_CONFLICT in a final state, except that cancelling twice is fine. */
 int store_cancel(struct store *store, const char *id, int *was_running, struct ovr_err *err);
 
+/* The queue */
+
+struct waiting {
+    int64_t seq, owner, waits_for; /* 0: nobody, nothing */
+    int priority;
+    int64_t memory_bytes;
+    double core_seconds; /* NaN: unknown */
+};
+
+struct owner {
+    int64_t seq;               /* 0: nobody */
+    char name[USER_NAME_SIZE]; /* "": nobody */
+    int max_running;           /* NO_LIMIT: none */
+    double use;                /* core-seconds lately, with what is running */
+    int running;
+    double cores;
+    int64_t waiting;
+};
+
+/* Everything that waits, and by seq all owners that there are with what they used. One moment; the
+ * caller frees both. */
+int store_read_queue(struct store *store, struct waiting **waiting, size_t *n_waiting,
+                     struct owner **owners, size_t *n_owners, struct ovr_err *err);
+
+/* Grows with every change that may alter the order of the queue. */
+uint64_t store_queue_version(const struct store *store);
+
+/* Also one that who asks must not know of: then may_see() is 0. */
+int may_see(const struct experiment *experiment);
+int store_get_numbered(struct store *store, int64_t seq, struct experiment *experiment,
+                       struct ovr_err *err);
+
 /* Sweeps */
 
 struct sweep {
@@ -238,6 +291,8 @@ struct sweep {
     int points, repeats;                 /* points so far, experiments of each */
     int more;                            /* 1: points may still be added */
     int cancelled;
+    char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
+    int private;
     int64_t created_at, finished_at; /* 0: not yet */
     int64_t revision;                /* grows with every change of it or of its experiments */
     int64_t counts[N_STATES];        /* of its experiments */
@@ -261,6 +316,8 @@ struct new_sweep {
     const char *name, *tags, *notes, *request, *axes, *target;
     int more;
     struct new_points points;
+    int64_t owner; /* seq of a user, who owns the experiments too; 0: nobody */
+    int private;
     const char *idempotency_key, *body_sha256; /* NULL: none */
 };
 
@@ -298,10 +355,10 @@ struct sweep_reader {
 int store_read_sweep(struct store *store, const char *id, struct sweep *sweep,
                      const struct sweep_reader *reader, struct ovr_err *err);
 
-/* Newest first, those older than `before` (seq; 0: from the newest). The caller frees *list with
- * sweep_list_free(). */
-int store_list_sweeps(struct store *store, int64_t before, int limit, struct sweep **list,
-                      size_t *n, struct ovr_err *err);
+/* Newest first, those older than `before` (seq; 0: from the newest), of one owner unless NULL. The
+ * caller frees *list with sweep_list_free(). */
+int store_list_sweeps(struct store *store, const char *owner, int64_t before, int limit,
+                      struct sweep **list, size_t *n, struct ovr_err *err);
 void sweep_list_free(struct sweep *list, size_t n);
 
 /* Cancels what has not ended, and no more points will follow. *running, which the caller frees, are
@@ -356,7 +413,8 @@ struct dataset_split {
     char source_sha256[SHA256_SIZE]; /* of the bytes as they were sent; "": two files */
     int64_t bytes, samples, width, classes, created_at; /* bytes of the file that is kept */
     struct image_shape image;
-    int named; /* the classes have names */
+    int named;                  /* the classes have names */
+    char owner[USER_NAME_SIZE]; /* who uploaded it, when it is read; "": nobody */
 };
 
 /* Makes this version the current one; no parts wait for it any more. *fresh: 0 when it was
@@ -387,6 +445,10 @@ int store_get_part(struct store *store, const char *dataset, const char *split, 
  * stay, so that it can be run again. OVR_CONFLICT while an experiment that has not ended uses it.
  */
 int store_remove_dataset(struct store *store, const char *dataset, struct ovr_err *err);
+
+/* Old versions that no experiment names any more are not known from then on. Also done, data set by
+ * data set, when a new version comes, a data set is removed, or an experiment that named one. */
+int store_forget_versions(struct store *store, struct ovr_err *err);
 
 /* Whether a version or a waiting part is the file of this name. */
 int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err);

@@ -29,6 +29,7 @@ struct factor {
 struct sweep_plan_memory {
     char name[MAX_NAME + 1], tags[16 * 66 + 2];
     char *notes, *request, *axes, *target;
+    int private;
     char **values;
     struct planned *planned;
     struct new_experiment *experiments;
@@ -53,11 +54,11 @@ struct builder {
 };
 
 static const char *const members[] = {
-    "name",   "tags",  "notes",  "priority",        "base",   "grid", "zip",
-    "points", "chain", "random", "target_sparsity", "repeats"};
+    "name", "tags",   "notes", "priority", "private",         "base",   "grid",
+    "zip",  "points", "chain", "random",   "target_sparsity", "repeats"};
 
 /* Those that are put into the base. */
-static const char *const common[] = {"name", "tags", "notes", "priority"};
+static const char *const common[] = {"name", "tags", "notes", "priority", "private"};
 enum { N_COMMON = sizeof common / sizeof *common };
 
 /* Reading the document. What is wrong goes to the faults; only lack of memory is returned. */
@@ -649,17 +650,20 @@ static int plan_experiment(struct builder *b, size_t k, int repeat, const char *
                                                 .tags = p->tags,
                                                 .spec = p->spec,
                                                 .priority = b->spec->priority,
-                                                .memory_bytes = (int64_t)cost->train.memory_bytes};
+                                                .private = b->spec->private,
+                                                .memory_bytes = (int64_t)cost->train.memory_bytes,
+                                                .core_seconds = cost->core_seconds};
     return 0;
 }
 
 /* What a search has to remember, with the spec that it varies. */
 static char *describe_target(const struct sweep_target *t, const json_t *spec,
-                             int64_t memory_bytes) {
+                             const struct cost *cost) {
     json_t *target =
-        json_pack("{s:s, s:f, s:f, s:f, s:f, s:i, s:I, s:O}", "pointer", t->pointer, "near_zero",
-                  t->near_zero, "tolerance", t->tolerance, "min", t->min, "max", t->max, "points",
-                  t->points, "memory_bytes", (json_int_t)memory_bytes, "spec", spec);
+        json_pack("{s:s, s:f, s:f, s:f, s:f, s:i, s:I, s:f, s:O}", "pointer", t->pointer,
+                  "near_zero", t->near_zero, "tolerance", t->tolerance, "min", t->min, "max",
+                  t->max, "points", t->points, "memory_bytes", (json_int_t)cost->train.memory_bytes,
+                  "core_seconds", cost->core_seconds, "spec", spec);
     char *text = target ? sweep_dump(target) : NULL;
     json_decref(target);
     return text;
@@ -672,8 +676,7 @@ static int plan_point(struct builder *b, size_t k, json_t *spec, const struct co
     m->values[m->n_values] = sweep_dump(values);
     if (!m->values[m->n_values++])
         return ovr_nomem(err, "a point of the sweep");
-    if (b->searches && k == 0 &&
-        !(m->target = describe_target(&b->target, spec, (int64_t)cost->train.memory_bytes)))
+    if (b->searches && k == 0 && !(m->target = describe_target(&b->target, spec, cost)))
         return ovr_nomem(err, "the search");
     int rc = 0;
     char name[201];
@@ -755,7 +758,10 @@ static int prepare_memory(struct builder *b, struct ovr_err *err) {
     const char *notes = json_string_value(json_object_get(b->base, "notes"));
     snprintf(m->name, sizeof m->name, "%s", name ? name : "untitled");
     sweep_join_tags(json_object_get(b->base, "tags"), m->tags, sizeof m->tags);
+    json_t *private = json_object_get(b->base, "private");
     m->notes = strdup(notes ? notes : "");
+    m->private =
+        json_is_boolean(private) ? json_is_true(private) : b->admission->private_by_default;
     m->request = sweep_dump(b->document);
     m->axes = list_axes(b);
     m->values = calloc(b->n_points, sizeof *m->values);
@@ -785,6 +791,7 @@ static void complete(struct builder *b) {
                                      .axes = m->axes,
                                      .target = m->target,
                                      .more = b->searches,
+                                     .private = m->private,
                                      .points = {.values = (const char *const *)m->values,
                                                 .experiments = m->experiments,
                                                 .n_points = b->n_points,

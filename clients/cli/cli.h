@@ -1,5 +1,5 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
- * api.c (one conversation with the daemon), jobs.c, sweeps.c, watch.c, histogram.c, units.c,
+ * api.c (one conversation with the daemon), jobs.c, queue.c, sweeps.c, watch.c, histogram.c, units.c,
  * manage.c, data.c, model.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are
  * what they stand on. */
 #ifndef CLI_H
@@ -34,6 +34,7 @@ struct cli {
 int command_submit(struct cli *cli);
 int command_list(struct cli *cli);
 int command_show(struct cli *cli);
+int command_queue(struct cli *cli);
 int command_watch(struct cli *cli);
 int command_metrics(struct cli *cli);
 int command_histogram(struct cli *cli);

@@ -129,6 +129,10 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context) {
     size_t n = size * count;
     long status = 0;
     curl_easy_getinfo(transfer->http->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (transfer->request->consume && status == 200) {
+        transfer->request->consume(transfer->request->context, bytes, n);
+        return n;
+    }
     /* An error's body is for us to read, whatever was to be done with the tensor. */
     if (!sink || status < 200 || status > 299)
         return keep_in_memory(transfer, bytes, n);
@@ -158,9 +162,14 @@ static bool header_value(const char *line, size_t n, const char *name, char *out
 }
 
 static size_t on_header(char *line, size_t size, size_t count, void *context) {
-    struct http_reply *reply = ((struct transfer *)context)->reply;
+    const struct transfer *transfer = context;
+    struct http_reply *reply = transfer->reply;
     size_t n = size * count;
     char link[1024];
+    long status = 0;
+    if (transfer->request->consume && n == 2 && line[0] == '\r' &&
+        !curl_easy_getinfo(transfer->http->curl, CURLINFO_RESPONSE_CODE, &status) && status == 200)
+        transfer->request->consume(transfer->request->context, "", 0);
     header_value(line, n, "ETag", reply->etag, sizeof reply->etag);
     header_value(line, n, "Retry-After", reply->retry_after, sizeof reply->retry_after);
     if (header_value(line, n, "Link", link, sizeof link) && strstr(link, "rel=\"next\""))
@@ -250,6 +259,16 @@ static struct curl_slist *make_headers(const struct http_request *request, bool 
     if (request->if_none_match && *request->if_none_match) {
         char line[sizeof((struct http_reply *)0)->etag + 24];
         snprintf(line, sizeof line, "If-None-Match: %s", request->if_none_match);
+        add_header(&headers, failed, line);
+    }
+    if (request->last_event_id) {
+        char line[48];
+        snprintf(line, sizeof line, "Last-Event-ID: %lld", request->last_event_id);
+        add_header(&headers, failed, line);
+    }
+    if (request->wait_s) {
+        char line[32];
+        snprintf(line, sizeof line, "Prefer: wait=%d", request->wait_s);
         add_header(&headers, failed, line);
     }
     if (request->if_match) {

@@ -19,12 +19,17 @@ struct http_request {
     const char *path;   /* escaped, with its query, "/v1/…" */
     const char *body;   /* JSON to send with a POST; NULL: none */
     size_t body_size;
-    const char *if_none_match;                    /* an ETag; NULL or "": none */
-    const char *if_match;                         /* NULL: none */
-    const char *idempotency_key;                  /* NULL: none; at most IDEMPOTENCY_KEY_MAX */
-    FILE *upload;                                 /* the body of a PUT or POST, streamed */
-    int64_t upload_size;                          /* -1 where unknown */
-    FILE *sink;                                   /* takes the body of a 2xx answer; NULL: memory */
+    const char *if_none_match;   /* an ETag; NULL or "": none */
+    const char *if_match;        /* NULL: none */
+    const char *idempotency_key; /* NULL: none; at most IDEMPOTENCY_KEY_MAX */
+    FILE *upload;                /* the body of a PUT or POST, streamed */
+    int64_t upload_size;         /* -1 where unknown */
+    FILE *sink;                  /* takes the body of a 2xx answer; NULL: memory */
+    /* Takes the body of a 200 as it comes; first called with n = 0, when the headers are there. */
+    void (*consume)(void *context, const char *bytes, size_t n);
+    void *context;
+    long long last_event_id;                      /* of a stream to go on with; 0: from its start */
+    int wait_s;                                   /* Prefer: wait; 0: answer at once */
     void (*progress)(int64_t sent, int64_t size); /* of an upload; size -1 where unknown */
 };
 

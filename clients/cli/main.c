@@ -142,6 +142,8 @@ static const struct command {
     {"list", "", "experiments, newest first", 0, 0,
      OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_SWEEP | OPTION_LIMIT, command_list},
     {"show", "ID", "one experiment", 1, 1, 0, command_show},
+    {"queue", "", "what runs, what waits, in which order and why", 0, 0, OPTION_LIMIT,
+     command_queue},
     {"watch", "ID", "its progress, live, until it ends", 1, 1, 0, command_watch},
     {"metrics", "ID", "its figures, epoch by epoch", 1, 1, OPTION_FORMAT, command_metrics},
     {"histogram", "ID", "its activations as a histogram", 1, 1, OPTION_EPOCH | OPTION_LAYER,

@@ -19,6 +19,7 @@ static void read_split(sqlite3_stmt *row, struct dataset_split *s) {
         (size_t)sqlite3_column_int64(row, 10), (size_t)sqlite3_column_int64(row, 11),
         (size_t)sqlite3_column_int64(row, 12), sqlite3_column_int(row, 13)};
     s->named = sqlite3_column_int(row, 14);
+    copy_column(row, 15, s->owner, sizeof s->owner);
 }
 
 int store_put_split(struct store *store, const struct dataset_split *s, int *fresh,
@@ -33,16 +34,23 @@ int store_put_split(struct store *store, const struct dataset_split *s, int *fre
     *fresh = step != SQLITE_ROW;
     if (step != SQLITE_ROW && step != SQLITE_DONE)
         rc = db_fail(c, err);
+    if (!rc)
+        rc = may_change_dataset(store, s->dataset, *fresh ? s->bytes : 0, err);
+    /* The version that is replaced now stays for a while: a spec may be posted that has read it. */
+    if (!rc && *fresh)
+        rc = db_run(c, db_bind(c, FORGET_VERSIONS, "s", s->dataset), err);
     if (!rc && *fresh)
         rc = db_run(c, db_bind(c, RETIRE_SPLITS, "ss", s->dataset, s->split), err);
     if (!rc && *fresh)
         rc = db_run(c,
-                    db_bind(c, PUT_SPLIT, "ssssiiiiisiiiii", s->dataset, s->split, s->sha256,
+                    db_bind(c, PUT_SPLIT, "ssssiiiiisiiiiiI", s->dataset, s->split, s->sha256,
                             s->format, s->bytes, s->samples, s->width, s->classes, s->created_at,
                             s->source_sha256, (int64_t)s->image.channels, (int64_t)s->image.height,
                             (int64_t)s->image.width, (int64_t)s->image.interleaved,
-                            (int64_t)s->named),
+                            (int64_t)s->named, asking_user()),
                     err);
+    if (!rc && *fresh)
+        rc = audit(c, "dataset.put", s->dataset, s->split, err);
     if (!rc)
         rc = db_run(c, db_bind(c, FORGET_PARTS, "ss", s->dataset, s->split), err);
     return db_end(store, rc, err);
@@ -98,10 +106,14 @@ int store_put_part(struct store *store, const struct dataset_part *p, struct ovr
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = db_run(c,
-                db_bind(c, PUT_PART, "sssssii", p->dataset, p->split, p->part, p->sha256, p->format,
-                        p->samples, p->created_at),
-                err);
+    rc = may_change_dataset(store, p->dataset, 0, err);
+    if (!rc)
+        rc = db_run(c,
+                    db_bind(c, PUT_PART, "sssssiiI", p->dataset, p->split, p->part, p->sha256,
+                            p->format, p->samples, p->created_at, asking_user()),
+                    err);
+    if (!rc)
+        rc = audit(c, "dataset.put", p->dataset, p->part, err);
     return db_end(store, rc, err);
 }
 
@@ -151,7 +163,9 @@ int store_remove_dataset(struct store *store, const char *dataset, struct ovr_er
     int rc = db_begin(store, err), changed = 0;
     if (rc)
         return rc;
-    rc = must_be_unused(c, dataset, err);
+    rc = may_change_dataset(store, dataset, 0, err);
+    if (!rc)
+        rc = must_be_unused(c, dataset, err);
     if (!rc)
         rc = db_run(c, db_bind(c, RETIRE_DATASET, "s", dataset), err);
     changed = rc ? 0 : sqlite3_changes(c->db);
@@ -162,7 +176,15 @@ int store_remove_dataset(struct store *store, const char *dataset, struct ovr_er
         rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no data set %s", dataset);
     if (!rc)
         rc = db_run(c, db_bind(c, FORGET_VERSIONS, "s", dataset), err);
+    if (!rc)
+        rc = audit(c, "dataset.remove", dataset, NULL, err);
     return db_end(store, rc, err);
+}
+
+int store_forget_versions(struct store *store, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = db_begin(store, err);
+    return rc ? rc : db_end(store, db_run(c, db_bind(c, FORGET_VERSIONS, "s", NULL), err), err);
 }
 
 int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err) {

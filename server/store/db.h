@@ -4,16 +4,19 @@
  *   sql.c           every statement
  *   db.c            opening, migrations, binding, transactions
  *   experiments.c   one and many of them
+ *   queue.c         who is next, and who used what
  *   jobs.c          their way from the queue to their end
  *   results.c       what they left
  *   events.c        what happened to them, and who is told
  *   sweeps.c        points with their experiments
  *   manage.c        edits, deletion, census, backup
  *   datasets.c      versions of splits, and halves that wait
+ *   people.c        users, tokens, quotas, the audit; who may see and change what
  */
 #ifndef SERVER_STORE_DB_H
 #define SERVER_STORE_DB_H
 
+#include "server/people.h"
 #include "server/runs.h"
 #include "server/store.h"
 
@@ -30,13 +33,20 @@ enum sql {
     ADD_KEY,
     FIND_KEY,
     GET_EXPERIMENT,
+    GET_NUMBERED,
     LIST_EXPERIMENTS,
     LIST_OLDEST,
     LIST_FINISHED,
     LIST_FINISHED_LAST,
     LIST_LEAST,
     LIST_MOST,
-    FIRST_IN_QUEUE,
+    NEXT_OWNER,
+    FIRST_OF_OWNER,
+    FITTING_OF_OWNER,
+    READ_WAITING,
+    READ_OWNERS,
+    READ_USE,
+    WRITE_USE,
     COUNT_QUEUE,
     CLAIM,
     ADD_FIGURE,
@@ -85,6 +95,7 @@ enum sql {
     USER_OF_DATASET,
     RETIRE_DATASET,
     FORGET_VERSIONS,
+    DATASET_OF,
     PUT_PART,
     GET_PART,
     FORGET_PARTS,
@@ -100,6 +111,22 @@ enum sql {
     TRIM_LINES,
     READ_EVENTS,
     LAST_EVENT,
+    ADD_USER,
+    GET_USER,
+    GET_USER_BY_SEQ,
+    LIST_USERS,
+    EDIT_USER,
+    COUNT_USERS,
+    ADD_TOKEN,
+    LIST_TOKENS,
+    COUNT_TOKENS,
+    FORGET_TOKENS,
+    REVOKE_TOKENS,
+    FIND_TOKEN,
+    NOTE_TOKEN,
+    ADD_AUDIT,
+    LIST_AUDIT,
+    OWNER_OF_DATASET,
     N_SQL
 };
 
@@ -116,6 +143,11 @@ struct connection {
 
 enum { MOST_CHANGED = 64 };
 
+/* Since when one whose turn it was waits for memory. */
+struct blocked {
+    int64_t seq, since_ms;
+};
+
 struct store {
     struct connection writer;
     struct connection *readers;
@@ -127,6 +159,13 @@ struct store {
     size_t n_changed; /* more than there is room for: who knows which */
     void (*listener)(void *context, const int64_t *seqs, size_t n);
     void *listener_context;
+    struct queue_rules rules;
+    _Atomic uint64_t queue_version;
+    pthread_mutex_t blocked_lock;
+    struct blocked *blocked;
+    size_t n_blocked;
+    struct quotas quotas;    /* of who has none of her own */
+    _Atomic uint64_t people; /* grows with every change of users and tokens */
 };
 
 /* ---- db.c ---- */
@@ -162,6 +201,9 @@ void copy_column(sqlite3_stmt *row, int column, char *text, size_t size);
 /* The same on the heap, NULL for NULL; *failed becomes 1 without memory. */
 char *dup_column(sqlite3_stmt *row, int column, int *failed);
 
+/* A column's number; NaN for NULL. */
+double real_column(sqlite3_stmt *row, int column);
+
 /* Room for one more in an array of n that doubles; NULL without memory. */
 void *grow(void *array, size_t n, size_t size);
 
@@ -171,11 +213,16 @@ enum state find_state(const char *name);
 
 /* A row of the experiment statements. */
 int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err);
-/* OVR_NOT_FOUND says which id. The caller releases *e. */
+/* OVR_NOT_FOUND says which id, also where who asks must not know of it. The caller releases *e. */
 int find_experiment(struct connection *c, const char *id, struct experiment *e,
                     struct ovr_err *err);
 
-/* 0: unknown key. 1: known with this body, *id filled. OVR_CONFLICT: known with another. */
+/* The same for who wants to change it: OVR_FORBIDDEN where it is not hers. */
+int find_own_experiment(struct connection *c, const char *id, struct experiment *e,
+                        struct ovr_err *err);
+
+/* Of who asks. 0: unknown key. 1: known with this body, *id filled. OVR_CONFLICT: known with
+ * another. */
 int find_key(struct connection *c, const char *key, const char *body_sha256, int for_sweep,
              char id[ID_SIZE], struct ovr_err *err);
 int add_key(struct connection *c, const char *key, const char *body_sha256, int64_t experiment,
@@ -188,6 +235,15 @@ struct membership {
 
 int insert_experiment(struct connection *c, const struct new_experiment *e,
                       const struct membership *member, char id[ID_SIZE], struct ovr_err *err);
+
+/* ---- queue.c ---- */
+
+/* Which is next, and whose it is. OVR_NOT_FOUND: none. */
+int choose_next(struct store *store, struct connection *c, int64_t free_bytes, int64_t *seq,
+                int64_t *owner, struct ovr_err *err);
+
+/* Adds what a run has used to its owner's use, in the transaction at hand. */
+int charge_run(struct store *store, struct run *run, struct ovr_err *err);
 
 /* ---- jobs.c ---- */
 
@@ -207,6 +263,33 @@ enum { LOG_EPOCH = 0 };
 
 /* A line, of the time that is its count, in the transaction at hand. */
 int add_line(struct connection *c, int64_t seq, const struct figure *line, struct ovr_err *err);
+
+/* ---- people.c ---- */
+
+/* The seq of who asks; 0: nobody's. */
+int64_t asking_user(void);
+
+/* What VISIBLE of sql.c wants to know of who asks. */
+int64_t visible_to(void);
+
+/* Whether who asks may know of it at all. */
+int sees(const char *owner, int private);
+
+/* OVR_FORBIDDEN unless who asks may change it. what: "experiment" and the like. */
+int must_own(const char *owner, const char *what, const char *name, struct ovr_err *err);
+
+/* OVR_QUOTA when the owner of the transaction at hand would have more than she may: `queued` more
+ * experiments or `bytes` more of storage. */
+int check_quota(struct store *store, int64_t queued, int64_t bytes, struct ovr_err *err);
+
+/* OVR_FORBIDDEN unless the data set belongs to who asks or to nobody yet; bytes as above. */
+int may_change_dataset(struct store *store, const char *dataset, int64_t bytes,
+                       struct ovr_err *err);
+
+/* A line of the audit, in the transaction at hand, unless it is the daemon itself that acts. detail
+ * may be NULL. */
+int audit(struct connection *c, const char *action, const char *object, const char *detail,
+          struct ovr_err *err);
 
 /* ---- results.c ---- */
 

@@ -36,6 +36,7 @@ int begin_events(struct store *store, struct ovr_err *err) {
 }
 
 void tell_changes(struct store *store, int stored) {
+    store->queue_version += stored && store->n_changed;
     if (stored && store->n_changed && store->listener)
         store->listener(store->listener_context, store->changed,
                         store->n_changed > MOST_CHANGED ? 0 : store->n_changed);

@@ -22,6 +22,16 @@ static int may_edit(const struct experiment *e, int64_t revision, const struct e
     return 0;
 }
 
+static sqlite3_stmt *bind_edit(struct connection *c, int64_t seq, const struct edit *edit) {
+    sqlite3_stmt *statement =
+        db_bind(c, EDIT_EXPERIMENT, "isss", seq, edit->name, edit->tags, edit->notes);
+    if (edit->priority)
+        sqlite3_bind_int(statement, 5, *edit->priority);
+    if (edit->private)
+        sqlite3_bind_int(statement, 6, *edit->private);
+    return statement;
+}
+
 int store_edit_experiment(struct store *store, const char *id, int64_t revision,
                           const struct edit *edit, struct ovr_err *err) {
     struct connection *c = &store->writer;
@@ -29,15 +39,13 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = find_experiment(c, id, &e, err);
+    rc = find_own_experiment(c, id, &e, err);
     if (!rc)
         rc = may_edit(&e, revision, edit, err);
     if (!rc)
-        rc = db_run(c,
-                    db_bind(c, EDIT_EXPERIMENT, edit->priority ? "isssi" : "isss", e.seq,
-                            edit->name, edit->tags, edit->notes,
-                            (int64_t)(edit->priority ? *edit->priority : 0)),
-                    err);
+        rc = db_run(c, bind_edit(c, e.seq, edit), err);
+    if (!rc)
+        rc = audit(c, "experiment.edit", id, NULL, err);
     experiment_release(&e);
     return db_end(store, rc, err);
 }
@@ -59,13 +67,27 @@ static int must_be_unneeded(struct connection *c, const char *id, struct ovr_err
     return rc;
 }
 
+/* Old versions of its data set that only it named go with it. */
+static int delete_experiment(struct connection *c, int64_t seq, struct ovr_err *err) {
+    char dataset[DATASET_NAME_SIZE] = "";
+    sqlite3_stmt *row = db_bind(c, DATASET_OF, "i", seq);
+    int step = sqlite3_step(row);
+    if (step == SQLITE_ROW)
+        copy_column(row, 0, dataset, sizeof dataset);
+    int rc = step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
+    sqlite3_reset(row);
+    if (!rc)
+        rc = db_run(c, db_bind(c, DELETE_EXPERIMENT, "i", seq), err);
+    return rc || !*dataset ? rc : db_run(c, db_bind(c, FORGET_VERSIONS, "s", dataset), err);
+}
+
 int store_delete_experiment(struct store *store, const char *id, struct ovr_err *err) {
     struct connection *c = &store->writer;
     struct experiment e = {0};
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = find_experiment(c, id, &e, err);
+    rc = find_own_experiment(c, id, &e, err);
     if (!rc && e.state != STATE_SUCCEEDED && e.state != STATE_FAILED && e.state != STATE_CANCELLED)
         rc = ovr_fail(err, OVR_CONFLICT, NULL,
                       "the experiment is %s; cancel it before it is deleted", state_names[e.state]);
@@ -74,7 +96,9 @@ int store_delete_experiment(struct store *store, const char *id, struct ovr_err 
     if (!rc)
         rc = db_run(c, db_bind(c, NOTE_LOSS, "ii", e.seq, e.revision), err);
     if (!rc)
-        rc = db_run(c, db_bind(c, DELETE_EXPERIMENT, "i", e.seq), err);
+        rc = delete_experiment(c, e.seq, err);
+    if (!rc)
+        rc = audit(c, "experiment.delete", id, e.name, err);
     experiment_release(&e);
     return db_end(store, rc, err);
 }
@@ -114,8 +138,14 @@ static int sync_file(const char *path, struct ovr_err *err) {
     return rc;
 }
 
+static int is_stopped(void *stop) {
+    return *(const _Atomic int *)stop;
+}
+
 /* On a connection of its own, so that nobody waits for it: it reads the state of one moment. */
-int store_copy(struct store *store, const char *path, struct ovr_err *err) {
+int store_copy(struct store *store, const char *path, const _Atomic int *stop,
+               struct ovr_err *err) {
+    enum { OPERATIONS = 10000 }; /* between looks at `stop` */
     struct connection c = {0};
     sqlite3_stmt *copy = NULL;
     int rc = 0;
@@ -126,6 +156,8 @@ int store_copy(struct store *store, const char *path, struct ovr_err *err) {
         sqlite3_prepare_v2(c.db, "VACUUM INTO ?1", -1, &copy, NULL) ||
         sqlite3_bind_text(copy, 1, path, -1, SQLITE_STATIC))
         rc = c.db ? db_fail(&c, err) : ovr_nomem(err, "a copy of the database");
+    if (!rc && stop)
+        sqlite3_progress_handler(c.db, OPERATIONS, is_stopped, (void *)(uintptr_t)stop);
     if (!rc)
         rc = db_run(&c, copy, err);
     sqlite3_finalize(copy);

@@ -6,24 +6,19 @@
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
 #define OTHER_COLUMNS                                                                              \
-    "rerun_of, replays, notes, (SELECT u.name FROM user AS u WHERE u.seq = owner), private"
-/* What only a queued one has: what it waits for, and its place in the queue. */
-#define QUEUE_COLUMNS(place)                                                                       \
-    ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), CASE state WHEN 'queued' "    \
-    "THEN (" place ") END, " OTHER_COLUMNS
-/* The place of one is counted; for a list the queue is numbered once. */
-#define ONE_EXPERIMENT                                                                             \
-    "SELECT " EXPERIMENT_COLUMNS QUEUE_COLUMNS(                                                    \
-        "SELECT count(*) FROM experiment AS q WHERE q.state = 'queued' AND (q.priority > "         \
-        "e.priority OR (q.priority = e.priority AND q.seq <= e.seq))")
-#define LISTED_EXPERIMENTS                                                                         \
-    "WITH queue AS MATERIALIZED (SELECT seq AS number, row_number() OVER (ORDER BY priority "      \
-    "DESC, seq) AS place FROM experiment WHERE state = 'queued') SELECT " EXPERIMENT_COLUMNS       \
-        QUEUE_COLUMNS("SELECT place FROM queue WHERE number = e.seq")
+    "rerun_of, replays, coalesce(notes, json_extract(spec, '$.notes')), (SELECT u.name FROM user " \
+    "AS u WHERE u.seq = owner), private, core_seconds, computed_ms"
+#define ALL_COLUMNS                                                                                \
+    EXPERIMENT_COLUMNS                                                                             \
+    ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), " OTHER_COLUMNS
+#define LISTED_EXPERIMENTS "SELECT " ALL_COLUMNS
+/* To who asks; 0: an admin, or nobody whose rights are to be looked at. */
+#define VISIBLE(asker) "(" asker " = 0 OR NOT private OR owner = " asker ")"
 #define LIST_FILTER                                                                                \
     "(?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND "  \
     "(?4 IS NULL OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq "   \
-    "FROM sweep AS s WHERE s.id = ?5)) AND created_at > ?7 "
+    "FROM sweep AS s WHERE s.id = ?5)) AND created_at > ?7 AND (?10 IS NULL OR owner = (SELECT "   \
+    "u.seq FROM user AS u WHERE u.name = ?10)) AND " VISIBLE("?11") " "
 /* Pages by (key, seq) of the row before: rows that come or go meanwhile move nothing. */
 #define LIST_BY_END(beyond)                                                                        \
     ", finished_at FROM experiment AS e WHERE finished_at IS NOT NULL AND (finished_at, "          \
@@ -38,7 +33,17 @@
     "s.more, s.cancelled, s.created_at, max(e.finished_at), s.revision + total(e.revision), "      \
     "total(e.state = 'queued'), total(e.state = 'running'), total(e.state = 'paused'), "           \
     "total(e.state = 'succeeded'), "                                                               \
-    "total(e.state = 'failed'), total(e.state = 'cancelled')"
+    "total(e.state = 'failed'), total(e.state = 'cancelled'), "                                    \
+    "(SELECT u.name FROM user AS u WHERE u.seq = s.owner), s.private"
+#define OWNER_OF_SPLIT ", (SELECT u.name FROM user AS u WHERE u.seq = owner)"
+#define USER_COLUMNS                                                                               \
+    "u.seq, u.name, u.role, u.disabled, u.max_running, u.max_queued, u.max_storage_bytes, "        \
+    "u.storage_bytes, u.revision, u.created_at, (SELECT count(*) FROM experiment WHERE owner = "   \
+    "u.seq AND " ACTIVE " AND state = 'running'), (SELECT count(*) FROM experiment WHERE owner = " \
+    "u.seq AND " ACTIVE " AND state <> 'running')"
+/* As the index experiment_active has it. */
+#define ACTIVE "state IN ('queued', 'running', 'paused')"
+#define TOKEN_COLUMNS "t.id, t.label, t.scope, t.created_at, t.expires_at, t.revoked_at, t.used_at"
 #define SPLIT_COLUMNS                                                                              \
     "dataset, split, sha256, format, bytes, samples, width, classes, created_at, source_sha256, "  \
     "channels, height, image_width, interleaved, named"
@@ -54,14 +59,17 @@ const char *const sql[N_SQL] = {
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
     [ADD_EXPERIMENT] = "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
-                       "created_at, sweep, point, repeat, waits_for, owner, private, state) VALUES "
-                       "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 'queued')",
-    [ADD_KEY] = "INSERT INTO idempotency (key, body_sha256, experiment, sweep, created_at) "
-                "VALUES (?1, ?2, ?3, ?4, ?5)",
+                       "created_at, sweep, point, repeat, waits_for, owner, private, "
+                       "core_seconds, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
+                       "?11, CASE WHEN ?8 IS NULL THEN ?12 ELSE (SELECT s.owner FROM sweep AS s "
+                       "WHERE s.seq = ?8) END, ?13, ?14, 'queued')",
+    [ADD_KEY] = "INSERT INTO idempotency (owner, key, body_sha256, experiment, sweep, created_at) "
+                "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [FIND_KEY] = "SELECT coalesce(e.id, s.id), i.body_sha256, i.sweep IS NOT NULL "
                  "FROM idempotency AS i LEFT JOIN experiment AS e ON e.seq = i.experiment "
-                 "LEFT JOIN sweep AS s ON s.seq = i.sweep WHERE i.key = ?1",
-    [GET_EXPERIMENT] = ONE_EXPERIMENT " FROM experiment AS e WHERE id = ?1",
+                 "LEFT JOIN sweep AS s ON s.seq = i.sweep WHERE i.owner = ?1 AND i.key = ?2",
+    [GET_EXPERIMENT] = "SELECT " ALL_COLUMNS " FROM experiment AS e WHERE id = ?1",
+    [GET_NUMBERED] = "SELECT " ALL_COLUMNS " FROM experiment AS e WHERE seq = ?1",
     [LIST_EXPERIMENTS] = LISTED_EXPERIMENTS " FROM experiment AS e WHERE seq < ?1 AND " LIST_FILTER
                                             " ORDER BY seq DESC LIMIT ?6",
     [LIST_OLDEST] = LISTED_EXPERIMENTS " FROM experiment AS e WHERE seq > ?1 AND " LIST_FILTER
@@ -71,14 +79,35 @@ const char *const sql[N_SQL] = {
         LISTED_EXPERIMENTS LIST_BY_END("<") "ORDER BY finished_at DESC, seq DESC LIMIT ?6",
     [LIST_LEAST] = LISTED_EXPERIMENTS LIST_BY_FIGURE(">") "ORDER BY key, number LIMIT ?6",
     [LIST_MOST] = LISTED_EXPERIMENTS LIST_BY_FIGURE("<") "ORDER BY key DESC, number DESC LIMIT ?6",
-    [FIRST_IN_QUEUE] = "SELECT seq, memory_bytes FROM experiment WHERE state = 'queued' "
-                       "AND waits_for IS NULL ORDER BY priority DESC, seq LIMIT 1",
+    [NEXT_OWNER] = "SELECT min(owner) FROM experiment WHERE state = 'queued' AND waits_for IS "
+                   "NULL AND owner > ?1",
+    [FIRST_OF_OWNER] =
+        "SELECT q.seq, q.priority, q.memory_bytes, u.max_running, s.core_seconds, s.at FROM "
+        "(SELECT seq, priority, memory_bytes FROM experiment WHERE state = 'queued' AND waits_for "
+        "IS NULL AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q LEFT JOIN user AS u ON "
+        "u.seq = ?1 LEFT JOIN usage AS s ON s.owner = coalesce(?1, 0)",
+    /* Behind a hundred that do not fit nobody looks. */
+    [FITTING_OF_OWNER] =
+        "SELECT seq, priority, memory_bytes FROM (SELECT seq, priority, memory_bytes FROM "
+        "experiment WHERE state = 'queued' AND waits_for IS NULL AND owner IS ?1 ORDER BY priority "
+        "DESC, seq LIMIT 100) WHERE memory_bytes <= ?2 ORDER BY priority DESC, seq LIMIT 1",
+    [READ_WAITING] =
+        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL FROM experiment WHERE state "
+        "= 'queued' AND waits_for IS NULL UNION ALL SELECT seq, owner, priority, memory_bytes, "
+        "core_seconds, waits_for FROM experiment WHERE waits_for IS NOT NULL AND state = 'queued'",
+    [READ_OWNERS] =
+        "SELECT 0 AS owner, '', NULL, s.core_seconds, s.at FROM (SELECT 0) LEFT JOIN usage AS s ON "
+        "s.owner = 0 UNION ALL SELECT u.seq, u.name, u.max_running, s.core_seconds, s.at FROM user "
+        "AS u LEFT JOIN usage AS s ON s.owner = u.seq ORDER BY 1",
+    [READ_USE] = "SELECT core_seconds, at FROM usage WHERE owner = ?1",
+    [WRITE_USE] = "INSERT INTO usage (owner, core_seconds, at) VALUES (?1, ?2, ?3) ON CONFLICT "
+                  "(owner) DO UPDATE SET core_seconds = ?2, at = ?3",
     [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM experiment WHERE state = 'queued' "
                     "AND waits_for IS NULL LIMIT ?1)",
     [CLAIM] =
         "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
-        "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' "
-        "RETURNING " EXPERIMENT_COLUMNS ", NULL, NULL, " OTHER_COLUMNS,
+        "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' AND "
+        "waits_for IS NULL RETURNING " EXPERIMENT_COLUMNS ", NULL, " OTHER_COLUMNS,
     [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
     [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",
@@ -103,7 +132,7 @@ const char *const sql[N_SQL] = {
     [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
     [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1 AND epoch >= ?2",
     [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1 AND epoch >= ?2",
-    [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0 WHERE seq = ?1 AND crashes > 0",
+    [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0, computed_ms = ?2 WHERE seq = ?1",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
                "?2, queue_reason = NULL, waits_for = NULL WHERE seq = ?1 AND state IN ('queued', "
                "'running', 'paused')",
@@ -132,8 +161,8 @@ const char *const sql[N_SQL] = {
         "?1, problem_kind = 'chain-broken', problem_detail = broken.why, waits_for = NULL "
         "FROM broken WHERE experiment.seq = broken.seq",
     [ADD_SWEEP] = "INSERT INTO sweep (id, name, tags, notes, request, axes, target, points, "
-                  "repeats, more, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
-                  "?11)",
+                  "repeats, more, created_at, owner, private) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, "
+                  "?8, ?9, ?10, ?11, ?12, ?13)",
     [ADD_POINT] = "INSERT INTO sweep_point (sweep, point, axis_values) VALUES (?1, ?2, ?3)",
     [EXTEND_SWEEP] = "UPDATE sweep SET points = points + ?3, revision = revision + 1 WHERE seq = "
                      "?1 AND points = ?2 AND more",
@@ -141,19 +170,21 @@ const char *const sql[N_SQL] = {
                     "= ?2 AND more",
     [GET_SWEEP] = "SELECT " SWEEP_COLUMNS " FROM sweep AS s LEFT JOIN experiment AS e ON e.sweep = "
                   "s.seq WHERE s.id = ?1 GROUP BY s.seq",
-    [LIST_SWEEPS] = "SELECT " SWEEP_COLUMNS " FROM (SELECT * FROM sweep WHERE seq < ?1 ORDER BY "
-                    "seq DESC LIMIT ?2) AS s LEFT JOIN experiment AS e ON e.sweep = s.seq GROUP BY "
-                    "s.seq ORDER BY s.seq DESC",
+    [LIST_SWEEPS] = "SELECT " SWEEP_COLUMNS " FROM (SELECT * FROM sweep WHERE seq < ?1 AND (?3 IS "
+                    "NULL OR owner = (SELECT u.seq FROM user AS u WHERE u.name = ?3)) AND " VISIBLE(
+                        "?4") " ORDER BY seq DESC LIMIT ?2) AS s LEFT JOIN experiment AS e ON "
+                              "e.sweep = s.seq GROUP BY "
+                              "s.seq ORDER BY s.seq DESC",
     [DUE_SWEEP] = "SELECT id FROM sweep WHERE more AND NOT EXISTS (SELECT 1 FROM experiment AS e "
                   "WHERE e.sweep = sweep.seq AND e.state IN ('queued', 'running', 'paused')) LIMIT "
                   "1",
     [SWEEP_POINTS] = "SELECT point, axis_values FROM sweep_point WHERE sweep = ?1 ORDER BY point",
     [SWEEP_RUNS] = "SELECT point, repeat, id, state, problem_kind, problem_detail FROM experiment "
-                   "WHERE sweep = ?1 ORDER BY point, repeat",
+                   "WHERE sweep = ?1 AND " VISIBLE("?2") " ORDER BY point, repeat",
     [SWEEP_FIGURES] =
         "SELECT e.point, f.name, f.value, e.repeat FROM experiment AS e CROSS JOIN figure AS f ON "
-        "f.experiment = e.seq AND f.epoch = 0 WHERE e.sweep = ?1 ORDER BY e.point, e.repeat, "
-        "f.position",
+        "f.experiment = e.seq AND f.epoch = 0 WHERE e.sweep = ?1 AND " VISIBLE(
+            "?2") " ORDER BY e.point, e.repeat, f.position",
     [SWEEP_RUNNING] = "SELECT seq, id FROM experiment WHERE sweep = ?1 AND state = 'running'",
     [CANCEL_SWEEP] = "UPDATE sweep SET cancelled = 1, more = 0, revision = revision + 1 "
                      "WHERE seq = ?1",
@@ -180,25 +211,27 @@ const char *const sql[N_SQL] = {
                    "AND current",
     [RETIRE_SPLITS] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND split = ?2",
     [PUT_SPLIT] =
-        "INSERT INTO dataset_split (" SPLIT_COLUMNS ", current) VALUES (?1, ?2, ?3, ?4, ?5, ?6, "
-        "?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 1) ON CONFLICT (dataset, split, sha256) DO "
-        "UPDATE SET current = 1",
-    [GET_SPLIT] = "SELECT " SPLIT_COLUMNS " FROM dataset_split WHERE dataset = ?1 AND split = ?2 "
+        "INSERT INTO dataset_split (" SPLIT_COLUMNS ", owner, current) VALUES (?1, ?2, ?3, ?4, ?5, "
+        "?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1) ON CONFLICT (dataset, split, "
+        "sha256) DO UPDATE SET current = 1, owner = ?16",
+    [GET_SPLIT] = "SELECT " SPLIT_COLUMNS OWNER_OF_SPLIT
+                  " FROM dataset_split WHERE dataset = ?1 AND split = ?2 "
                   "AND CASE ?3 WHEN '' THEN current ELSE sha256 = ?3 END",
-    [LIST_SPLITS] = "SELECT " SPLIT_COLUMNS " FROM dataset_split WHERE current AND (?1 IS NULL OR "
+    [LIST_SPLITS] = "SELECT " SPLIT_COLUMNS OWNER_OF_SPLIT
+                    " FROM dataset_split WHERE current AND (?1 IS NULL OR "
                     "dataset = ?1) ORDER BY dataset, split DESC",
     [USER_OF_DATASET] =
         "SELECT id FROM experiment WHERE state NOT IN ('succeeded', 'failed', 'cancelled') AND "
         "json_extract(spec, '$.dataset.name') = ?1 LIMIT 1",
     [RETIRE_DATASET] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND current",
     [FORGET_VERSIONS] =
-        "DELETE FROM dataset_split WHERE dataset = ?1 AND sha256 NOT IN (SELECT "
-        "coalesce(json_extract(spec, '$.dataset.version.' || split), '') FROM experiment WHERE "
-        "json_extract(spec, '$.dataset.name') = ?1)",
+        "DELETE FROM dataset_split WHERE NOT current AND (?1 IS NULL OR dataset = ?1) AND NOT "
+        "EXISTS (SELECT 1 FROM experiment WHERE instr(spec, sha256))",
+    [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1",
     [PUT_PART] =
-        "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at) "
-        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (dataset, split, part) DO UPDATE SET "
-        "sha256 = ?4, format = ?5, samples = ?6, created_at = ?7",
+        "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at, "
+        "owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (dataset, split, part) DO "
+        "UPDATE SET sha256 = ?4, format = ?5, samples = ?6, created_at = ?7, owner = ?8",
     [GET_PART] = "SELECT sha256, format, samples, created_at FROM dataset_part WHERE dataset = ?1 "
                  "AND split = ?2 AND part = ?3",
     [FORGET_PARTS] = "DELETE FROM dataset_part WHERE dataset = ?1 AND (?2 IS NULL OR split = ?2)",
@@ -207,7 +240,8 @@ const char *const sql[N_SQL] = {
     [NOTE_ORIGIN] = "UPDATE experiment SET rerun_of = ?2, replays = ?3 WHERE seq = ?1",
     [EDIT_EXPERIMENT] =
         "UPDATE experiment SET name = coalesce(?2, name), tags = coalesce(?3, tags), notes = "
-        "coalesce(?4, notes), priority = coalesce(?5, priority), revision = revision + 1 "
+        "coalesce(?4, notes), priority = coalesce(?5, priority), private = coalesce(?6, private), "
+        "revision = revision + 1 "
         "WHERE seq = ?1",
     [USER_OF_EXPERIMENT] =
         "SELECT 'experiment', id FROM experiment WHERE state IN ('queued', 'running', 'paused') "
@@ -230,6 +264,36 @@ const char *const sql[N_SQL] = {
     [READ_EVENTS] = "SELECT number, at, kind, epoch, text, detail FROM event WHERE experiment = ?1 "
                     "AND number > ?2 ORDER BY number LIMIT ?3",
     [LAST_EVENT] = "SELECT max(number) FROM event WHERE experiment = ?1",
+    [ADD_USER] = "INSERT INTO user (name, role, max_running, max_queued, max_storage_bytes, "
+                 "created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    [GET_USER] = "SELECT " USER_COLUMNS " FROM user AS u WHERE u.name = ?1",
+    [GET_USER_BY_SEQ] = "SELECT " USER_COLUMNS " FROM user AS u WHERE u.seq = ?1",
+    [LIST_USERS] = "SELECT " USER_COLUMNS " FROM user AS u WHERE u.name > ?1 ORDER BY u.name LIMIT "
+                   "?2",
+    [EDIT_USER] = "UPDATE user SET role = ?2, disabled = ?3, max_running = ?4, max_queued = ?5, "
+                  "max_storage_bytes = ?6, revision = revision + 1 WHERE seq = ?1",
+    [COUNT_USERS] = "SELECT count(*), total(role = 'admin' AND NOT disabled) FROM user",
+    [ADD_TOKEN] = "INSERT INTO token (id, user, label, sha256, scope, created_at, expires_at) "
+                  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [LIST_TOKENS] = "SELECT " TOKEN_COLUMNS " FROM token AS t JOIN user AS u ON u.seq = t.user "
+                    "WHERE u.name = ?1 AND (?2 IS NULL OR t.id = ?2) ORDER BY t.seq DESC LIMIT ?3",
+    [COUNT_TOKENS] = "SELECT count(*) FROM token WHERE user = ?1",
+    [FORGET_TOKENS] = "DELETE FROM token WHERE user = ?1 AND (revoked_at < ?2 OR expires_at < ?2)",
+    [REVOKE_TOKENS] = "UPDATE token SET revoked_at = ?3 WHERE user = ?1 AND (?2 IS NULL OR id = "
+                      "?2) AND revoked_at IS NULL",
+    [FIND_TOKEN] = "SELECT u.seq, u.name, u.role, t.id, t.scope, t.expires_at FROM token AS t JOIN "
+                   "user AS u ON u.seq = t.user WHERE t.sha256 = ?1 AND t.revoked_at IS NULL AND "
+                   "NOT u.disabled",
+    [NOTE_TOKEN] = "UPDATE token SET used_at = ?2 WHERE id = ?1",
+    [ADD_AUDIT] = "INSERT INTO audit (at, user, token, address, action, object, detail) VALUES "
+                  "(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [LIST_AUDIT] = "SELECT seq, at, user, token, address, action, object, detail FROM audit WHERE "
+                   "seq < ?1 AND at >= ?2 AND (?3 IS NULL OR user = ?3) AND (?4 IS NULL OR object "
+                   "= ?4) ORDER BY seq DESC LIMIT ?5",
+    [OWNER_OF_DATASET] =
+        "SELECT u.name FROM (SELECT dataset, owner FROM dataset_split WHERE current UNION ALL "
+        "SELECT dataset, owner FROM dataset_part) AS d LEFT JOIN user AS u ON u.seq = d.owner "
+        "WHERE d.dataset = ?1 AND d.owner IS NOT ?2 LIMIT 1",
 };
 
 /* Events of states and epochs, by triggers: so no change of a state goes without its event, whoever

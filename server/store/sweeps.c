@@ -39,8 +39,10 @@ static int read_sweep(sqlite3_stmt *row, struct sweep *s, struct ovr_err *err) {
         .cancelled = sqlite3_column_int(row, 11),
         .created_at = sqlite3_column_int64(row, 12),
         .revision = sqlite3_column_int64(row, 14),
+        .private = sqlite3_column_int(row, 22),
     };
     copy_column(row, 1, s->id, sizeof s->id);
+    copy_column(row, 21, s->owner, sizeof s->owner);
     for (int i = 0; i < N_STATES; i++)
         s->counts[i] = sqlite3_column_int64(row, 15 + i);
     if (sweep_state(s) != STATE_RUNNING)
@@ -82,14 +84,17 @@ static int add_sweep(struct connection *c, const struct new_sweep *s, char id[ID
     int rc = store_new_id(id, err);
     if (!rc)
         rc = db_run(c,
-                    db_bind(c, ADD_SWEEP, "sssssssiiii", id, s->name, s->tags, s->notes, s->request,
-                            s->axes, s->target, (int64_t)s->points.n_points,
-                            (int64_t)s->points.repeats, (int64_t)s->more, now_ms()),
+                    db_bind(c, ADD_SWEEP, "sssssssiiiiIi", id, s->name, s->tags, s->notes,
+                            s->request, s->axes, s->target, (int64_t)s->points.n_points,
+                            (int64_t)s->points.repeats, (int64_t)s->more, now_ms(), s->owner,
+                            (int64_t)s->private),
                     err);
     int64_t seq = sqlite3_last_insert_rowid(c->db);
     if (!rc)
         rc = add_points(c, seq, 0, &s->points, err);
-    return rc ? rc : add_key(c, s->idempotency_key, s->body_sha256, 0, seq, err);
+    if (!rc)
+        rc = add_key(c, s->idempotency_key, s->body_sha256, 0, seq, err);
+    return rc ? rc : audit(c, "sweep.submit", id, s->name, err);
 }
 
 int store_add_sweep(struct store *store, const struct new_sweep *s, char id[ID_SIZE], int *repeated,
@@ -100,6 +105,8 @@ int store_add_sweep(struct store *store, const struct new_sweep *s, char id[ID_S
         return rc;
     rc = find_key(c, s->idempotency_key, s->body_sha256, 1, id, err);
     *repeated = rc == 1;
+    if (!rc)
+        rc = check_quota(store, (int64_t)s->points.n_points * s->points.repeats, 0, err);
     if (!rc)
         rc = add_sweep(c, s, id, err);
     return db_end(store, *repeated ? 0 : rc, err);
@@ -141,6 +148,10 @@ static int find_sweep(struct connection *c, const char *id, struct sweep *s, str
                  ? ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no sweep %.40s", id)
                  : db_fail(c, err);
     sqlite3_reset(row);
+    if (!rc && !sees(s->owner, s->private)) {
+        sweep_release(s);
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no sweep %.40s", id);
+    }
     return rc;
 }
 
@@ -175,7 +186,8 @@ static int visit(struct connection *c, enum sql which, int64_t seq,
                  const struct sweep_reader *reader,
                  int (*visitor)(const struct sweep_reader *, sqlite3_stmt *, struct ovr_err *),
                  struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, which, "i", seq);
+    sqlite3_stmt *row = which == SWEEP_POINTS ? db_bind(c, which, "i", seq)
+                                              : db_bind(c, which, "ii", seq, visible_to());
     int rc = 0, step = SQLITE_DONE;
     while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW)
         rc = visitor(reader, row, err);
@@ -206,10 +218,11 @@ int store_read_sweep(struct store *store, const char *id, struct sweep *s,
     return rc;
 }
 
-int store_list_sweeps(struct store *store, int64_t before, int limit, struct sweep **list,
-                      size_t *n, struct ovr_err *err) {
+int store_list_sweeps(struct store *store, const char *owner, int64_t before, int limit,
+                      struct sweep **list, size_t *n, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = db_bind(c, LIST_SWEEPS, "ii", before ? before : INT64_MAX, (int64_t)limit);
+    sqlite3_stmt *row = db_bind(c, LIST_SWEEPS, "iisi", before ? before : INT64_MAX, (int64_t)limit,
+                                owner, visible_to());
     int rc = 0, step = SQLITE_DONE;
     *list = NULL;
     *n = 0;
@@ -274,7 +287,10 @@ static int cancel_sweep(struct store *store, const char *id, struct stopped *sto
     enum state state = sweep_state(&s);
     size_t n_running = (size_t)s.counts[STATE_RUNNING];
     int64_t seq = s.seq;
+    rc = must_own(s.owner, "sweep", s.id, err);
     sweep_release(&s);
+    if (rc)
+        return rc;
     if (state == STATE_CANCELLED)
         return 0;
     if (state != STATE_RUNNING)
@@ -286,7 +302,9 @@ static int cancel_sweep(struct store *store, const char *id, struct stopped *sto
         rc = write_last_epochs(store, stopped->seqs[i], err);
     if (!rc)
         rc = db_run(c, db_bind(c, CANCEL_RUNS, "ii", seq, now_ms()), err);
-    return rc ? rc : db_run(c, db_bind(c, CANCEL_SWEEP, "i", seq), err);
+    if (!rc)
+        rc = db_run(c, db_bind(c, CANCEL_SWEEP, "i", seq), err);
+    return rc ? rc : audit(c, "sweep.cancel", id, NULL, err);
 }
 
 int store_cancel_sweep(struct store *store, const char *id, char (**running)[ID_SIZE],

@@ -261,6 +261,7 @@ static inline json_t *find_response(const json_t *contract, const char *method, 
                        : status == 403 ? "Forbidden"
                        : status == 404 ? "NotFound"
                        : status == 405 ? "MethodNotAllowed"
+                       : status == 429 ? "TooOften"
                        : status == 503 ? "Unavailable"
                                        : "";
     return json_object_get(json_object_get(json_object_get(contract, "components"), "responses"),

@@ -10,14 +10,16 @@ from tools import fail
 
 
 class Daemon:
-    """ovrd with the options given, below the directory `where`. A context manager."""
+    """ovrd with the options given, below the directory `where`; on a data directory of its own unless `data` is one. A
+    context manager."""
 
-    def __init__(self, path, where, *options):
+    def __init__(self, path, where, *options, data=None):
         directory = tempfile.mkdtemp(dir=where)
+        data = data or os.path.join(directory, "data")
         self.log = os.path.join(directory, "log")
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [path, "--data-dir", os.path.join(directory, "data"), "--listen", "127.0.0.1:0", *options],
+                [path, "--data-dir", data, "--listen", "127.0.0.1:0", *options],
                 stdout=subprocess.PIPE, stderr=log, text=True)
         found = re.match(r"listening on http://(.+):(\d+)", self.process.stdout.readline())
         if not found:

@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import pool
+import service
 import watch
 import whole
 from tools import ROOT, Core, Torch, Way, apart, fail, find_cifar10, has_torch, heading, median, of, ratio, say, table, take_turns
@@ -391,9 +392,24 @@ def section_watch(bench):
     return figures
 
 
+def section_service(bench):
+    """The API with a full database."""
+    heading("The API")
+    figures = service.run(os.path.join(bench.build, "ovrd"), not bench.full)
+    service.show(figures)
+    if "show" in figures:
+        for what, name, target in (("GET of one of 10,000 experiments", "show", 20000), ("durable submits", "submit", 2000)):
+            best = max(f["per_second"] for f in figures[name].values() if not f["refused"])
+            bench.judge(f"{what}, a second", f">= {target:,}", best, best >= target)
+    late = service.slowest_page(figures)
+    bench.judge("the slowest page of a list, p99 ms", "< 5", late, late < 5)
+    return figures
+
+
 SECTIONS = {"step": section_step, "shapes": section_shapes, "threads": section_threads, "share": section_share,
             "parts": section_parts, "isa": section_isa, "probe": section_probe, "pca": section_pca,
-            "whole": section_whole, "pool": section_pool, "watch": section_watch}
+            "whole": section_whole, "pool": section_pool, "service": section_service, "watch": section_watch}
+BESIDE_TORCH = {"step", "shapes", "parts", "probe", "pca", "whole"}
 
 
 # --- all of it -------------------------------------------------------------------------------------
@@ -420,8 +436,9 @@ def main():
                    "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
         say(f"{machine['processor']}, {machine['cores']} cores, {machine['isa']}; {machine['blas']} with the kernel "
             f"{machine['blas_kernel']}; ovrd {machine['version']}; load {machine['load_before']:.2f} before")
-        figures = {"machine": machine, "torch": start_torch(bench)}
-        for name in options.section or SECTIONS:
+        names = options.section or SECTIONS
+        figures = {"machine": machine, "torch": start_torch(bench) if set(names) & BESIDE_TORCH else {}}
+        for name in names:
             begun = time.monotonic()
             figures[name] = SECTIONS[name](bench)
             figures[name]["section_seconds"] = time.monotonic() - begun

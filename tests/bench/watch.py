@@ -2,7 +2,9 @@
 reach all of them."""
 import datetime
 import json
-import selectors
+import os
+import re
+import select
 import socket
 import subprocess
 import sys
@@ -31,30 +33,40 @@ def finished(daemon, client, experiment):
 
 
 def read_streams(host, port, path, n):
-    """Follows n streams to their ends. Prints a line when all are there, then for each its bytes and the time in ms
-    from the last event with an `at` to when it was read."""
-    selector = selectors.DefaultSelector()
+    """Follows n streams to their ends. Prints a line when all are there, then for each the time in ms from every event
+    that came after that to when it was read. What was read is looked at only when all is over."""
+    poll, streams, left = select.epoll(), {}, n
     for _ in range(n):
         stream = socket.create_connection((host, port))
         stream.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-        selector.register(stream, selectors.EVENT_READ, {"bytes": 0, "last": b"", "at": 0})
-    print("connected", flush=True)
-    done = []
-    while selector.get_map():
-        for key, _ in selector.select():
-            got, state = key.fileobj.recv(1 << 16), key.data
-            if got:
-                state["bytes"] += len(got)
-                state["last"] = (state["last"] + got)[-400:]
-                state["at"] = time.time()
-            else:
-                selector.unregister(key.fileobj)
-                key.fileobj.close()
-                done.append(state)
-    for state in done:
-        last = json.loads(state["last"].rpartition(b"data: ")[2])
-        at = datetime.datetime.fromisoformat(last["at"].replace("Z", "+00:00")).timestamp()
-        print(state["bytes"], (state["at"] - at) * 1e3)
+        streams[stream.fileno()] = stream, []
+        poll.register(stream, select.EPOLLIN)
+    connected = 0
+    while left:
+        for file, _ in poll.poll():
+            got = os.read(file, 1 << 16)
+            streams[file][1].append((time.time(), got))
+            if not got:
+                left -= 1
+                poll.unregister(file)
+        if not connected and all(pieces for _, pieces in streams.values()):
+            connected = time.time()
+            print("connected", flush=True)
+    for _, pieces in streams.values():
+        print(json.dumps(delays(pieces, connected)))
+
+
+def delays(pieces, since):
+    """Of the events that have an `at`, the ms until the piece came in which they end."""
+    found, text = [], b""
+    for when, piece in pieces:
+        text += piece
+        *events, text = text.split(b"\n\n")
+        for at in (re.search(rb'"at":"([^"]+)Z"', event) for event in events):
+            stored = at and datetime.datetime.fromisoformat(at[1].decode() + "+00:00").timestamp()
+            if stored and stored > since:
+                found.append((when - stored) * 1e3)
+    return found
 
 
 class Watchers:
@@ -67,8 +79,8 @@ class Watchers:
         self.process.stdout.readline()
 
     def end(self):
-        lines = [line.split() for line in self.process.communicate()[0].splitlines()]
-        return [int(line[0]) for line in lines], [float(line[1]) for line in lines]
+        """The delays of each stream."""
+        return [json.loads(line) for line in self.process.communicate()[0].splitlines()]
 
 
 def cost(daemon, client, rounds, epochs):
@@ -81,24 +93,17 @@ def cost(daemon, client, rounds, epochs):
         watchers = Watchers(daemon, experiment) if watched else None
         shown = finished(daemon, client, experiment)
         if watchers:
-            assert len(watchers.end()[0]) == WATCHERS
+            assert len(watchers.end()) == WATCHERS
         times = [datetime.datetime.fromisoformat(shown[name].replace("Z", "+00:00"))
                  for name in ("started_at", "finished_at")]
         results[watched].append((daemon.seconds_used() - before, (times[1] - times[0]).total_seconds()))
     return results
 
 
-def latencies(daemon, client, rounds):
-    """From the moment at which a change is stored to its arrival at each watcher, while all cores train."""
-    blocker, found = submit(daemon, client, 1000000), []
-    for _ in range(rounds):
-        waiting = submit(daemon, client, 1)
-        watchers = Watchers(daemon, waiting)
-        time.sleep(0.5)
-        daemon.call(client, "POST", f"/v1/experiments/{waiting}/cancel")
-        found += watchers.end()[1]
-    daemon.call(client, "POST", f"/v1/experiments/{blocker}/cancel")
-    return sorted(found)
+def latencies(daemon, client, epochs):
+    """From the moment at which an epoch of a job on all cores is stored to its arrival at each watcher."""
+    watchers = Watchers(daemon, submit(daemon, client, epochs))
+    return sorted(delay for stream in watchers.end() for delay in stream)
 
 
 def run(program, quick):
@@ -106,13 +111,13 @@ def run(program, quick):
             Daemon(program, where, "--workers", "1") as daemon:
         client = daemon.client()
         runs = cost(daemon, client, 3 if quick else 8, 40 if quick else 200)
-        late = latencies(daemon, client, 10 if quick else 50)
+        late = latencies(daemon, client, 100 if quick else 400)
         client.close()
     cpu = {watched: median([r[0] for r in results]) for watched, results in runs.items()}
     wall = {watched: median([r[1] for r in results]) for watched, results in runs.items()}
     pairs = [b[0] / a[0] - 1 for a, b in zip(runs[False], runs[True])]
     return {"watchers": WATCHERS, "cpu_seconds": cpu, "wall_seconds": wall, "cost": median(pairs), "costs": pairs,
-            "latency_ms": {"p50": late[len(late) // 2], "p99": late[len(late) * 99 // 100], "max": late[-1]}}
+            "latencies": len(late), "latency_ms": {"p50": late[len(late) // 2], "p99": late[len(late) * 99 // 100], "max": late[-1]}}
 
 
 def show(figures):
@@ -121,7 +126,7 @@ def show(figures):
           [("nobody watches", f"{cpu[False]:.2f}", f"{wall[False]:.2f}"),
            (f"{figures['watchers']} watch", f"{cpu[True]:.2f}", f"{wall[True]:.2f}")])
     say(f"Processor time of the daemon: {figures['cost']:+.1%}. The watching program takes its own, which the training "
-        f"seconds have in them.\nFrom stored to received, ms: median {late['p50']:.1f}, p99 {late['p99']:.1f}, "
+        f"seconds have in them.\nFrom stored to received, ms, of {figures['latencies']:,} events: median {late['p50']:.1f}, p99 {late['p99']:.1f}, "
         f"longest {late['max']:.1f}.")
 
 
