@@ -51,7 +51,7 @@ API    := $(call objects,api)
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(PYTHON_TESTS)
 
-.PHONY: all deps demo check check-fast soak check-source check-asan check-tsan bench bench-full run-bench clean help format
+.PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench clean help format
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
@@ -63,11 +63,15 @@ demo: deps ## install, build, and run two experiments from submission to curl co
 	@$(MAKE) --no-print-directory all
 	@scripts/demo.sh
 check: ## install what the tests need, check the source's rules, build, run all tests
-	@scripts/deps.sh build test
+	@scripts/deps.sh build test web
 	@$(MAKE) --no-print-directory check-source
 	@$(MAKE) --no-print-directory check-fast
 check-fast: all $(TESTS) ## the same without looking for packages
 	@scripts/run-tests.sh $(B)
+check-web: ## the dashboard's tests in a real browser; pictures of every page go to build/web
+	@scripts/deps.sh build test web
+	@$(MAKE) --no-print-directory $(B)/tests/web/test_dashboard
+	@scripts/run-tests.sh $(B) web
 soak: all $(B)/tests/api/test_soak ## kill the daemon over and over for SOAK_SECONDS (600), and look what is left
 	@OVRD_TEST_BUILD=$(B) OVRD_SOAK_SECONDS=$(SOAK_SECONDS) $(B)/tests/api/test_soak
 check-source: ## layering, library owners, formatting
@@ -115,9 +119,10 @@ $(B)/tests/core64/%.o: tests/core64/%.c
 	$(say) CC $@
 	$(Q)$(COMPILE) -DOVR_FLOAT64 -c $< -o $@
 
-# Files that go into the binary as they are: the migrations and the API's contract.
+# Files that go into the binary as they are: migrations, the API's contract, the dashboard.
 $(B)/server/migrations.o: $(wildcard migrations/*.sql)
 $(B)/api/system.o: api/openapi.json docs/errors.md
+$(B)/api/web.o: $(wildcard clients/web/*.* clients/web/vendor/*.*)
 
 $(B)/ovrd: $(B)/server/main.o $(API) $(SERVER) $(CORE)
 	$(say) LD $@
@@ -146,7 +151,7 @@ $(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduc
                         $(B)/clients/cli/text.o $(B)/clients/cli/value.o
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ -ljansson -lm -lcmocka
-# numpy is Debian's, which belongs to Debian's python3.
+# Debian's python3, since numpy and selenium are Debian's.
 PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
 $(PYTHON_TESTS): $(B)/%: %.py $(B)/ovrd $(B)/ovrctl
 	$(say) LN $@

@@ -1,6 +1,7 @@
 """What the tests in Python share: a daemon of the test's own, and results as the other tests print them."""
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,13 +34,8 @@ class Process:
         assert found, "the daemon did not start: " + self.last_words()
         self.url, self.port = found[1], int(found[2])
 
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
-        self.process.stdout.close()
-
-    def kill(self):
-        self.process.kill()
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
         self.process.wait()
         self.process.stdout.close()
 

@@ -1,8 +1,8 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
  * api.c (one conversation with the daemon), jobs.c, queue.c, sweeps.c, watch.c, histogram.c,
- * units.c, manage.c, data.c, model.c, reproduce.c, raw.c (the commands); config.c, help.c,
- * complete.c, man.c (what surrounds them); http.c, sse.c, file.c, text.c and value.c are what they
- * stand on. */
+ * units.c, manage.c, people.c, data.c, model.c, reproduce.c, raw.c (the commands); config.c,
+ * help.c, complete.c, man.c (what surrounds them); http.c, token.c, sse.c, file.c, text.c and
+ * value.c are what they stand on. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -22,7 +22,7 @@ struct options {
     bool json, watch, dry_run, dead, csv, cancel, quick, again, remove;
     const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
     const char *epoch, *format, *rows, *output, *sort, *layer, *label, *header, *out, *examples;
-    const char *older_than, *since, *ca_file;
+    const char *older_than, *since, *ca_file, *token_file, *owner, *role, *scope, *expires;
 };
 
 struct cli {
@@ -60,6 +60,10 @@ int command_sweep(struct cli *cli);
 int command_upload(struct cli *cli);
 int command_reproduce(struct cli *cli);
 int command_datasets(struct cli *cli);
+int command_whoami(struct cli *cli);
+int command_user(struct cli *cli);
+int command_token(struct cli *cli);
+int command_audit(struct cli *cli);
 int command_dataset(struct cli *cli);
 int command_preview(struct cli *cli);
 int command_log(struct cli *cli);

@@ -1,5 +1,7 @@
 #include "clients/cli/http.h"
 
+#include "clients/cli/token.h"
+
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +14,7 @@ struct http {
     CURL *curl;
     char *base;          /* without a slash at its end */
     const char *ca_file; /* or NULL */
+    const char *token;   /* likewise */
     bool loopback;       /* never through a proxy */
     char curl_error[CURL_ERROR_SIZE];
     char trouble[CURL_ERROR_SIZE + 64]; /* ours, or a copy of libcurl's */
@@ -86,6 +89,10 @@ void http_close(struct http *http) {
     free(http->base);
     free(http);
     curl_global_cleanup();
+}
+
+void http_identify(struct http *http, const char *token) {
+    http->token = token;
 }
 
 void http_reply_release(struct http_reply *reply) {
@@ -251,8 +258,14 @@ static void add_header(struct curl_slist **headers, bool *failed, const char *li
         *failed = true;
 }
 
-static struct curl_slist *make_headers(const struct http_request *request, bool *failed) {
+static struct curl_slist *make_headers(const struct http *http, const struct http_request *request,
+                                       bool *failed) {
     struct curl_slist *headers = NULL;
+    if (http->token && *http->token) {
+        char line[TOKEN_ROOM + 32];
+        snprintf(line, sizeof line, "Authorization: Bearer %s", http->token);
+        add_header(&headers, failed, line);
+    }
     add_header(&headers, failed, "Accept: application/json, application/problem+json, */*;q=0.5");
     if (request->upload)
         add_header(&headers, failed, "Content-Type: application/octet-stream");
@@ -304,7 +317,7 @@ int http_send(struct http *http, const struct http_request *request, struct http
     http->curl_error[0] = '\0';
     char *url = NULL;
     bool failed = false;
-    struct curl_slist *headers = make_headers(request, &failed);
+    struct curl_slist *headers = make_headers(http, request, &failed);
     if (asprintf(&url, "%s%s", http->base, request->path) < 0) {
         url = NULL;
         failed = true;

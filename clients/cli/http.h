@@ -56,6 +56,9 @@ enum http_code {
 int http_open(struct http **http, const char *url, const char *ca_file, const char **trouble);
 void http_close(struct http *http); /* NULL is fine */
 
+/* Sends the token along ("": none), which is borrowed. */
+void http_identify(struct http *http, const char *token);
+
 /* Returns an enum http_code. The caller releases *reply in any case. */
 int http_send(struct http *http, const struct http_request *request, struct http_reply *reply);
 void http_reply_release(struct http_reply *reply);

@@ -217,6 +217,7 @@ int command_list(struct cli *cli) {
     buf_query(&path, "tag", options->tag);
     buf_query(&path, "name", options->name);
     buf_query(&path, "sweep", options->sweep);
+    buf_query(&path, "owner", options->owner);
     buf_query(&path, "created_after", since);
     buf_query(&path, "sort", options->sort);
     buf_query(&path, "limit", options->limit);

@@ -12,7 +12,7 @@
 
 enum option_bit {
     OPTION_HOST = 1 << 0,
-    OPTION_JSON = 1 << 1,
+    OPTION_COMMON = 1 << 1, /* others that all have */
     OPTION_WATCH = 1 << 2,
     OPTION_DRY_RUN = 1 << 3,
     OPTION_STATE = 1 << 4,
@@ -36,10 +36,13 @@ enum option_bit {
     OPTION_LABEL = 1 << 22,
     OPTION_HEADER = 1 << 23,
     OPTION_OLDER = 1 << 24,
-    OPTION_CA = 1 << 25,
+    OPTION_OWNER = 1 << 25,
     OPTION_REMOVE = 1 << 26,
     OPTION_SINCE = 1 << 27,
-    OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON | OPTION_CA,
+    OPTION_ROLE = 1 << 28,
+    OPTION_SCOPE = 1 << 29,
+    OPTION_EXPIRES = 1 << 30,
+    OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_COMMON,
 };
 
 /* An option fills one member of struct options: a flag where it has no argument, else a text. */

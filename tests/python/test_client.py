@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -251,7 +252,7 @@ class Trouble(WithDaemon):
             ended.start()
             stream.start()
             time.sleep(0.3)
-            process.kill()
+            process.stop(signal.SIGKILL)
             time.sleep(0.5)
             process.start()
             ended.join(120)

@@ -10,7 +10,7 @@ import zlib
 try:
     import numpy as np
 
-    from ovrd import Daemon
+    from daemon import Daemon
     from support import main
 except ImportError as missing:
     print(f"1..1\nnot ok 1 # SKIP {missing} (Debian: python3-numpy)")

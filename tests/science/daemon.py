@@ -17,9 +17,9 @@ class Daemon(Process):
         self.client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         self.answered_at = time.monotonic()
 
-    def __exit__(self, *error):
+    def stop(self, *signal):
         self.client.close()
-        super().__exit__(*error)
+        super().stop(*signal)
 
     def call(self, method, path, body=None):
         kind = {"Content-Type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}
