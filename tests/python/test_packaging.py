@@ -145,8 +145,9 @@ class Monitoring(unittest.TestCase):
             token = os.path.join(directory, "token")
             with Process("--admin-token-file", token) as process:
                 lab = ovrd.connect(process.url, token_file=token)
+                # Who owns what is told of those who have something under way.
                 lab.submit({"dataset": {"generator": "sphere", "samples": 200}, "model": {"kind": "mlp", "hidden": [4]},
-                            "training": {"epochs": 1}}).wait(60)
+                            "training": {"epochs": 100000}})
                 text = lab.request("GET", "/metrics").content.decode()
         types = re.findall(r"^# TYPE (\w+) (\w+)$", text, re.M)
         cls.metrics = {name + end for name, kind in types
