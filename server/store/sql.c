@@ -6,7 +6,8 @@
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
 #define OTHER_COLUMNS                                                                              \
-    "rerun_of, replays, coalesce(notes, json_extract(spec, '$.notes')), (SELECT u.name FROM user " \
+    "rerun_of, replays, coalesce(notes, CASE WHEN json_valid(spec) THEN json_extract(spec, "       \
+    "'$.notes') END), (SELECT u.name FROM user "                                                   \
     "AS u WHERE u.seq = owner), private, core_seconds, computed_ms"
 #define ALL_COLUMNS                                                                                \
     EXPERIMENT_COLUMNS                                                                             \
@@ -227,7 +228,8 @@ const char *const sql[N_SQL] = {
     [FORGET_VERSIONS] =
         "DELETE FROM dataset_split WHERE NOT current AND (?1 IS NULL OR dataset = ?1) AND NOT "
         "EXISTS (SELECT 1 FROM experiment WHERE instr(spec, sha256))",
-    [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1",
+    [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1 AND "
+                   "json_valid(spec)",
     [PUT_PART] =
         "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at, "
         "owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (dataset, split, part) DO "
