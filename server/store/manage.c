@@ -52,7 +52,7 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
 
 /* OVR_CONFLICT when something that has not ended needs it. */
 static int must_be_unneeded(struct connection *c, const char *id, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, USER_OF_EXPERIMENT, "s", id);
+    sqlite3_stmt *row = db_bind(c, USER_OF_EXPERIMENT, "si", id, visible_to());
     char what[16], user[ID_SIZE];
     int rc = 0, step = sqlite3_step(row);
     if (step == SQLITE_ROW) {
