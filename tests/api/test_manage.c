@@ -380,6 +380,26 @@ static void test_backups_are_limited(void **state) {
     daemon_free(d);
 }
 
+/* Who asked for it stands in the daemon's log, and in the answer. */
+static void test_request_ids(void **state) {
+    struct daemon *d = *state;
+    const struct answer *a =
+        call(d, &(struct call){.method = "POST",
+                               .path = "/v1/experiments",
+                               .headers = {"Content-Type: application/json", "X-Request-Id: me-7"},
+                               .body = "{\"dataset\":{\"generator\":\"sphere\",\"samples\":100},"
+                                       "\"model\":{\"kind\":\"mlp\",\"hidden\":[8]},\"training\":{"
+                                       "\"epochs\":1}}"});
+    assert_status(a, 202);
+    assert_string_equal(header(a, "X-Request-Id"), "me-7");
+    const char *id = text_at(a->json, "/id");
+    wait_for(d, id, "succeeded");
+    assert_int_equal(system(text("grep -q 'experiment=%s queued.* request=me-7$' %s", id, d->log)),
+                     0);
+    assert_int_not_equal(system(text("grep -q 'experiment=%s started.* request=' %s", id, d->log)),
+                         0);
+}
+
 static void test_ready(void **state) {
     struct daemon *d = *state;
     assert_json(get(d, "/readyz")->json, "/status", "'ready'");
@@ -399,6 +419,7 @@ int main(void) {
         with(with_daemon, test_ovrctl),
         cmocka_unit_test(test_backup_and_restore),
         cmocka_unit_test(test_backups_are_limited),
+        with(with_daemon, test_request_ids),
         with(with_daemon, test_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
