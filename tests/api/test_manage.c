@@ -312,7 +312,23 @@ static void test_ovrctl(void **state) {
     assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --state failed"), "0 deleted"));
     assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), "2 deleted"));
     assert_json(get(d, "/v1/experiments")->json, "/experiments", "[]");
-    free(id);
+    /* Those of a tag. */
+    char *sweep = strdup(text_at(
+        post(d, "/v1/sweeps",
+             "{'base':{'tags':['old'],'dataset':{'generator':'sphere','samples':20},'model':{"
+             "'kind':'mlp','hidden':[2]},'training':{'epochs':1}},'points':[{}],'repeats':20}")
+            ->json,
+        "/id"));
+    char *other = submit(d, QUICK(""));
+    wait_for(d, other, "succeeded");
+    for (int i = 0;
+         i < 500 && strcmp(text_at(get(d, "/v1/sweeps/%s", sweep)->json, "/state"), "succeeded");
+         i++)
+        nap(20);
+    nap(1100);
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --tag old"), "20 deleted"));
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), "1 deleted"));
+    free(id), free(other), free(sweep);
 }
 
 #define LONGER                                                                                     \
