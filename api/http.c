@@ -1341,7 +1341,7 @@ static void log_exchange(const struct exchange *exchange, bool whole) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     double ms = (double)(now.tv_sec - exchange->started.tv_sec) * 1e3 +
                 (double)(now.tv_nsec - exchange->started.tv_nsec) * 1e-6;
-    char verb[4 * 16 + 5], path[4 * MAX_SHOWN + 5], status[16] = "-", size[32] = "-", line[1024];
+    char verb[4 * 16 + 5], path[4 * MAX_SHOWN + 5], status[16] = "-", size[32] = "-", line[1400];
     escape(verb, sizeof verb, exchange->verb ? exchange->verb : "-", 16);
     escape(path, sizeof path, exchange->target, shown_length(exchange->target));
     if (exchange->status)
