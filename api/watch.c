@@ -65,6 +65,10 @@ struct watch {
     _Atomic int n_watchers;
 };
 
+int watch_count(const struct watch *watch) {
+    return watch->n_watchers;
+}
+
 int64_t watch_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

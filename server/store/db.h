@@ -106,6 +106,8 @@ enum sql {
     NOTE_LOSS,
     DELETE_EXPERIMENT,
     CENSUS,
+    OWNERS,
+    TENSOR_BYTES,
     PROBE,
     ADD_LINE,
     TRIM_LINES,

@@ -121,6 +121,34 @@ int store_census(struct store *store, struct census *census, struct ovr_err *err
     return rc;
 }
 
+int store_read_owners(struct store *store,
+                      void (*give)(void *context, const char *owner, enum state state, int64_t n),
+                      void *context, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    sqlite3_stmt *row = db_bind(c, OWNERS, "");
+    char owner[USER_NAME_SIZE], state[16];
+    int step;
+    while ((step = sqlite3_step(row)) == SQLITE_ROW) {
+        copy_column(row, 0, owner, sizeof owner);
+        copy_column(row, 1, state, sizeof state);
+        give(context, owner, find_state(state), sqlite3_column_int64(row, 2));
+    }
+    int rc = step == SQLITE_DONE ? 0 : db_fail(c, err);
+    sqlite3_reset(row);
+    db_give_back(c);
+    return rc;
+}
+
+int store_tensor_bytes(struct store *store, int64_t *bytes, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    sqlite3_stmt *row = db_bind(c, TENSOR_BYTES, "");
+    int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
+    *bytes = rc ? 0 : sqlite3_column_int64(row, 0);
+    sqlite3_reset(row);
+    db_give_back(c);
+    return rc;
+}
+
 int store_probe(struct store *store, struct ovr_err *err) {
     struct connection *c = &store->writer;
     int rc = db_begin(store, err);

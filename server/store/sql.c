@@ -259,6 +259,11 @@ const char *const sql[N_SQL] = {
     [DELETE_EXPERIMENT] = "DELETE FROM experiment WHERE seq = ?1",
     [CENSUS] = "SELECT c.state, c.n, e.created_at FROM (SELECT state, count(*) AS n, min(seq) AS "
                "first FROM experiment GROUP BY state) AS c JOIN experiment AS e ON e.seq = c.first",
+    [OWNERS] =
+        "SELECT coalesce(u.name, ''), c.state, c.n FROM (SELECT owner, state, count(*) AS n "
+        "FROM experiment WHERE state IN ('queued', 'running', 'paused') GROUP BY owner, state) "
+        "AS c LEFT JOIN user AS u ON u.seq = c.owner ORDER BY u.name, c.state",
+    [TENSOR_BYTES] = "SELECT coalesce(sum(rows * columns), 0) * 4 FROM tensor",
     [PROBE] = "UPDATE probe SET at = ?1",
     [ADD_LINE] = "INSERT INTO event (experiment, number, at, kind, text) SELECT ?1, "
                  "coalesce(max(number), 0) + 1, ?2, 'log', ?3 FROM event WHERE experiment = ?1",
