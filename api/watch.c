@@ -49,6 +49,7 @@ struct watcher {
     int64_t handed_at; /* when it last took something; 0: it has slept since */
     int64_t progress_number;
     int ended;
+    uint64_t people; /* when it came: once anything about people has changed it has to come anew */
 };
 
 struct watch {
@@ -63,6 +64,10 @@ struct watch {
     struct watcher *watchers;
     _Atomic int n_watchers;
 };
+
+int watch_count(const struct watch *watch) {
+    return watch->n_watchers;
+}
 
 int64_t watch_now(void) {
     struct timespec now;
@@ -349,6 +354,7 @@ static struct topic *enter_topic(struct watch *watch, const struct experiment *e
 struct watcher *watch_events(struct watch *watch, const struct experiment *e, int64_t after,
                              struct waiter *waiter, struct ovr_err *err) {
     int64_t newest;
+    uint64_t people = store_people_version(watch->api->store);
     if (store_last_event(watch->api->store, e->seq, &newest, err))
         return NULL;
     struct watcher *watcher = new_watcher(watch, e->seq, waiter, watch_now() + HEARTBEAT_MS);
@@ -357,6 +363,7 @@ struct watcher *watch_events(struct watch *watch, const struct experiment *e, in
     static const char hello[] = "retry: 1000\n\n";
     watcher->sending = make_chunk(hello, sizeof hello - 1);
     watcher->number = after < newest ? after : newest;
+    watcher->people = people;
     pthread_mutex_lock(&watch->lock);
     watcher->topic = watcher->sending ? enter_topic(watch, e, newest) : NULL;
     enter(watch, watcher);
@@ -440,24 +447,33 @@ static void finish(struct watcher *w) {
     w->sending = NULL;
 }
 
+/* As much of the piece at hand as there is room for. */
+static size_t hand_out(struct watcher *w, char *out, size_t room) {
+    size_t n = w->sending->size - w->sent;
+    n = n < room ? n : room;
+    memcpy(out, w->sending->text + w->sent, n);
+    w->sent += n;
+    if (w->sent == w->sending->size)
+        finish(w);
+    return n;
+}
+
+/* All that there is goes out together: what a watcher costs is the sending. */
 int64_t watcher_read(void *state, uint64_t position, char *out, size_t room) {
     struct watcher *w = state;
     (void)position;
     int64_t now = watch_now();
     if (w->handed_at && now - w->handed_at > SLOWEST_MS)
         return OVR_STOPPED;
-    w->handed_at = 0;
-    if (!w->sending) {
-        int64_t rc = w->ended ? 0 : find_next(w);
-        if (rc || w->ended)
-            return rc;
+    if (!w->sending && store_people_version(w->watch->api->store) != w->people)
+        w->ended = 1; /* it comes again by itself, with what it has seen, if it still may */
+    size_t n = 0;
+    int64_t rc = 0;
+    while (!rc && n < room && !w->ended) {
+        rc = w->sending ? 0 : find_next(w);
+        if (!rc)
+            n += hand_out(w, out + n, room - n);
     }
-    size_t n = w->sending->size - w->sent;
-    n = n < room ? n : room;
-    memcpy(out, w->sending->text + w->sent, n);
-    w->sent += n;
-    w->handed_at = now;
-    if (w->sent == w->sending->size)
-        finish(w);
-    return (int64_t)n;
+    w->handed_at = n ? now : 0;
+    return n ? (int64_t)n : rc;
 }

@@ -28,6 +28,7 @@ ca-certificates                                -
 tests='
 libcmocka-dev                                  header:cmocka.h
 clang-format                                   program:clang-format
+openssl                                        program:openssl
 python3                                        program:python3
 python3-numpy                                  -
 '
@@ -76,7 +77,7 @@ This is not a Debian system (there is no dpkg-query), so nothing is installed he
 Not found, please install it with this system's packages and try again:
 $lacking
 All that is needed: gcc, make, libmicrohttpd, GnuTLS, jansson, SQLite, OpenBLAS with LAPACKE, nettle, zlib,
-libpng, libcurl and curl; for the tests cmocka, clang-format, python3 with numpy.
+libpng, libcurl and curl; for the tests cmocka, clang-format, openssl, python3 with numpy.
 END
     exit 1
 }

@@ -173,6 +173,11 @@ struct running {
     uint64_t steps, samples; /* counted so far */
 };
 
+/* Over all attempts, as far as their work was kept. */
+static int64_t computed_ms(const struct job *job) {
+    return job->experiment.computed_ms + now_ms() - job->started_ms;
+}
+
 static void count_epoch(struct running *running) {
     const struct train_progress *p = &running->job->progress;
     uint64_t steps = p->step, samples = p->samples;
@@ -248,7 +253,7 @@ static void add_result(struct figures *figures, const struct running *running,
     if (train_terms(config) >> TERM_OVR & 1)
         add_real(figures, "lambda_per_pair",
                  config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
-    add_real(figures, "seconds", (double)(now_ms() - running->job->started_ms) / 1000);
+    add_real(figures, "seconds", (double)computed_ms(running->job) / 1000);
 }
 
 /* Texts that provenance points to. */
@@ -357,7 +362,8 @@ static int save_checkpoint(void *context, const struct train_piece *pieces, size
     if (!rc)
         rc = checkpoint_write(workplace->data_dir, experiment->id, running->key, pieces, n, &why);
     if (!rc)
-        rc = store_note_checkpoint(workplace->store, experiment->seq, &why);
+        rc = store_note_checkpoint(workplace->store, experiment->seq, computed_ms(running->job),
+                                   &why);
     if (rc)
         note(running, LOG_WARN, "no checkpoint: %s", why.text);
     else

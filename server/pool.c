@@ -1,6 +1,7 @@
 #include "server/pool.h"
 
 #include "server/log.h"
+#include "server/metrics.h"
 #include "server/sweeps.h"
 
 #include <errno.h>
@@ -25,6 +26,9 @@ struct slot {
  * on a disk of 3 ms a sync and two cores: 40 a second with 2, 57 with 4.) */
 enum { SLOTS_PER_WORKER = 4 };
 
+/* Between two times that epochs are written: each is a commit, and a message to every watcher. */
+enum { WRITE_MS = 250 };
+
 struct pool {
     struct pool_config config;
     pthread_mutex_t lock;
@@ -37,6 +41,7 @@ struct pool {
     int n_paced;         /* jobs that it is made of, up to PACED_JOBS */
     int64_t looked_ms;   /* when a tick last had somebody look into the queue */
     int64_t ticked_ms;
+    int64_t written_ms; /* pool_tick() alone knows it */
     /* An experiment has ended that no worker brought to its end: a search may wait for that. */
     _Atomic int look_for_points;
     _Atomic int sweeps_stuck; /* the last attempt failed */
@@ -203,7 +208,9 @@ static int start_job(struct slot *slot, struct job *job, int waiting) {
     if (rc == 0) {
         double limit_ms = job->spec.time_limit_seconds * 1000;
         choose_threads(slot->pool, job, waiting);
-        slot->deadline_ms = limit_ms > 0 ? monotonic_ms() + (int64_t)limit_ms : INT64_MAX;
+        slot->deadline_ms = limit_ms > 0
+                                ? monotonic_ms() + (int64_t)limit_ms - job->experiment.computed_ms
+                                : INT64_MAX;
         slot->checkpoint_ms = monotonic_ms() + checkpoint_interval(slot->pool);
         slot->job = job;
         slot->computing = 1;
@@ -421,10 +428,13 @@ void pool_tick(struct pool *pool) {
     enum { LOOK_EVERY_MS = 1000 };
     int64_t now = monotonic_ms();
     pthread_mutex_lock(&pool->lock);
+    double seconds = (double)(now - pool->ticked_ms) / 1000;
     pool->ticked_ms = now;
     for (int i = 0; i < pool->n_slots; i++) {
         struct slot *slot = &pool->slots[i];
         note_cores(slot);
+        if (slot->job && slot->computing)
+            metrics_use(slot->job->experiment.owner, seconds * threads_of(slot->job));
         if (slot->job && now >= slot->deadline_ms)
             ask_to_stop(slot, STOP_TIME_LIMIT);
         if (slot->job && now >= slot->checkpoint_ms) {
@@ -447,6 +457,9 @@ void pool_tick(struct pool *pool) {
     }
     if (atomic_exchange(&pool->look_for_points, 0) && advance_sweeps(pool))
         pool_wake(pool);
+    if (now - pool->written_ms < WRITE_MS)
+        return;
+    pool->written_ms = now;
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */
 }
 

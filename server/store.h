@@ -54,6 +54,7 @@ struct experiment {
     int64_t revision, memory_bytes;
     int64_t created_at, started_at, finished_at; /* 0: not yet */
     int attempts;
+    int64_t computed_ms; /* what its newest checkpoint took, over all attempts */
     char *queue_reason, *problem_kind, *problem_pointer, *problem_detail; /* NULL: none */
     double core_seconds; /* estimate; NaN: unknown */
     char sweep[ID_SIZE]; /* "": none, and what follows means nothing */
@@ -136,6 +137,14 @@ struct census {
     int64_t count[N_STATES], oldest_at[N_STATES]; /* created, ms; 0: none */
 };
 int store_census(struct store *store, struct census *census, struct ovr_err *err);
+
+/* What has not ended, by owner ("": nobody) and state. row() copies what it keeps. */
+int store_read_owners(struct store *store,
+                      void (*row)(void *context, const char *owner, enum state state, int64_t n),
+                      void *context, struct ovr_err *err);
+
+/* Of all tensors of all results. */
+int store_tensor_bytes(struct store *store, int64_t *bytes, struct ovr_err *err);
 
 /* Whether a transaction reaches the disk: it makes one. */
 int store_probe(struct store *store, struct ovr_err *err);
@@ -231,8 +240,10 @@ void store_set_cores(struct store *store, int64_t seq, int cores);
 /* Back to the queue with a reason; its epochs stay, see store_forget_epochs(). */
 int store_requeue(struct store *store, int64_t seq, const char *reason, struct ovr_err *err);
 
-/* A running experiment wrote a checkpoint: earlier crashes count no more. */
-int store_note_checkpoint(struct store *store, int64_t seq, struct ovr_err *err);
+/* A running experiment wrote a checkpoint, which took so long to compute over all attempts: earlier
+ * crashes count no more. */
+int store_note_checkpoint(struct store *store, int64_t seq, int64_t computed_ms,
+                          struct ovr_err *err);
 
 /* Removes what its epochs from `first` on wrote: they will be written again. */
 int store_forget_epochs(struct store *store, int64_t seq, int first, struct ovr_err *err);

@@ -54,6 +54,8 @@ int api_complain_refusal(struct cli *cli, const struct http_reply *reply) {
     json_t *problem = value_parse(reply->body, reply->body_size);
     print_problem(problem, reply);
     json_decref(problem);
+    if (reply->status == 401)
+        fputs("  ovrctl takes it from $OVRD_TOKEN, --token-file or ~/.config/ovrd/token\n", stderr);
     return EXIT_REFUSED;
 }
 

@@ -1,7 +1,7 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
- * api.c (one conversation with the daemon), jobs.c, queue.c, sweeps.c, watch.c, histogram.c, units.c,
- * manage.c, data.c, model.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are
- * what they stand on. */
+ * api.c (one conversation with the daemon), jobs.c, queue.c, sweeps.c, watch.c, histogram.c,
+ * units.c, manage.c, people.c, data.c, model.c, reproduce.c (the commands); http.c, token.c, file.c,
+ * text.c and value.c are what they stand on. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -21,7 +21,7 @@ struct options {
     bool json, watch, dry_run, dead, csv, cancel, quick, again;
     const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
     const char *epoch, *format, *rows, *output, *sort, *layer, *label, *header, *out, *examples;
-    const char *older_than;
+    const char *older_than, *token_file, *ca_file, *owner, *role, *scope, *expires;
 };
 
 struct cli {
@@ -59,6 +59,10 @@ int command_sweep(struct cli *cli);
 int command_upload(struct cli *cli);
 int command_reproduce(struct cli *cli);
 int command_datasets(struct cli *cli);
+int command_whoami(struct cli *cli);
+int command_user(struct cli *cli);
+int command_token(struct cli *cli);
+int command_audit(struct cli *cli);
 int command_version(struct cli *cli);
 
 /* Says on stderr what is wrong, after "ovrctl: ". Returns `code`. */

@@ -212,6 +212,7 @@ int command_list(struct cli *cli) {
     buf_query(&path, "tag", options->tag);
     buf_query(&path, "name", options->name);
     buf_query(&path, "sweep", options->sweep);
+    buf_query(&path, "owner", options->owner);
     buf_query(&path, "limit", options->limit);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)

@@ -3,6 +3,7 @@
 #include "clients/cli/cli.h"
 #include "clients/cli/http.h"
 #include "clients/cli/text.h"
+#include "clients/cli/token.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -41,7 +42,13 @@ enum option_bit {
     OPTION_LABEL = 1 << 22,
     OPTION_HEADER = 1 << 23,
     OPTION_OLDER = 1 << 24,
-    OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
+    OPTION_ROLE = 1 << 25,
+    OPTION_SCOPE = 1 << 26,
+    OPTION_EXPIRES = 1 << 27,
+    OPTION_TOKEN_FILE = 1 << 28,
+    OPTION_CA_FILE = 1 << 29,
+    OPTION_OWNER = 1 << 30,
+    OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON | OPTION_TOKEN_FILE | OPTION_CA_FILE,
 };
 
 static bool is_number(const char *text) {
@@ -75,6 +82,11 @@ static const struct option_row {
 } option_rows[] = {
     {OPTION_HOST, "--host", NULL, "URL", offsetof(struct options, host), is_not_empty, "a URL",
      "the daemon (default: $OVRD_URL, else " DEFAULT_HOST ")"},
+    {OPTION_TOKEN_FILE, "--token-file", NULL, "FILE", offsetof(struct options, token_file),
+     is_not_empty, "a file name",
+     "your token (default: $OVRD_TOKEN, else the file ~/.config/ovrd/token); chmod 600 it"},
+    {OPTION_CA_FILE, "--ca-file", NULL, "FILE", offsetof(struct options, ca_file), is_not_empty,
+     "a file name", "certificate to trust (default: $OVRD_CA_FILE, else the system's)"},
     {OPTION_JSON, "--json", NULL, NULL, offsetof(struct options, json), NULL, NULL,
      "print the server's JSON as it is; errors go to stderr; watch prints the end only"},
     {OPTION_WATCH, "--watch", NULL, NULL, offsetof(struct options, watch), NULL, NULL,
@@ -104,7 +116,9 @@ static const struct option_row {
      "of an upload: cifar10, csv, idx or npy (default: by the name of FILE, else cifar10);\n"
      "of metrics: csv, with every figure"},
     {OPTION_LABEL, "--label", NULL, "COLUMN", offsetof(struct options, label), is_not_empty,
-     "a column", "of a csv upload: where the labels are; a name, a number from 0, or last"},
+     "a column",
+     "of a csv upload: where the labels are; a name, a number from 0, or last;\n"
+     "of a token: what it is for"},
     {OPTION_HEADER, "--header", NULL, "true|false", offsetof(struct options, header), is_not_empty,
      "true or false",
      "of a csv upload: is the first line one of names? (default: found out by its values)"},
@@ -127,6 +141,14 @@ static const struct option_row {
      "a directory", "where the examples are (default: those ovrctl came with)"},
     {OPTION_OLDER, "--older-than", NULL, "AGE", offsetof(struct options, older_than), is_not_empty,
      "an age like 30d", "that ended longer ago than this: 30d, 12h, 90m"},
+    {OPTION_OWNER, "--owner", NULL, "NAME", offsetof(struct options, owner), is_not_empty,
+     "a user's name", "only what this user owns; me: what is yours"},
+    {OPTION_ROLE, "--role", NULL, "ROLE", offsetof(struct options, role), is_not_empty, "a role",
+     "viewer (reads), member (and changes what is hers) or admin"},
+    {OPTION_SCOPE, "--scope", NULL, "SCOPE", offsetof(struct options, scope), is_not_empty,
+     "a scope", "of a token: read, write or admin (default: as the role)"},
+    {OPTION_EXPIRES, "--expires", NULL, "TIME", offsetof(struct options, expires), is_not_empty,
+     "a time", "when the token ends, such as 2027-11-24T00:00:00Z (default: never)"},
     {OPTION_AGAIN, "--again", NULL, NULL, offsetof(struct options, again), NULL, NULL,
      "run anew what the daemon has run already"},
 };
@@ -140,7 +162,8 @@ static const struct command {
     {"submit", "FILE|-", "queue an experiment, or a sweep (it has a base); prints the id", 1, 1,
      OPTION_WATCH | OPTION_DRY_RUN, command_submit},
     {"list", "", "experiments, newest first", 0, 0,
-     OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_SWEEP | OPTION_LIMIT, command_list},
+     OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_SWEEP | OPTION_OWNER | OPTION_LIMIT,
+     command_list},
     {"show", "ID", "one experiment", 1, 1, 0, command_show},
     {"queue", "", "what runs, what waits, in which order and why", 0, 0, OPTION_LIMIT,
      command_queue},
@@ -167,8 +190,9 @@ static const struct command {
     {"pause", "ID", "stop it at its next step; it goes on from there", 1, 1, 0, command_pause},
     {"resume", "ID", "let a paused one go on", 1, 1, 0, command_resume},
     {"cancel", "ID", "stop it at its next step, for good", 1, 1, 0, command_cancel},
-    {"edit", "ID JSON", "change name, tags, notes or priority: edit ID '{\"name\": \"better\"}'", 2,
-     2, 0, command_edit},
+    {"edit", "ID JSON",
+     "change name, tags, notes, priority or private: edit ID '{\"name\": \"better\"}'", 2, 2, 0,
+     command_edit},
     {"delete", "ID", "delete it and its files; it must have ended", 1, 1, 0, command_delete},
     {"rerun", "ID [JSON]", "run its spec again, changed by a patch; prints the new id", 1, 2,
      OPTION_WATCH, command_rerun},
@@ -176,7 +200,7 @@ static const struct command {
      command_replay},
     {"prune", "", "delete those that ended long ago", 0, 0,
      OPTION_OLDER | OPTION_STATE | OPTION_DRY_RUN, command_prune},
-    {"sweeps", "", "sweeps, newest first", 0, 0, OPTION_LIMIT, command_sweeps},
+    {"sweeps", "", "sweeps, newest first", 0, 0, OPTION_OWNER | OPTION_LIMIT, command_sweeps},
     {"sweep", "ID", "the table of its points", 1, 1, OPTION_CSV | OPTION_WATCH | OPTION_CANCEL,
      command_sweep},
     {"upload", "NAME SPLIT FILE|- [LABELS]",
@@ -190,6 +214,15 @@ static const struct command {
     {"backup", "", "a copy of everything into the server's data directory", 0, 0, 0,
      command_backup},
     {"datasets", "", "the data sets on the server", 0, 0, 0, command_datasets},
+    {"whoami", "", "whose token this is, and what it may do", 0, 0, 0, command_whoami},
+    {"user", "list|add|edit|remove [NAME] [JSON]",
+     "people, for admins: add NAME --role ROLE prints her first token; edit NAME JSON changes\n"
+     "      role, quotas and disabled: edit anna '{\"quotas\": {\"queued\": 200}}'",
+     1, 3, OPTION_ROLE, command_user},
+    {"token", "list|add|revoke NAME [ID]", "a user's tokens; add prints the new one, once", 2, 3,
+     OPTION_LABEL | OPTION_SCOPE | OPTION_EXPIRES, command_token},
+    {"audit", "[OBJECT]", "who changed what, newest first; of one experiment, sweep, user, …", 0, 1,
+     OPTION_LIMIT, command_audit},
     {"version", "", "of ovrctl and of the server", 0, 0, 0, command_version},
 };
 
@@ -344,15 +377,20 @@ static int check_usage(const struct command *command, char **args, int n_args, u
 
 static int run_command(const struct command *command, struct cli *cli) {
     const char *trouble;
+    char token[TOKEN_ROOM];
+    int code = token_find(cli->options.token_file, token);
+    if (code)
+        return code;
     if (http_open(&cli->http, cli->options.host, &trouble))
         return complain(EXIT_USAGE, "%s: %s", cli->options.host, trouble);
-    int code = command->run(cli);
+    http_identify(cli->http, token, cli->options.ca_file);
+    code = command->run(cli);
     http_close(cli->http);
     return code;
 }
 
 static int run(char **argv) {
-    struct options options = {.host = getenv("OVRD_URL")};
+    struct options options = {.host = getenv("OVRD_URL"), .ca_file = getenv("OVRD_CA_FILE")};
     unsigned used = 0;
     int n_rest;
     int code = sort_words(argv, &options, &used, &n_rest);

@@ -43,6 +43,7 @@ int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err
         .notes = dup_column(row, 23, &failed),
         .private = sqlite3_column_int(row, 25),
         .core_seconds = real_column(row, 26),
+        .computed_ms = sqlite3_column_int64(row, 27),
     };
     copy_column(row, 1, e->id, sizeof e->id);
     copy_column(row, 17, e->sweep, sizeof e->sweep);
@@ -231,7 +232,7 @@ int store_list_experiments(struct store *store, const struct experiment_filter *
         *list = longer;
         rc = read_experiment(row, *list + *n, err);
         if (!rc && f->order != ORDER_CREATED)
-            (*list)[*n].key = sqlite3_column_double(row, 27);
+            (*list)[*n].key = sqlite3_column_double(row, sqlite3_column_count(row) - 1);
         *n += !rc;
     }
     if (!rc && step != SQLITE_DONE)

@@ -264,13 +264,14 @@ int store_requeue(struct store *store, int64_t seq, const char *reason, struct o
     return end_run(store, seq, rc, err);
 }
 
-int store_note_checkpoint(struct store *store, int64_t seq, struct ovr_err *err) {
+int store_note_checkpoint(struct store *store, int64_t seq, int64_t computed_ms,
+                          struct ovr_err *err) {
     struct connection *c = &store->writer;
     int rc = db_begin(store, err);
     if (rc)
         return rc;
     struct run *run = runs_find(&store->runs, seq);
-    rc = db_run(c, db_bind(c, NOTE_CHECKPOINT, "i", seq), err);
+    rc = db_run(c, db_bind(c, NOTE_CHECKPOINT, "ii", seq, computed_ms), err);
     if (!rc && run)
         rc = charge_run(store, run, err);
     return db_end(store, rc, err);

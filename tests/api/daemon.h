@@ -45,6 +45,8 @@ struct daemon {
     char dir[64]; /* its data directory */
     char log[72]; /* file of its standard error */
     char url[64];
+    char token[128];       /* goes along with every request; "": none */
+    const char *authority; /* file with the certificate that is trusted; NULL: the system's */
     int port;
     pid_t pid; /* 0: not running */
     int out;
@@ -55,6 +57,8 @@ struct daemon {
 
 /* Options such as "--workers", "1" end with NULL; they may be NULL. */
 struct daemon *daemon_new(const char *const *options);
+/* One with a certificate that only this file knows. */
+struct daemon *daemon_trusting(const char *const *options, const char *authority);
 void daemon_free(
     struct daemon *daemon); /* ends it by SIGTERM, which must work; removes its files */
 void daemon_start(struct daemon *daemon, const char *const *options); /* again, same directory */
@@ -118,6 +122,9 @@ const char *text_at(const json_t *json, const char *pointer);
 void check_json(const json_t *json, const char *pointer, const char *text, const char *file,
                 int line);
 json_t *parse(const char *text); /* with single quotes; the caller frees */
+
+/* Adds a user; returns her token. */
+const char *add_user(struct daemon *daemon, const char *name, const char *role);
 
 /* Posts a spec (formatted), which must be accepted. Returns the id, the caller's to free. */
 char *submit(struct daemon *daemon, const char *spec, ...) __attribute__((format(printf, 2, 3)));

@@ -195,6 +195,33 @@ static void test_time_limit(void **state) {
     free(id);
 }
 
+/* Being paused or stopped makes no new limit, and the result counts all of it. */
+static void test_time_of_all_attempts(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, ENDLESS(",'time_limit_seconds':2"));
+    wait_for_epoch(d, id, 2);
+    nap(1200);
+    assert_true(daemon_stop(d) < 10);
+    daemon_start(d, one_worker);
+    double started = now();
+    assert_string_equal(text_at(wait_for(d, id, "failed")->json, "/error/type"),
+                        "/problems/time-limit");
+    assert_true(now() - started < 1.8 * SLOWNESS);
+    char *longer = submit(d, LONGER);
+    wait_for_epoch(d, longer, 2);
+    nap(300);
+    assert_true(daemon_stop(d) < 10);
+    daemon_start(d, one_worker);
+    const json_t *e = wait_for(d, longer, "succeeded")->json;
+    double seconds = number_at(e, "/result/seconds");
+    json_t *epochs = at(get(d, "/v1/experiments/%s/metrics", longer)->json, "/series");
+    double sum = 0;
+    for (size_t i = 0; i < json_array_size(epochs); i++)
+        sum += number_at(json_array_get(epochs, i), "/seconds");
+    assert_true(seconds > sum); /* which is that of both attempts */
+    free(id), free(longer);
+}
+
 static void test_progress(void **state) {
     struct daemon *d = *state;
     char *id = submit(d, ENDLESS(""));
@@ -743,6 +770,7 @@ int main(void) {
         with(with_daemon, test_ids_that_are_not_there),
         with(with_daemon, test_divergence_fails_and_says_why),
         with(with_one_worker, test_time_limit),
+        with(with_one_worker, test_time_of_all_attempts),
         with(with_one_worker, test_progress),
         with(with_one_worker, test_priority_then_age),
         with(with_one_worker, test_kill_9_in_mid_training),

@@ -67,7 +67,8 @@ static void test_the_stored_spec_is_complete(void **state) {
     struct daemon *d = *state;
     const struct answer *a = post_spec(d, "{" SPHERE ",'model':{'kind':'mlp','hidden':[8]}}");
     assert_json(a->json, "/spec",
-                "{'name':'untitled','tags':[],'priority':0,'notes':'','dataset':{'generator':"
+                "{'name':'untitled','tags':[],'priority':0,'private':false,'notes':'','dataset':{'"
+                "generator':"
                 "'sphere','samples':5000,'test_samples':1000,'latitudes':4,'sectors':5,'classes':"
                 "10,'seed':1,'only_classes':null},'preprocess':[],'model':{'kind':'mlp','hidden':["
                 "8],'activation':"

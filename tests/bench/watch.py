@@ -2,8 +2,9 @@
 reach all of them."""
 import datetime
 import json
+import os
 import re
-import selectors
+import select
 import socket
 import subprocess
 import sys
@@ -34,26 +35,24 @@ def finished(daemon, client, experiment):
 def read_streams(host, port, path, n):
     """Follows n streams to their ends. Prints a line when all are there, then for each the time in ms from every event
     that came after that to when it was read. What was read is looked at only when all is over."""
-    selector = selectors.DefaultSelector()
-    streams = []
+    poll, streams, left = select.epoll(), {}, n
     for _ in range(n):
         stream = socket.create_connection((host, port))
         stream.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-        streams.append([])
-        selector.register(stream, selectors.EVENT_READ, streams[-1])
-    while not all(streams):
-        for key, _ in selector.select():
-            key.data.append((time.time(), key.fileobj.recv(1 << 16)))
-    connected = time.time()
-    print("connected", flush=True)
-    while selector.get_map():
-        for key, _ in selector.select():
-            got = key.fileobj.recv(1 << 16)
-            key.data.append((time.time(), got))
+        streams[stream.fileno()] = stream, []
+        poll.register(stream, select.EPOLLIN)
+    connected = 0
+    while left:
+        for file, _ in poll.poll():
+            got = os.read(file, 1 << 16)
+            streams[file][1].append((time.time(), got))
             if not got:
-                selector.unregister(key.fileobj)
-                key.fileobj.close()
-    for pieces in streams:
+                left -= 1
+                poll.unregister(file)
+        if not connected and all(pieces for _, pieces in streams.values()):
+            connected = time.time()
+            print("connected", flush=True)
+    for _, pieces in streams.values():
         print(json.dumps(delays(pieces, connected)))
 
 
