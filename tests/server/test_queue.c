@@ -114,7 +114,7 @@ static void use_is_remembered(void **state) {
     sleep_ms(50);
     double running = use_of(store, "alice");
     assert_true(running >= 50 && running < 5000);
-    assert_int_equal(store_note_checkpoint(store, seq, NULL), 0);
+    assert_int_equal(store_note_checkpoint(store, seq, 0, NULL), 0);
     store_set_cores(store, seq, 0);
     double stored = use_of(store, "alice");
     assert_true(stored >= running);
