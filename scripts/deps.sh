@@ -3,6 +3,8 @@
 #
 #   scripts/deps.sh build         what plain `make` needs
 #   scripts/deps.sh build test    and what `make check` needs
+#   scripts/deps.sh build deb     and what `make deb` needs
+#   scripts/deps.sh web           a browser, for the dashboard's tests
 #   scripts/deps.sh build bench   and what `make bench` compares with
 set -eu
 
@@ -31,6 +33,20 @@ clang-format                                   program:clang-format
 openssl                                        program:openssl
 python3                                        program:python3
 python3-numpy                                  -
+mypy                                           program:mypy
+python3-yaml                                   -
+'
+deb='
+dpkg-dev                                       program:dpkg-buildpackage
+debhelper                                      program:dh
+dh-python                                      program:dh_python3
+python3                                        program:python3
+'
+web='
+chromium                                       program:chromium
+chromium-driver                                program:chromedriver
+python3-selenium                               -
+fonts-dejavu-core                              -
 '
 bench='
 python3                                        program:python3
@@ -105,12 +121,14 @@ for set in "$@"; do
     case $set in
     build) wanted="$wanted$build" ;;
     test) wanted="$wanted$tests" ;;
+    deb) wanted="$wanted$deb" ;;
+    web) wanted="$wanted$web" ;;
     bench) wanted="$wanted$bench" ;;
     *) wanted= && break ;;
     esac
 done
 if [ -z "$wanted" ]; then
-    echo "usage: scripts/deps.sh build|test|bench..." >&2
+    echo "usage: scripts/deps.sh build|test|web|deb|bench..." >&2
     exit 2
 fi
 

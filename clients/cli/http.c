@@ -12,9 +12,10 @@ enum { CONNECT_TIMEOUT_S = 5, SILENCE_TIMEOUT_S = 60 };
 
 struct http {
     CURL *curl;
-    char *base;    /* without a slash at its end */
-    bool loopback; /* never through a proxy */
-    const char *token, *ca_file;
+    char *base;          /* without a slash at its end */
+    const char *ca_file; /* or NULL */
+    const char *token;   /* likewise */
+    bool loopback;       /* never through a proxy */
     char curl_error[CURL_ERROR_SIZE];
     char trouble[CURL_ERROR_SIZE + 64]; /* ours, or a copy of libcurl's */
 };
@@ -51,7 +52,7 @@ static void examine(CURLU *parts, const char *url, bool *loopback, const char **
     curl_free(fragment);
 }
 
-int http_open(struct http **out, const char *url, const char **trouble) {
+int http_open(struct http **out, const char *url, const char *ca_file, const char **trouble) {
     *trouble = NULL;
     if (curl_global_init(CURL_GLOBAL_DEFAULT)) {
         *trouble = "libcurl does not start";
@@ -64,6 +65,7 @@ int http_open(struct http **out, const char *url, const char **trouble) {
     if (http && !*trouble) {
         http->curl = curl_easy_init();
         http->base = strdup(url);
+        http->ca_file = ca_file;
     }
     curl_url_cleanup(parts);
     if (!http || !parts || *trouble || !http->curl || !http->base) {
@@ -89,9 +91,8 @@ void http_close(struct http *http) {
     curl_global_cleanup();
 }
 
-void http_identify(struct http *http, const char *token, const char *ca_file) {
+void http_identify(struct http *http, const char *token) {
     http->token = token;
-    http->ca_file = ca_file;
 }
 
 void http_reply_release(struct http_reply *reply) {
@@ -224,7 +225,7 @@ static int set_up(CURL *curl, struct transfer *transfer, const char *url,
     SET(CURLOPT_WRITEDATA, transfer);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, transfer);
-    if (transfer->http->ca_file && *transfer->http->ca_file)
+    if (transfer->http->ca_file)
         SET(CURLOPT_CAINFO, transfer->http->ca_file);
     if (transfer->http->loopback)
         SET(CURLOPT_NOPROXY, "*");
