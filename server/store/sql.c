@@ -6,8 +6,9 @@
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
 #define OTHER_COLUMNS                                                                              \
-    "rerun_of, replays, coalesce(notes, json_extract(spec, '$.notes')), (SELECT u.name FROM user " \
-    "AS u WHERE u.seq = owner), private, core_seconds, computed_ms"
+    "rerun_of, replays, coalesce(notes, CASE WHEN json_valid(spec) THEN json_extract(spec, "       \
+    "'$.notes') END), (SELECT u.name FROM user AS u WHERE u.seq = owner), private, core_seconds, " \
+    "computed_ms"
 #define ALL_COLUMNS                                                                                \
     EXPERIMENT_COLUMNS                                                                             \
     ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), " OTHER_COLUMNS
