@@ -29,6 +29,9 @@
  * A client that dawdles is cut off: one that takes longer than the idle timeout and 10 s for the
  * headers of its next request, or sends a body more slowly than it must.
  *
+ * Each answer has an X-Request-Id: the client's, where it is 1..64 letters, digits, dots, dashes or
+ * underscores, else one of our own.
+ *
  * HEAD is answered wherever GET is, OPTIONS everywhere. A reply with an ETag that the request's
  * If-None-Match names becomes 304. A refusal that comes before a large body closes the connection.
  */
@@ -62,6 +65,7 @@ struct request {
     void *upload;     /* routes with a sink: what sink.open returned */
     void *state;      /* what request_keep() was given */
     void *connection; /* for the two functions below */
+    const char *id;   /* of the request, in the log and in X-Request-Id */
     /* Slow routes: not 0 once the server closes, and then an answer is wanted soon. Else NULL. */
     const _Atomic int *stop;
 };
@@ -198,9 +202,10 @@ struct http_config {
     /* The handler or the sink's open is about to be called for this request, and then, with NULL,
      * was called; on the thread that calls it. May be NULL. */
     void (*act)(const struct request *request);
-    /* A line per request and for trouble, without a line break; called from several threads at
-     * once. May be NULL. */
-    void (*log)(void *context, const char *line);
+    /* A line per request, "request=… method=… path=… status=… bytes=… ms=…", without a line break;
+     * status 0: it got no answer, or it is about trouble with a connection. Called from several
+     * threads at once. May be NULL. */
+    void (*log)(void *context, int status, const char *line);
     /* The same for what the operator should know. May be NULL. */
     void (*trouble)(void *context, const char *line);
     /* After each request; route NULL: none fits. status 0: it got no answer. May be NULL. */

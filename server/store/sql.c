@@ -229,7 +229,8 @@ const char *const sql[N_SQL] = {
     [FORGET_VERSIONS] =
         "DELETE FROM dataset_split WHERE NOT current AND (?1 IS NULL OR dataset = ?1) AND NOT "
         "EXISTS (SELECT 1 FROM experiment WHERE instr(spec, sha256))",
-    [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1",
+    [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1 AND "
+                   "json_valid(spec)",
     [PUT_PART] =
         "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at, "
         "owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (dataset, split, part) DO "
