@@ -21,8 +21,9 @@
  * A client that dawdles is cut off: one that takes longer than the idle timeout and 10 s for the
  * headers of its next request, or sends a body more slowly than it must.
  *
- * HEAD is answered wherever GET is, OPTIONS everywhere. A reply with an ETag that the request's
- * If-None-Match names becomes 304. A refusal that comes before a large body closes the connection.
+ * HEAD is answered wherever GET is, OPTIONS everywhere. A reply to GET that is in memory and has no
+ * ETag gets a digest of its bytes as one; what the request's If-None-Match names becomes 304. A
+ * refusal that comes before a large body closes the connection.
  */
 #ifndef API_HTTP_H
 #define API_HTTP_H
