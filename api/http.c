@@ -433,7 +433,8 @@ static void avoid_chunks_without_body(const struct exchange *exchange, const str
 static struct reply *with_etag(const struct exchange *exchange, struct reply *reply) {
     char digest[DIGEST_SIZE];
     if (!reply || reply->status != 200 || !reply->bytes || !is_get(exchange) ||
-        MHD_get_response_header(reply->response, "ETag"))
+        MHD_get_response_header(reply->response, "ETag") ||
+        MHD_get_response_header(reply->response, "Cache-Control")) /* never to be had again */
         return reply;
     digest_of(reply->bytes, (size_t)reply->size, digest);
     return reply_etag(reply, "%.32s", digest);

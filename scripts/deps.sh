@@ -4,6 +4,7 @@
 #   scripts/deps.sh build         what plain `make` needs
 #   scripts/deps.sh build test    and what `make check` needs
 #   scripts/deps.sh build bench   and what `make bench` compares with
+#   scripts/deps.sh fuzz          what `make fuzz-api` needs
 set -eu
 
 # package  what it brings: a header to include or a program to call. Names joined by | are
@@ -35,6 +36,11 @@ bench='
 python3                                        program:python3
 python3-numpy                                  -
 python3-torch                                  -
+wrk                                            program:wrk
+'
+fuzz='
+python3                                        program:python3
+python3-venv                                   -
 '
 
 # Reads a table; prints the packages of which no alternative is installed.
@@ -105,11 +111,12 @@ for set in "$@"; do
     build) wanted="$wanted$build" ;;
     test) wanted="$wanted$tests" ;;
     bench) wanted="$wanted$bench" ;;
+    fuzz) wanted="$wanted$fuzz" ;;
     *) wanted= && break ;;
     esac
 done
 if [ -z "$wanted" ]; then
-    echo "usage: scripts/deps.sh build|test|bench..." >&2
+    echo "usage: scripts/deps.sh build|test|bench|fuzz..." >&2
     exit 2
 fi
 

@@ -56,7 +56,7 @@ static void test_edit(void **state) {
     json_t *spec = at(seen->json, "/spec");
     assert_problem(edit(d, id, NULL, "{'name':'x'}"), 428, "precondition-required", "If-Match");
     assert_problem(edit(d, id, "\"1\"", "{'name':'x'}"), 412, "stale", "not 1 any more");
-    assert_problem(edit(d, id, "nonsense", "{'name':'x'}"), 412, "stale", "ETag");
+    assert_problem(edit(d, id, "nonsense", "{'name':'x'}"), 422, "invalid-request", "ETag");
     const struct answer *a = edit(d, id, etag, "{'name':'new','tags':['a','b'],'notes':'better'}");
     assert_status(a, 200);
     assert_string_equal(text_at(a->json, "/name"), "new");
