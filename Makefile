@@ -12,6 +12,7 @@ CFLAGS   ?= -O2 -g
 comma    := ,
 SANITIZE ?=
 V        ?=
+SOAK_SECONDS ?= 600
 B        := build$(if $(SANITIZE),/$(SANITIZE))
 VERSION  := 0.1.0
 
@@ -24,7 +25,7 @@ Q        := $(if $(V),,@)
 say      := @$(if $(V),:,echo)
 COMPILE   = $(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) $(HARDENING) $(SANITIZER) -I. -pthread \
             -fopenmp-simd -D_GNU_SOURCE -DOVRD_VERSION='"$(VERSION)"' -MMD -MP
-LINK      = $(CC) $(SANITIZER) -pthread
+LINK      = $(CC) $(SANITIZER) $(LDFLAGS) -pthread
 
 CORE_LIBS   := -llapacke -lopenblas -lm
 SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle -lz
@@ -48,13 +49,13 @@ API    := $(call objects,api)
 
 # A test links what its folder's name says; core64 is the float64 build of core.
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
-         $(patsubst tests/%.py,$(B)/tests/%,$(wildcard tests/*/test_*.py))
+         $(PYTHON_TESTS)
 
-.PHONY: all deps demo check check-fast check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
+.PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -ts'|'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile packaging/install.mk | column -ts'|'
 
 deps: ## install the Debian packages that are missing (sudo where not root)
 	@scripts/deps.sh build
@@ -62,11 +63,17 @@ demo: deps ## install, build, and run two experiments from submission to curl co
 	@$(MAKE) --no-print-directory all
 	@scripts/demo.sh
 check: ## install what the tests need, check the source's rules, build, run all tests
-	@scripts/deps.sh build test
+	@scripts/deps.sh build test web
 	@$(MAKE) --no-print-directory check-source
 	@$(MAKE) --no-print-directory check-fast
 check-fast: all $(TESTS) ## the same without looking for packages
 	@scripts/run-tests.sh $(B)
+check-web: ## the dashboard's tests in a real browser; pictures of every page go to build/web
+	@scripts/deps.sh build test web
+	@$(MAKE) --no-print-directory $(B)/tests/web/test_dashboard
+	@scripts/run-tests.sh $(B) web
+soak: all $(B)/tests/api/test_soak ## kill the daemon over and over for SOAK_SECONDS (600), and look what is left
+	@OVRD_TEST_BUILD=$(B) OVRD_SOAK_SECONDS=$(SOAK_SECONDS) $(B)/tests/api/test_soak
 check-source: ## layering, library owners, formatting
 	@scripts/check-source.sh
 check-asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -117,9 +124,10 @@ $(B)/tests/core64/%.o: tests/core64/%.c
 	$(say) CC $@
 	$(Q)$(COMPILE) -DOVR_FLOAT64 -c $< -o $@
 
-# Files that go into the binary as they are: the migrations and the API's contract.
+# Files that go into the binary as they are: migrations, the API's contract, the dashboard.
 $(B)/server/migrations.o: $(wildcard migrations/*.sql)
-$(B)/api/system.o: api/openapi.json
+$(B)/api/system.o: api/openapi.json docs/errors.md
+$(B)/api/web.o: $(wildcard clients/web/*.* clients/web/vendor/*.*)
 
 $(B)/ovrd: $(B)/server/main.o $(API) $(SERVER) $(CORE)
 	$(say) LD $@
@@ -138,7 +146,7 @@ $(B)/tests/core64/%: $(B)/tests/core64/%.o $(CORE64)
 $(B)/tests/server/%: $(B)/tests/server/%.o $(SERVER) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS) -lcmocka
-$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/tls.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
+$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/text.o $(B)/api/tls.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -lgnutls -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
@@ -148,14 +156,18 @@ $(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduc
                         $(B)/clients/cli/text.o $(B)/clients/cli/value.o
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ -ljansson -lm -lcmocka
-# numpy is Debian's, which belongs to Debian's python3.
-$(B)/tests/science/%: tests/science/%.py $(B)/ovrd
+# Debian's python3, since numpy and selenium are Debian's.
+PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
+$(PYTHON_TESTS): $(B)/%: %.py $(B)/ovrd $(B)/ovrctl
 	$(say) LN $@
 	@mkdir -p $(@D)
-	$(Q)printf '#!/bin/sh\nexec /usr/bin/python3 -B "%s" "$$@"\n' '$(CURDIR)/$<' >$@ && chmod +x $@
+	$(Q)printf '#!/bin/sh\nPYTHONPATH="%s" exec /usr/bin/python3 -B "%s" "$$@"\n' \
+	    '$(CURDIR)/tests:$(CURDIR)/clients/python' '$(CURDIR)/$<' >$@ && chmod +x $@
 $(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson
 
+include packaging/install.mk
+
 .SECONDARY:
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path $(B)/deb -prune -o -type f -name '*.d' -print 2>/dev/null)

@@ -13,6 +13,7 @@
 #include "server/gate.h"
 #include "server/model.h"
 #include "server/pool.h"
+#include "server/queue.h"
 #include "server/store.h"
 
 /* What handlers work on; the context of every request. */
@@ -20,9 +21,12 @@ struct api {
     struct store *store;
     struct catalog *catalog;
     struct pool *pool;
+    struct queue *queue;
     struct models *models; /* of finished experiments, to be applied */
     struct admission admission;
     const char *data_dir;
+    struct disk *disk; /* that it is on */
+    int keep_backups;  /* 0: all */
     const struct kernels *kernels;
     struct watch *watch;
     struct gate *gate;
@@ -97,6 +101,7 @@ struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */
 struct reply *handle_list_sweeps(struct request *request);
 struct reply *handle_show_sweep(struct request *request);
 struct reply *handle_cancel_sweep(struct request *request);
+struct reply *handle_queue(struct request *request);  /* queue.c */
 struct reply *handle_events(struct request *request); /* events.c */
 struct reply *handle_log(struct request *request);
 struct reply *handle_metrics(struct request *request);   /* results.c */
@@ -121,7 +126,10 @@ struct reply *handle_prometheus(struct request *request); /* metrics.c */
 struct reply *handle_schema(struct request *request);     /* system.c */
 struct reply *handle_readyz(struct request *request);
 struct reply *handle_version(struct request *request);
+struct reply *handle_problem(struct request *request);
 struct reply *handle_openapi(struct request *request);
+struct reply *handle_dashboard(struct request *request); /* web.c */
+struct reply *handle_asset(struct request *request);
 struct reply *handle_me(struct request *request); /* people.c */
 struct reply *handle_users(struct request *request);
 struct reply *handle_add_user(struct request *request);

@@ -1,11 +1,20 @@
 /* Experiments: submit, list, show, cancel. */
 #include "api/api.h"
 #include "server/digest.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* FNV-1a. */
+static uint32_t hash_text(const struct text *text) {
+    uint32_t hash = 2166136261;
+    for (size_t i = 0; i < text->n; i++)
+        hash = (hash ^ (unsigned char)text->bytes[i]) * 16777619;
+    return hash;
+}
 
 struct reply *reply_experiment(struct api *api, int status, const char *id, json_t *warnings) {
     struct experiment e;
@@ -19,12 +28,14 @@ struct reply *reply_experiment(struct api *api, int status, const char *id, json
     struct text text = {0};
     int rc = text_add_experiment(&text, api, &e, 1, warnings, &err);
     json_decref(warnings);
+    /* What is said of its place in the queue changes without its revision. */
+    uint32_t place = !rc && e.state == STATE_QUEUED ? hash_text(&text) : 0;
     struct reply *reply = reply_made(status, "application/json", &text, rc);
     if (rc)
         reply = problem_from(&err);
     else if (status == 200)
-        reply = reply_etag(reply, "%lld-%lld-%d.%d.%llu", (long long)e.revision,
-                           (long long)e.position, p.phase, p.epoch, (unsigned long long)p.step);
+        reply = reply_etag(reply, "%lld-%08x-%d.%d.%llu", (long long)e.revision, (unsigned)place,
+                           p.phase, p.epoch, (unsigned long long)p.step);
     experiment_release(&e);
     return reply;
 }
@@ -69,6 +80,7 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
         .spec = text,
         .priority = spec->priority,
         .memory_bytes = (int64_t)cost->train.memory_bytes,
+        .core_seconds = cost->core_seconds,
         .idempotency_key = request_header(request, "Idempotency-Key"),
         .body_sha256 = body_sha256,
         .rerun_of = origin->id,
@@ -324,9 +336,11 @@ struct reply *handle_cancel(struct request *request) {
     int was_running;
     if (store_cancel(api->store, request->segments[0], &was_running, &err))
         return problem_from(&err);
-    if (was_running)
+    if (was_running) {
         pool_cancel(api->pool, request->segments[0]);
-    else
+    } else {
         pool_wake(api->pool); /* the next in the queue may be one that fits */
+        leftovers_sweep_checkpoints(api->store, api->data_dir);
+    }
     return reply_experiment(api, 202, request->segments[0], NULL);
 }

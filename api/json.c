@@ -87,22 +87,12 @@ json_t *json_progress(struct api *api, const char *id) {
                      p.threads);
 }
 
-static json_t *json_queue(const struct experiment *e) {
-    char reason[160];
+static json_t *json_queue(const struct experiment *e, const struct queue_place *place) {
     if (e->state != STATE_QUEUED)
         return json_null();
-    if (*e->waits_for)
-        snprintf(reason, sizeof reason,
-                 "starts from the weights of experiment %s, which has to "
-                 "succeed first",
-                 e->waits_for);
-    else if (e->position > 1)
-        snprintf(reason, sizeof reason, "%lld experiment%s before it", (long long)e->position - 1,
-                 e->position == 2 ? " is" : "s are");
-    else
-        snprintf(reason, sizeof reason, "next to start: waits for a free worker or for memory");
-    return json_pack("{s:I, s:s, s:s?}", "position", (json_int_t)e->position, "reason", reason,
-                     "requeued_because", e->queue_reason);
+    return json_pack("{s:I, s:s, s:s, s:o, s:s?}", "position", (json_int_t)place->position,
+                     "reason", place->reason, "reason_code", place->reason_code, "estimated_start",
+                     json_time(place->starts_at), "requeued_because", e->queue_reason);
 }
 
 json_t *json_problem(const char *kind, const char *pointer, const char *detail) {
@@ -143,7 +133,8 @@ static json_t *json_links(const struct experiment *e) {
 }
 
 /* All but the result, the provenance and the spec. */
-static json_t *json_head(struct api *api, const struct experiment *e, int whole, json_t *warnings) {
+static json_t *json_head(struct api *api, const struct experiment *e,
+                         const struct queue_place *place, int whole, json_t *warnings) {
     json_t *object = json_pack(
         "{s:s, s:s, s:o, s:b, s:s, s:I, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "id", e->id,
         "name", e->name, "owner", json_owner(e->owner), "private", e->private, "state",
@@ -151,7 +142,7 @@ static json_t *json_head(struct api *api, const struct experiment *e, int whole,
         "priority", e->priority, "attempts", e->attempts, "created_at", json_time(e->created_at),
         "started_at", json_time(e->started_at), "finished_at", json_time(e->finished_at),
         "progress", e->state == STATE_RUNNING ? json_progress(api, e->id) : json_null(), "queue",
-        json_queue(e), "error",
+        json_queue(e, place), "error",
         json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
     int failed = !object || put_sweep(object, e) || put_origin(object, e) ||
                  json_object_set_new(object, "links", json_links(e)) ||
@@ -165,8 +156,12 @@ static json_t *json_head(struct api *api, const struct experiment *e, int whole,
 
 int text_add_experiment(struct text *text, struct api *api, const struct experiment *e, int whole,
                         json_t *warnings, struct ovr_err *err) {
-    json_t *head = json_head(api, e, whole, warnings);
-    int rc = 0, failed = text_add_json(text, head);
+    struct queue_place place;
+    int rc = e->state == STATE_QUEUED ? queue_find(api->queue, e, &place, err) : 0;
+    if (rc)
+        return rc;
+    json_t *head = json_head(api, e, &place, whole, warnings);
+    int failed = text_add_json(text, head);
     json_decref(head);
     if (!failed && whole)
         failed = text_add_member(text, "spec", e->spec);

@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "server/backup.h"
 #include "server/checkpoint.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 #include "server/weights.h"
 
@@ -127,17 +128,14 @@ struct reply *handle_delete(struct request *request) {
     struct api *api = request->context;
     const char *id = request->segments[0];
     struct ovr_err err = {0};
-    if (!backup_hold_off())
-        return reply_header(problem(503, "full", "a backup is being made; try again in a moment"),
-                            "Retry-After", "5");
-    int rc = store_delete_experiment(api->store, id, &err);
-    if (!rc) {
+    if (store_delete_experiment(api->store, id, &err))
+        return problem_from(&err);
+    if (backup_hold_off()) {
         weights_remove(api->data_dir, id);
         checkpoint_remove(api->data_dir, id);
+        backup_let_go();
     }
-    backup_let_go();
-    if (rc)
-        return problem_from(&err);
+    catalog_sweep(api->catalog); /* a version that only this one needed */
     log_line(LOG_INFO, "experiment=%s deleted", id);
     return reply_static(204, NULL, "", 0);
 }
@@ -210,12 +208,24 @@ struct reply *handle_replay(struct request *request) {
 
 struct reply *handle_backup(struct request *request) {
     struct api *api = request->context;
-    char name[BACKUP_NAME_SIZE];
+    const struct backup_job job = {api->store, api->data_dir, api->keep_backups, request->stop};
+    struct backup_outcome outcome;
     struct ovr_err err = {0};
-    if (backup_make(api->store, api->data_dir, name, &err))
+    int rc = backup_make(&job, &outcome, &err);
+    if (rc != OVR_CONFLICT) { /* what was deleted meanwhile */
+        leftovers_sweep(api->store, api->data_dir);
+        catalog_sweep(api->catalog);
+    }
+    if (rc && request->stop && *request->stop)
+        return reply_header(problem(503, "shutting-down",
+                                    "the backup was given up: the server "
+                                    "is shutting down"),
+                            "Retry-After", "5");
+    if (rc)
         return problem_from(&err);
-    log_line(LOG_INFO, "backup %s", name);
-    if (store_audit(api->store, "backup.make", name, NULL, &err))
+    log_line(LOG_INFO, "backup=%s older_removed=%d", outcome.name, outcome.removed);
+    if (store_audit(api->store, "backup.make", outcome.name, NULL, &err))
         return problem_from(&err);
-    return reply_json(201, json_pack("{s:s, s:s+}", "name", name, "directory", "backups/", name));
+    return reply_json(
+        201, json_pack("{s:s, s:s+}", "name", outcome.name, "directory", "backups/", outcome.name));
 }

@@ -9,6 +9,7 @@
 static const char *const submit_query[] = {"dry_run", NULL};
 static const char *const list_query[] = {"state", "tag",  "name",  "sweep",  "created_after",
                                          "owner", "sort", "limit", "cursor", NULL};
+static const char *const queue_query[] = {"limit", "cursor", NULL};
 static const char *const sweeps_query[] = {"owner", "limit", "cursor", NULL};
 static const char *const users_query[] = {"limit", "cursor", NULL};
 static const char *const audit_query[] = {"user", "object", "since", "limit", "cursor", NULL};
@@ -42,6 +43,7 @@ const struct route api_routes[] = {
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/pause", handle_pause, "Pause an experiment", NULL, NULL},
     {"POST", "/v1/experiments/{id}/resume", handle_resume, "Let a paused experiment go on", NULL, NULL},
+    {"GET", "/v1/queue", handle_queue, "What runs, what waits, in which order and why", queue_query, NULL},
     {"GET", "/v1/experiments/{id}/events", handle_events, "Watch it: a stream of events", events_query, NULL},
     {"GET", "/v1/experiments/{id}/log", handle_log, "What happened to it, as text", NULL, NULL},
     {"GET", "/v1/experiments/{id}/metrics", handle_metrics, "Figures of every epoch", metrics_query, NULL},
@@ -65,10 +67,10 @@ const struct route api_routes[] = {
     {"GET", "/v1/datasets/{name}", handle_dataset, "One data set", dataset_query, NULL},
     {"DELETE", "/v1/datasets/{name}", handle_remove_dataset, "Remove a data set", NULL, NULL},
     {"GET", "/v1/datasets/{name}/preview", handle_preview, "Samples as numbers or a picture", preview_query, NULL},
-    {"PUT", "/v1/datasets/{name}/{split}", handle_upload, "Upload a split", upload_query, &upload_sink},
-    {"PUT", "/v1/datasets/{name}/{split}/features", handle_upload, "Upload the values of a split", part_query, &features_sink},
-    {"PUT", "/v1/datasets/{name}/{split}/labels", handle_upload, "Upload the labels of a split", part_query, &labels_sink},
-    {"POST", "/v1/admin/backup", handle_backup, "Make a backup on the server", NULL, NULL, .need = NEED_ADMIN},
+    {"PUT", "/v1/datasets/{name}/{split}", handle_upload, "Upload a split", upload_query, &upload_sink, .slow = 1},
+    {"PUT", "/v1/datasets/{name}/{split}/features", handle_upload, "Upload the values of a split", part_query, &features_sink, .slow = 1},
+    {"PUT", "/v1/datasets/{name}/{split}/labels", handle_upload, "Upload the labels of a split", part_query, &labels_sink, .slow = 1},
+    {"POST", "/v1/admin/backup", handle_backup, "Make a backup on the server", NULL, NULL, .slow = 1, .need = NEED_ADMIN},
     {"GET", "/v1/me", handle_me, "Who am I, and what may I do?", NULL, NULL},
     {"GET", "/v1/users", handle_users, "List users", users_query, NULL, .need = NEED_ADMIN},
     {"POST", "/v1/users", handle_add_user, "Add a user with her first token", NULL, NULL, .need = NEED_ADMIN},
@@ -84,7 +86,10 @@ const struct route api_routes[] = {
     {"GET", "/readyz", handle_readyz, "Does it take experiments?", NULL, NULL, .need = NEED_NOTHING},
     {"GET", "/metrics", handle_prometheus, "Figures of the daemon for Prometheus", NULL, NULL},
     {"GET", "/version", handle_version, "Program, BLAS and processor", NULL, NULL, .need = NEED_NOTHING},
+    {"GET", "/problems/{kind}", handle_problem, "What a kind of problem means", NULL, NULL, .need = NEED_NOTHING},
     {"GET", "/openapi.json", handle_openapi, "This contract", NULL, NULL, .need = NEED_NOTHING},
+    {"GET", "/", handle_dashboard, "The dashboard", NULL, NULL, .need = NEED_NOTHING},
+    {"GET", "/assets/{name}", handle_asset, "A file of the dashboard", NULL, NULL, .need = NEED_NOTHING},
     {NULL, NULL, NULL, NULL, NULL, NULL},
 };
 /* clang-format on */

@@ -2,6 +2,7 @@
 #include "server/sweeps.h"
 #include "api/api.h"
 #include "server/digest.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 
 #include <math.h>
@@ -538,5 +539,6 @@ struct reply *handle_cancel_sweep(struct request *request) {
         pool_cancel(api->pool, running[i]);
     free(running);
     pool_wake(api->pool); /* the next in the queue may be one that fits */
+    leftovers_sweep_checkpoints(api->store, api->data_dir);
     return reply_sweep(api, 202, request->segments[0], NULL);
 }

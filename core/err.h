@@ -10,16 +10,16 @@
 
 enum ovr_code {
     OVR_OK = 0,
-    OVR_INVALID = -1,   /* what was asked for makes no sense; the text says what to change */
-    OVR_NOMEM = -2,     /* an allocation failed */
-    OVR_IO = -3,        /* the operating system refused a read, a write, a socket */
-    OVR_NOT_FOUND = -4, /* no such thing */
-    OVR_CONFLICT = -5,  /* not in this state */
-    OVR_DIVERGED = -6,  /* training left the finite numbers */
-    OVR_STOPPED = -7,   /* stopped because the owner asked for it */
-    OVR_TOO_LARGE = -8, /* over a limit of this machine or of the settings */
-    OVR_FULL = -9,      /* no room now; later perhaps */
-    OVR_INTERNAL = -10, /* a fault of the program itself */
+    OVR_INVALID = -1,    /* what was asked for makes no sense; the text says what to change */
+    OVR_NOMEM = -2,      /* an allocation failed */
+    OVR_IO = -3,         /* the operating system refused a read, a write, a socket */
+    OVR_NOT_FOUND = -4,  /* no such thing */
+    OVR_CONFLICT = -5,   /* not in this state */
+    OVR_DIVERGED = -6,   /* training left the finite numbers */
+    OVR_STOPPED = -7,    /* stopped because the owner asked for it */
+    OVR_TOO_LARGE = -8,  /* over a limit of this machine or of the settings */
+    OVR_FULL = -9,       /* no room now; later perhaps */
+    OVR_INTERNAL = -10,  /* a fault of the program itself */
     OVR_FORBIDDEN = -11, /* somebody else's */
     OVR_QUOTA = -12,     /* more than who asks may have */
 };

@@ -40,7 +40,6 @@ struct measure {
     double *parts;            /* for each shard: [‖ŝ‖² | dead units] */
     struct row_figures *rows; /* max_rows */
     struct member_sums *members;
-    int n_members;
 };
 
 static void fill_first_bins(struct measure *measure) {
@@ -63,7 +62,6 @@ struct measure *measure_place(const struct activations *a, int members, struct a
     struct measure *m = placed ? placed : &counted;
     m->n_shards = a->n_shards;
     m->n_units = a->n_units;
-    m->n_members = members;
     m->unit_max = arena_take(arena, m->n_units, sizeof *m->unit_max);
     m->direction = arena_take(arena, m->n_units, sizeof *m->direction);
     m->parts = arena_take(arena, m->n_shards * 2, sizeof *m->parts);
@@ -169,8 +167,8 @@ void measure_add(struct member *member, struct measure *m, const struct activati
     add_rows(m, sums, n);
 }
 
-static void read_histogram(const struct measure *m, struct histogram *histogram) {
-    for (int rank = 0; rank < m->n_members; rank++) {
+static void read_histogram(const struct measure *m, int n_members, struct histogram *histogram) {
+    for (int rank = 0; rank < n_members; rank++) {
         const struct member_sums *sums = &m->members[rank];
         struct histogram one = {
             .zero_count = sums->zero_count, .total = sums->total, .maximum = (double)sums->maximum};
@@ -237,7 +235,7 @@ void measure_finish(struct member *member, struct measure *m, const real *bias,
     memset(out, 0, sizeof *out); /* and what pads it: results are compared byte by byte */
     out->dead_units = (size_t)m->parts[1];
     struct histogram *histogram = &out->histogram;
-    read_histogram(m, histogram);
+    read_histogram(m, member->size, histogram);
     read_rows(sums, out);
     if (bias)
         measure_bias(bias, m->n_units, sums->scratch, &out->bias);

@@ -20,6 +20,10 @@ struct probe {
     real *delta, *gradient;      /* for each member: max_rows×width and RUN_UNITS×width */
     uint32_t *order;
     uint16_t *labels; /* for each member: max_rows */
+    struct schedule_state schedule;
+    double best_loss;
+    uint64_t steps; /* so far */
+    int epoch;      /* in hand, from 1 */
     _Atomic int stopped;
 };
 
@@ -168,43 +172,38 @@ static int train_epoch(struct member *member, struct probe *p, uint32_t epoch, d
     return 0;
 }
 
+/* One epoch; member 0 keeps what comes of it. */
 static void work(struct member *member, void *arg) {
     struct probe *p = arg;
     struct probe_result *result = p->result;
-    struct schedule_state schedule;
-    double best_loss = INFINITY;
-    uint64_t t = 0;
-    schedule_start(&p->config->schedule, &schedule, p->config->optimizer.learning_rate);
-    for (int epoch = 1; epoch <= p->config->epochs; epoch++) {
-        if (train_epoch(member, p, (uint32_t)epoch, schedule.learning_rate, &t)) {
-            p->stopped = 1;
-            return;
-        }
-        double accuracy, loss = evaluate(member, p, p->watch, &accuracy);
-        schedule_step(&p->config->schedule, &schedule, loss);
-        if (member->rank == 0) {
-            result->accuracy_last = accuracy;
-            result->accuracy_best = fmax(result->accuracy_best, accuracy);
-            if (loss < best_loss) {
-                result->loss_best = loss;
-                result->epoch_best = epoch;
-                memcpy(p->best, p->params, p->n_params * sizeof *p->best);
-            }
-            if (p->progress->epoch)
-                p->progress->epoch(p->progress->context, epoch);
-        }
-        best_loss = fmin(best_loss, loss);
-    }
-    team_barrier(member);
-    if (!p->test)
+    uint64_t t = p->steps;
+    if (train_epoch(member, p, (uint32_t)p->epoch, p->schedule.learning_rate, &t)) {
+        p->stopped = 1;
         return;
+    }
+    double accuracy, loss = evaluate(member, p, p->watch, &accuracy);
+    if (member->rank)
+        return;
+    p->steps = t;
+    schedule_step(&p->config->schedule, &p->schedule, loss);
+    result->accuracy_last = accuracy;
+    result->accuracy_best = fmax(result->accuracy_best, accuracy);
+    if (loss < p->best_loss) {
+        p->best_loss = result->loss_best = loss;
+        result->epoch_best = p->epoch;
+        memcpy(p->best, p->params, p->n_params * sizeof *p->best);
+    }
+}
+
+static void test_work(struct member *member, void *arg) {
+    struct probe *p = arg;
+    double accuracy;
     if (member->rank == 0)
         memcpy(p->params, p->best, p->n_params * sizeof *p->best);
     team_barrier(member);
-    double accuracy;
     evaluate(member, p, p->test, &accuracy);
     if (member->rank == 0)
-        result->accuracy_test = accuracy;
+        p->result->accuracy_test = accuracy;
 }
 
 /* Sizes and arrays, from what is set already. */
@@ -245,10 +244,18 @@ int probe_run(struct team *team, const struct kernels *kernels, const struct pro
         .progress = progress,
         .result = result,
         .n_classes = n_classes,
+        .best_loss = INFINITY,
     };
-    place(&p, train->n_units, train->n, team_size(team), arena);
+    place(&p, train->n_units, train->n, team_most(team), arena);
     *result = (struct probe_result){.accuracy_test = NAN, .width = p.width};
-    team_run(team, work, &p);
+    schedule_start(&config->schedule, &p.schedule, config->optimizer.learning_rate);
+    for (p.epoch = 1; p.epoch <= config->epochs && !p.stopped; p.epoch++) {
+        team_run(team, work, &p);
+        if (progress->epoch && !p.stopped)
+            progress->epoch(progress->context, p.epoch);
+    }
+    if (test && !p.stopped)
+        team_run(team, test_work, &p);
     if (p.stopped)
         return ovr_fail(err, OVR_STOPPED, NULL, "stopped while the probe was trained");
     if (!isfinite(result->loss_best) || !result->epoch_best)

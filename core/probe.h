@@ -32,7 +32,7 @@ struct probe_result {
 
 struct probe_progress {
     void *context;
-    /* Called by member 0 after each epoch; may be NULL. */
+    /* After each epoch, while the team is at rest and may be resized; may be NULL. */
     void (*epoch)(void *context, int epoch);
     const _Atomic int *stop; /* asks for OVR_STOPPED at the next step when not 0; may be NULL */
 };

@@ -21,6 +21,7 @@ enum { MOST_SPINS = 4000, FEWEST_SPINS = 16, MORE_SPINS = 250, YIELDS = 20 };
 
 struct team {
     _Atomic int size;
+    int most;
     pthread_t *threads;
     void (*work)(struct member *, void *);
     void *arg;
@@ -64,7 +65,7 @@ void team_barrier(struct member *member) {
         return;
     unsigned phase = atomic_load(&team->phase);
     int arrived = atomic_fetch_add(&team->arrived, 1) + 1;
-    if (arrived < atomic_load(&team->size)) { /* read after: see team_new() */
+    if (arrived < atomic_load(&team->size)) { /* read after: see start_members() */
         wait_for_change(team, phase);
         return;
     }
@@ -146,19 +147,9 @@ static void *member_main(void *arg) {
     }
 }
 
-int team_new(struct team **out, int size, struct ovr_err *err) {
-    *out = NULL;
-    if (size < 1 || size > TEAM_MAX)
-        return ovr_fail(err, OVR_INVALID, "threads", "must be 1..%d, got %d", TEAM_MAX, size);
-    struct team *team = ovr_calloc(1, sizeof *team);
-    if (!team)
-        return ovr_nomem(err, "a team of threads");
-    team->size = 1;
-    team->threads = calloc((size_t)size, sizeof *team->threads);
-    if (!team->threads)
-        goto nomem;
-    /* The threads read the size only after their first barrier, which needs all of them: a team
-     * that could not be completed is told to go home with the size it got to. */
+/* Members 1 .. size - 1. Without all of the threads the team has the size it got to: they read the
+ * size only after their first barrier, which needs all of them. */
+static void start_members(struct team *team, int size) {
     team->size = size;
     for (int rank = 1; rank < size; rank++) {
         struct start *start = malloc(sizeof *start);
@@ -167,31 +158,69 @@ int team_new(struct team **out, int size, struct ovr_err *err) {
         if (!start || pthread_create(&team->threads[rank], NULL, member_main, start)) {
             free(start);
             team->size = rank;
-            team_free(team);
-            return ovr_fail(err, OVR_NOMEM, "threads", "could not start %d threads", size);
+            return;
         }
     }
-    *out = team;
-    return 0;
-nomem:
-    free(team);
-    return ovr_nomem(err, "a team of threads");
 }
 
-void team_free(struct team *team) {
-    if (!team)
-        return;
+static void send_members_home(struct team *team) {
     team->work = NULL;
     struct member first = {team, 0, team->size};
     team_barrier(&first);
     for (int rank = 1; rank < team->size; rank++)
         pthread_join(team->threads[rank], NULL);
+}
+
+int team_new_within(struct team **out, int size, int most, struct ovr_err *err) {
+    *out = NULL;
+    int bound = most < TEAM_MAX ? most : TEAM_MAX;
+    if (size < 1 || size > bound)
+        return ovr_fail(err, OVR_INVALID, "threads", "must be 1..%d, got %d", bound, size);
+    struct team *team = ovr_calloc(1, sizeof *team);
+    if (!team)
+        return ovr_nomem(err, "a team of threads");
+    team->most = bound;
+    team->threads = calloc((size_t)bound, sizeof *team->threads);
+    if (!team->threads) {
+        free(team);
+        return ovr_nomem(err, "a team of threads");
+    }
+    start_members(team, size);
+    if (team->size < size) {
+        team_free(team);
+        return ovr_fail(err, OVR_NOMEM, "threads", "could not start %d threads", size);
+    }
+    *out = team;
+    return 0;
+}
+
+int team_new(struct team **out, int size, struct ovr_err *err) {
+    return team_new_within(out, size, size < 1 ? TEAM_MAX : size, err);
+}
+
+int team_resize(struct team *team, int size) {
+    size = size < 1 ? 1 : size > team->most ? team->most : size;
+    if (size != team->size) {
+        send_members_home(team);
+        start_members(team, size);
+    }
+    return team->size;
+}
+
+void team_free(struct team *team) {
+    if (!team)
+        return;
+    send_members_home(team);
     free(team->threads);
     free(team);
 }
 
 int team_size(const struct team *team) {
     return team->size;
+}
+
+int team_most(const struct team *team) {
+    return team->most;
 }
 
 void team_run(struct team *team, void (*work)(struct member *, void *), void *arg) {

@@ -7,7 +7,8 @@
  * implement the same calls can train the same models.
  *
  * Life cycle: team_new() starts size - 1 threads that sleep until team_run(); the caller of
- * team_run() is member 0. team_free() joins them. Training threads flush denormals (FTZ and DAZ):
+ * team_run() is member 0. team_resize() sends them home and starts others; team_free() joins them.
+ * Training threads flush denormals (FTZ and DAZ):
  * dead units leave denormal moments in Adam, which cost three times the run time.
  */
 #ifndef OVR_TEAM_H
@@ -32,6 +33,15 @@ struct member {
 int team_new(struct team **team, int size, struct ovr_err *err);
 void team_free(struct team *team); /* NULL is fine */
 int team_size(const struct team *team);
+
+/* One that may be resized to up to `most` members. What is to serve it whatever its size has to
+ * have room for team_most(). */
+int team_new_within(struct team **team, int size, int most, struct ovr_err *err);
+int team_most(const struct team *team);
+
+/* Between two runs: to the next size within 1..most. Returns the size it then has: where threads
+ * can't be started, fewer. Costs some 50 µs for each member that comes. */
+int team_resize(struct team *team, int size);
 
 /* Calls work(member, arg) once on every member and returns when all have returned. */
 void team_run(struct team *team, void (*work)(struct member *, void *), void *arg);

@@ -250,7 +250,7 @@ static int build(struct run *run, struct ovr_err *err) {
     struct train_result *result = run->result;
     const struct train_config *config = run->config;
     const struct plan plan = {config, run->data->train.n, run->data->n_inputs, run->data->n_classes,
-                              team_size(run->team)};
+                              team_most(run->team)};
     int rc = arena_open(&result->arena, count_arena(&plan, run->kernels).used, err);
     if (rc)
         return rc;
@@ -800,12 +800,20 @@ static int judge_epoch(struct run *run, const struct epoch_report *report) {
            at->epoch == config->epochs;
 }
 
+/* Between epochs: as many members as its owner now wants, which changes no bit. */
+static void resize_team(const struct run *run) {
+    const struct train_hooks *hooks = run->hooks;
+    int wanted = hooks->members ? *hooks->members : 0;
+    hooks->progress->members = wanted ? team_resize(run->team, wanted) : team_size(run->team);
+}
+
 /* From run->at on. */
 static int train_epochs(struct run *run, struct ovr_err *err) {
     struct position *at = &run->at;
     enter_phase(run, PHASE_TRAINING, run->config->epochs);
     while (!at->trained) {
         struct epoch_report report;
+        resize_team(run);
         int rc = train_epoch(run, &report, err);
         if (!rc)
             rc = run->hooks->epoch(run->hooks->context, &report, err);
@@ -918,7 +926,9 @@ static uint64_t probing_memory(const struct run *run) {
 }
 
 static void probe_epoch(void *context, int epoch) {
-    ((const struct run *)context)->hooks->progress->epoch = epoch;
+    const struct run *run = context;
+    run->hooks->progress->epoch = epoch;
+    resize_team(run);
 }
 
 static int probe(struct run *run, struct ovr_err *err) {

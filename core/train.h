@@ -87,6 +87,7 @@ struct train_progress {
     _Atomic uint64_t samples;          /* training samples seen */
     _Atomic uint64_t phase_started_ms; /* CLOCK_MONOTONIC */
     _Atomic uint64_t memory_bytes;     /* that the probe takes, once the code is known; 0 before */
+    _Atomic int members;               /* of the team, since its last epoch began; 0 before */
 };
 
 struct epoch_report {
@@ -126,6 +127,9 @@ struct train_hooks {
      * is. NULL: there is nothing. Epochs that were reported before are not reported again. */
     int (*restore)(void *context, const struct train_piece *pieces, size_t n, int *from,
                    struct ovr_err *err);
+    /* How many members the team is to have from the next epoch on, of training or of the probe; 0:
+     * as it is. It gets what team_resize() can give. May be NULL. */
+    const _Atomic int *members;
 };
 
 struct train_result {

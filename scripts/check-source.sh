@@ -48,6 +48,12 @@ forbid '<pthread' $(except core core/team.c) -- 'core has no threads but its tea
 forbid '<curl' core/*.[ch] $server api/*.[ch] -- 'libcurl belongs to the clients and tests'
 forbid '<stdio.h>' core/train.[ch] core/net.[ch] core/probe.[ch] -- 'core does not print'
 
+# The dashboard: text is set as text, nothing is evaluated, no style in markup; vendor/ is as published.
+forbid '(inner|outer)HTML|insertAdjacentHTML|document[.]write|eval[(]|new Function|setAttribute[(].style' clients/web/*.js -- 'elements are made by dom.js'
+forbid '<(script|style)>| style=| on[a-z]+=' clients/web/index.html -- 'nothing inline'
+(cd clients/web/vendor && sha256sum --quiet --check SHA256SUMS) >>"$breaches" 2>&1 ||
+    echo 'clients/web/vendor: not what was published' >>"$breaches"
+
 # Things we don't do.
 forbid '(^|[^_[:alnum:]])(system|popen|gets|strcpy|strcat|tmpnam)[(]' core/*.[ch] $server api/*.[ch] clients/*/*.[ch] -- 'no shell, no unbounded copies'
 forbid '(^|[^X])(TODO|FIXME|XXX)([^X]|$)' Makefile README.md core/*.[ch] $server api/*.[ch] clients/*/*.[ch] scripts/*demo* scripts/*deps* -- 'finish it or write an issue'

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs every test program below BUILD/tests and ends with one line "N passed, N failed".
+# Runs every test program below BUILD/tests (or a folder of it) and ends with one line "N passed, N failed".
 #
-# usage: run-tests.sh BUILD
+# usage: run-tests.sh BUILD [FOLDER]
 #
 # A program speaks TAP (cmocka does when asked); one that crashes, hangs or says nothing counts as one failure.
 set -u
@@ -11,7 +11,7 @@ output=$(mktemp) || exit 1
 trap 'rm -f "$output"' EXIT
 export CMOCKA_MESSAGE_OUTPUT=TAP
 export OVRD_TEST_BUILD="$build"
-for program in $(find "$build"/tests -name 'test_*' -type f -perm -u+x | LC_ALL=C sort); do
+for program in $(find "$build/tests${2:+/$2}" -name 'test_*' -type f -perm -u+x | LC_ALL=C sort); do
     started=$(date +%s)
     timeout 900 "$program" >"$output" 2>&1
     status=$?

@@ -284,7 +284,8 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
     cost->train = train_estimate(&spec->train, &data, members);
     if (*spec->init_experiment) /* its weights stay beside those of the run */
         cost->train.memory_bytes += cost->train.parameters * sizeof(float);
-    cost->seconds = cost->train.flops_total / (a->flops_per_second * a->cores);
+    cost->core_seconds = cost->train.flops_total / a->flops_per_second;
+    cost->seconds = cost->core_seconds / a->cores;
     if (cost->train.memory_bytes > (uint64_t)a->memory_bytes) {
         spec_fault(
             faults, "",

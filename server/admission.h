@@ -22,7 +22,7 @@ struct admission {
 
 struct cost {
     struct train_estimate train;
-    double seconds;
+    double core_seconds, seconds; /* with all cores */
 };
 
 /* Priorities above 0 are for admins: else everybody would take them. */

@@ -4,9 +4,9 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -14,33 +14,51 @@
 
 typedef char backup_path[1400];
 
-static pthread_mutex_t removing = PTHREAD_MUTEX_INITIALIZER;
+/* Held by those who remove files that a backup may be about to link, and against them by the one
+ * that is being made. */
+static pthread_rwlock_t removing = PTHREAD_RWLOCK_INITIALIZER;
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 
 int backup_hold_off(void) {
-    return pthread_mutex_trylock(&removing) == 0;
+    return pthread_rwlock_tryrdlock(&removing) == 0;
 }
 
 void backup_let_go(void) {
-    pthread_mutex_unlock(&removing);
+    pthread_rwlock_unlock(&removing);
+}
+
+static int is_stopped(const struct backup_job *job) {
+    return job->stop && *job->stop;
+}
+
+static int stopped(struct ovr_err *err) {
+    return ovr_fail(err, OVR_STOPPED, NULL, "the backup was given up, since the daemon stops");
+}
+
+static int is_backup(const struct dirent *entry) {
+    return entry->d_name[0] >= '0' && entry->d_name[0] <= '9';
 }
 
 /* Links a directory's files below another; what is gone meanwhile was not finished. */
-static int link_all(const char *from, const char *to, struct ovr_err *err) {
+static int link_all(const struct backup_job *job, const char *from, const char *to,
+                    struct ovr_err *err) {
     int rc = files_make_directory(to, err);
     DIR *dir = rc ? NULL : opendir(from);
     if (!rc && !dir)
         return files_fail(err, "read a directory to back up");
     for (struct dirent *entry; !rc && (entry = readdir(dir));) {
         backup_path source, target;
+        if (is_stopped(job))
+            rc = stopped(err);
         struct stat stat;
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
         snprintf(source, sizeof source, "%.1100s/%.250s", from, entry->d_name);
         snprintf(target, sizeof target, "%.1100s/%.250s", to, entry->d_name);
-        if (lstat(source, &stat))
+        if (rc || lstat(source, &stat))
             continue;
         if (S_ISDIR(stat.st_mode))
-            rc = link_all(source, target, err);
+            rc = link_all(job, source, target, err);
         else if (link(source, target) && errno != ENOENT)
             rc = files_fail(err, "link a file into a backup");
     }
@@ -49,49 +67,71 @@ static int link_all(const char *from, const char *to, struct ovr_err *err) {
     return rc ? rc : files_sync_directory(to, err);
 }
 
-static int remove_entry(const char *path, const struct stat *stat, int type, struct FTW *where) {
-    (void)stat, (void)type, (void)where;
-    return remove(path);
-}
-
-static int fill(struct store *store, const char *data_dir, const char *to, struct ovr_err *err) {
+static int fill(const struct backup_job *job, const char *to, struct ovr_err *err) {
     static const char *const parts[] = {"datasets", "experiments", "checkpoints"};
     backup_path from, below;
     int rc = files_make_directory(to, err);
     snprintf(below, sizeof below, "%.1000s/ovrd.sqlite3", to);
     if (!rc)
-        rc = store_copy(store, below, err);
+        rc = store_copy(job->store, below, job->stop, err);
     for (size_t i = 0; !rc && i < sizeof parts / sizeof *parts; i++) {
-        snprintf(from, sizeof from, "%.500s/%s", data_dir, parts[i]);
+        snprintf(from, sizeof from, "%.500s/%s", job->data_dir, parts[i]);
         snprintf(below, sizeof below, "%.1000s/%s", to, parts[i]);
-        rc = link_all(from, below, err);
+        rc = link_all(job, from, below, err);
     }
     return rc ? rc : files_sync_directory(to, err);
 }
 
-int backup_make(struct store *store, const char *data_dir, char name[BACKUP_NAME_SIZE],
+/* The newest `keep` stay; names sort as the times do. */
+static int remove_old(const char *all, int keep) {
+    struct dirent **entries = NULL;
+    int n = scandir(all, &entries, is_backup, alphasort), removed = 0;
+    for (int i = 0; i < n; i++) {
+        backup_path path;
+        snprintf(path, sizeof path, "%.1100s/%.250s", all, entries[i]->d_name);
+        if (i < n - keep && files_remove_tree(path, NULL) == 0)
+            removed++;
+        free(entries[i]);
+    }
+    free(entries);
+    return removed;
+}
+
+static int make(const struct backup_job *job, const char *all, const char *name,
                 struct ovr_err *err) {
-    backup_path all, making, done;
-    time_t now = time(NULL);
-    struct tm parts;
-    if (!backup_hold_off())
-        return ovr_fail(err, OVR_CONFLICT, NULL, "a backup is being made; try again later");
-    strftime(name, BACKUP_NAME_SIZE, "%Y%m%dT%H%M%SZ", gmtime_r(&now, &parts));
-    snprintf(making, sizeof making, "%.500s/backups/making", data_dir);
-    snprintf(done, sizeof done, "%.500s/backups/%s", data_dir, name);
-    snprintf(all, sizeof all, "%.500s/backups", data_dir);
+    backup_path unfinished, done;
+    snprintf(unfinished, sizeof unfinished, "%.1000s/making", all);
+    snprintf(done, sizeof done, "%.1000s/%s", all, name);
     int rc = files_make_directory(all, err);
-    nftw(making, remove_entry, 8, FTW_DEPTH | FTW_PHYS); /* of a killed daemon */
     if (!rc)
-        rc = fill(store, data_dir, making, err);
-    if (!rc && rename(making, done))
+        rc = files_remove_tree(unfinished, err); /* of a killed daemon */
+    if (!rc)
+        rc = fill(job, unfinished, err);
+    if (!rc && rename(unfinished, done))
         rc = errno == ENOTEMPTY || errno == EEXIST
                  ? ovr_fail(err, OVR_CONFLICT, NULL, "there is a backup of this second already")
                  : files_fail(err, "give a backup its name");
     if (!rc)
         rc = files_sync_directory(all, err);
     if (rc)
-        nftw(making, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-    backup_let_go();
+        files_remove_tree(unfinished, NULL);
+    return rc;
+}
+
+int backup_make(const struct backup_job *job, struct backup_outcome *outcome, struct ovr_err *err) {
+    backup_path all;
+    time_t now = time(NULL);
+    struct tm parts;
+    *outcome = (struct backup_outcome){.removed = 0};
+    if (pthread_mutex_trylock(&making))
+        return ovr_fail(err, OVR_CONFLICT, NULL, "a backup is being made; try again later");
+    strftime(outcome->name, sizeof outcome->name, "%Y%m%dT%H%M%SZ", gmtime_r(&now, &parts));
+    snprintf(all, sizeof all, "%.500s/backups", job->data_dir);
+    pthread_rwlock_wrlock(&removing);
+    int rc = make(job, all, outcome->name, err);
+    pthread_rwlock_unlock(&removing);
+    if (!rc && job->keep)
+        outcome->removed = remove_old(all, job->keep);
+    pthread_mutex_unlock(&making);
     return rc;
 }

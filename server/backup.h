@@ -5,15 +5,23 @@
 
 #include "server/store.h"
 
-enum { BACKUP_NAME_SIZE = 24 };
+struct backup_job {
+    struct store *store;
+    const char *data_dir;
+    int keep;                /* so many newest backups stay; 0: all */
+    const _Atomic int *stop; /* not 0: give up soon; may be NULL */
+};
 
-/* Makes one, whole on disk or not at all; *name is its directory's. OVR_CONFLICT while another is
- * being made. */
-int backup_make(struct store *store, const char *data_dir, char name[BACKUP_NAME_SIZE],
-                struct ovr_err *err);
+struct backup_outcome {
+    char name[24]; /* of its directory */
+    int removed;   /* older ones */
+};
 
-/* Around the removal of what a backup may be about to link; waits for no backup: 0 while one is
- * being made. */
+/* Makes one, whole on disk or not at all. OVR_CONFLICT while another is being made. */
+int backup_make(const struct backup_job *job, struct backup_outcome *outcome, struct ovr_err *err);
+
+/* Around the removal of files that a backup may be about to link. 0 while one is being made: then
+ * they stay, and whoever made it removes what nothing names any more afterwards. */
 int backup_hold_off(void);
 void backup_let_go(void);
 

@@ -1,5 +1,6 @@
 #include "server/catalog.h"
 
+#include "server/backup.h"
 #include "server/digest.h"
 #include "server/files.h"
 #include "server/gunzip.h"
@@ -57,6 +58,8 @@ static void make_path(const struct catalog *catalog, const char *name, catalog_p
 
 /* Removes files that neither a version nor a waiting part names. */
 static void remove_unnamed(const struct catalog *catalog) {
+    if (!backup_hold_off())
+        return;
     DIR *dir = opendir(catalog->directory);
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
         int stored = 1;
@@ -70,6 +73,13 @@ static void remove_unnamed(const struct catalog *catalog) {
     }
     if (dir)
         closedir(dir);
+    backup_let_go();
+}
+
+void catalog_sweep(struct catalog *catalog) {
+    pthread_mutex_lock(&publishing);
+    remove_unnamed(catalog);
+    pthread_mutex_unlock(&publishing);
 }
 
 int catalog_init(struct catalog *catalog, const char *data_dir, struct store *store,
@@ -80,6 +90,8 @@ int catalog_init(struct catalog *catalog, const char *data_dir, struct store *st
     if (!rc)
         rc = files_open_directory(catalog->summaries, sizeof catalog->summaries, data_dir,
                                   "summaries", "new-", err);
+    if (!rc)
+        rc = store_forget_versions(store, err);
     if (!rc)
         remove_unnamed(catalog);
     return rc;

@@ -62,6 +62,9 @@ int upload_finish(struct upload *upload, struct upload_outcome *outcome, struct 
  * what a stored experiment names stays on disk. */
 int catalog_remove(struct catalog *catalog, const char *dataset, struct ovr_err *err);
 
+/* Removes the files that nothing names any more, unless a backup is being made. */
+void catalog_sweep(struct catalog *catalog);
+
 /* Both splits that a spec names or generates: the test split's labels numbered as the training
  * split's, only the classes asked for, cut to its limits. `check` compares the files with their
  * SHA-256. The caller releases both, also after a failure. */

@@ -4,7 +4,6 @@
 #include "server/files.h"
 #include "server/log.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -172,24 +171,4 @@ void checkpoint_remove(const char *data_dir, const char *id) {
     unlink(path);
     make_path(path, data_dir, id, ".old");
     unlink(path);
-}
-
-void checkpoint_clean(const char *data_dir, int (*needs)(void *context, const char *id),
-                      void *context) {
-    char path[PATH_SIZE];
-    snprintf(path, sizeof path, "%s/checkpoints", data_dir);
-    DIR *directory = opendir(path);
-    if (!directory)
-        return;
-    for (struct dirent *entry; (entry = readdir(directory));) {
-        char id[64];
-        size_t n = strcspn(entry->d_name, ".");
-        if (n == 0 || n >= sizeof id)
-            continue;
-        memcpy(id, entry->d_name, n);
-        id[n] = '\0';
-        if (!needs(context, id))
-            checkpoint_remove(data_dir, id);
-    }
-    closedir(directory);
 }

@@ -35,10 +35,6 @@ int checkpoint_write(const char *data_dir, const char *id, const char *key,
 int checkpoint_read(const char *data_dir, const char *id, const char *key,
                     const struct train_piece *pieces, size_t n);
 
-/* Removes the checkpoints of experiments that `needs` says 0 of. */
-void checkpoint_clean(const char *data_dir, int (*needs)(void *context, const char *id),
-                      void *context);
-
 /* Both files of an experiment that needs them no more. */
 void checkpoint_remove(const char *data_dir, const char *id);
 

@@ -91,13 +91,16 @@ static void become(struct asker *asker, const struct asker *known) {
     memcpy(asker->address, was.address, sizeof asker->address);
 }
 
-static int remembered(struct gate *gate, const char sha256[DIGEST_SIZE], struct asker *asker) {
+/* *seen: it was valid once, whatever has changed since; so it is no guess. */
+static int remembered(struct gate *gate, const char sha256[DIGEST_SIZE], struct asker *asker,
+                      int *seen) {
     uint64_t version = store_people_version(gate->store);
     int64_t now = now_ms();
     pthread_mutex_lock(&gate->lock);
     struct entry *entry = place_of(gate, sha256);
-    int found = digest_equal(entry->sha256, sha256) && entry->version == version &&
-                (!entry->expires_at || entry->expires_at > now);
+    *seen = digest_equal(entry->sha256, sha256);
+    int found =
+        *seen && entry->version == version && (!entry->expires_at || entry->expires_at > now);
     if (found) {
         entry->used_at = now;
         become(asker, &entry->asker);
@@ -130,9 +133,10 @@ static enum verdict find(struct gate *gate, const char *token, struct asker *ask
                          struct ovr_err *err) {
     struct entry entry = {.version = store_people_version(gate->store), .used_at = now_ms()};
     digest_of(token, strlen(token), entry.sha256);
-    if (remembered(gate, entry.sha256, asker))
+    int seen;
+    if (remembered(gate, entry.sha256, asker, &seen))
         return GATE_KNOWN;
-    int64_t wait = limiter_look(&gate->failures, asker->address, now_ns());
+    int64_t wait = seen ? 0 : limiter_look(&gate->failures, asker->address, now_ns());
     if (wait)
         return wait_for(wait, wait_s);
     int rc = store_find_token(gate->store, entry.sha256, &entry.asker, &entry.expires_at, err);

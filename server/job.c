@@ -173,6 +173,11 @@ struct running {
     uint64_t steps, samples; /* counted so far */
 };
 
+/* Over all attempts, as far as their work was kept. */
+static int64_t computed_ms(const struct job *job) {
+    return job->experiment.computed_ms + now_ms() - job->started_ms;
+}
+
 static void count_epoch(struct running *running) {
     const struct train_progress *p = &running->job->progress;
     uint64_t steps = p->step, samples = p->samples;
@@ -248,7 +253,7 @@ static void add_result(struct figures *figures, const struct running *running,
     if (train_terms(config) >> TERM_OVR & 1)
         add_real(figures, "lambda_per_pair",
                  config->ovr.per_pair ? config->ovr.lambda : config->ovr.lambda * pairs);
-    add_real(figures, "seconds", (double)(now_ms() - running->job->started_ms) / 1000);
+    add_real(figures, "seconds", (double)computed_ms(running->job) / 1000);
 }
 
 /* Texts that provenance points to. */
@@ -357,7 +362,8 @@ static int save_checkpoint(void *context, const struct train_piece *pieces, size
     if (!rc)
         rc = checkpoint_write(workplace->data_dir, experiment->id, running->key, pieces, n, &why);
     if (!rc)
-        rc = store_note_checkpoint(workplace->store, experiment->seq, &why);
+        rc = store_note_checkpoint(workplace->store, experiment->seq, computed_ms(running->job),
+                                   &why);
     if (rc)
         note(running, LOG_WARN, "no checkpoint: %s", why.text);
     else
@@ -410,13 +416,14 @@ static int train(struct running *running, struct ovr_err *err) {
     struct train_hooks hooks = {.context = running,
                                 .stop = &job->stop,
                                 .progress = &job->progress,
+                                .members = &job->members,
                                 .epoch = save_epoch,
                                 .save_due = &job->save_due,
                                 .save = save_checkpoint,
                                 .restore = restore_checkpoint};
     checkpoint_key(job->experiment.spec, workplace->kernels->isa, running->key);
     job->progress.epochs = job->spec.train.epochs;
-    int rc = team_new(&team, job->threads, err);
+    int rc = team_new_within(&team, job->threads, job->most_threads, err);
     if (!rc)
         rc = cache_get(workplace->cache, &job->spec, team, &job->stop, &job->data, err);
     if (!rc && *job->spec.init_experiment) {
@@ -470,6 +477,8 @@ static int settle(const struct running *running, const struct outcome *outcome,
         if (tries == 0)
             log_line(LOG_ERROR, "experiment=%s its end can't be stored yet: %s", job->experiment.id,
                      err.text);
+        if (rc == OVR_FULL)
+            disk_note_full(running->workplace->disk);
         if (job->stop == STOP_SHUTDOWN)
             return rc;
         nanosleep(&pause, NULL);
@@ -507,13 +516,10 @@ static void put_back(const struct running *running, const char *reason) {
                  reason ? reason : "");
 }
 
-/* A disk that has no room for the result may have none for a while: the next try should not follow
- * at once. */
+/* Nothing starts before there is room again. */
 static void requeue_for_lack_of_disk(const struct running *running) {
-    const struct timespec pause = {.tv_sec = 1};
-    for (int i = 0; i < 10 && !running->job->stop; i++)
-        nanosleep(&pause, NULL);
-    put_back(running, "the disk was full; it goes on from its last checkpoint");
+    disk_note_full(running->workplace->disk);
+    put_back(running, "the disk was full; it goes on from its last checkpoint when there is room");
 }
 
 static void end_stopped(const struct running *running, struct ovr_err *why) {

@@ -5,6 +5,7 @@
 
 #include "core/train.h"
 #include "server/cache.h"
+#include "server/disk.h"
 #include "server/store.h"
 
 /* What all jobs of a daemon share. */
@@ -13,6 +14,7 @@ struct workplace {
     struct cache *cache; /* of prepared data */
     const struct kernels *kernels;
     const char *data_dir;
+    struct disk *disk;      /* that it is on; NULL: nothing is known of it */
     int checkpoint_seconds; /* between checkpoints of a run; 0: only when it is interrupted */
 };
 
@@ -22,9 +24,10 @@ enum stop { STOP_NO, STOP_CANCEL, STOP_PAUSE, STOP_SHUTDOWN, STOP_TIME_LIMIT };
 struct job {
     struct experiment experiment; /* as claimed */
     struct spec spec;
-    int threads;
-    _Atomic int stop;     /* enum stop */
-    _Atomic int save_due; /* asks for a checkpoint at the next step */
+    int threads, most_threads; /* to begin with; that it may get in time */
+    _Atomic int members;       /* that its team is to have from the next epoch on; 0: as it is */
+    _Atomic int stop;          /* enum stop */
+    _Atomic int save_due;      /* asks for a checkpoint at the next step */
     struct train_progress progress;
     /* Between job_train() and job_end(): */
     int64_t started_ms;

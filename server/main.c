@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "core/linalg.h"
 #include "server/checkpoint.h"
+#include "server/leftovers.h"
 #include "server/log.h"
 #include "server/settings.h"
 #include "server/user_command.h"
@@ -22,17 +23,37 @@
 enum { SLOW_WAITING = 32 }; /* encode requests and the like; more get 503 */
 enum { DRAIN_SECONDS = 6 }; /* of the 10 s within which SIGTERM ends the process */
 
-/* Memory of the machine, or of its container where that is less. */
+/* What a control group may take; 0: no limit, or no such group. */
+static int64_t cgroup_limit(const char *group) {
+    char name[1024];
+    long long limit = 0;
+    if (snprintf(name, sizeof name, "/sys/fs/cgroup%s/memory.max", group) >= (int)sizeof name)
+        return 0;
+    FILE *file = fopen(name, "re");
+    if (file && fscanf(file, "%lld", &limit) != 1) /* "max" */
+        limit = 0;
+    if (file)
+        fclose(file);
+    return limit > 0 ? limit : 0;
+}
+
+/* Memory of the machine, or what its container or service may take where that is less. */
 static int64_t memory_budget(const struct settings *settings) {
     if (settings->memory_bytes)
         return settings->memory_bytes;
     int64_t bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    FILE *file = fopen("/sys/fs/cgroup/memory.max", "re");
-    long long limit;
-    if (file && fscanf(file, "%lld", &limit) == 1 && limit > 0 && limit < bytes)
-        bytes = limit;
+    char group[900] = "";
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    if (file && fscanf(file, "0::%899[^\n]", group) != 1)
+        group[0] = '\0';
     if (file)
         fclose(file);
+    /* Each group above counts too; a container sees its own as the root. */
+    for (char *slash = group + strlen(group); slash; slash = strrchr(group, '/')) {
+        *slash = '\0';
+        int64_t limit = cgroup_limit(group);
+        bytes = limit && limit < bytes ? limit : bytes;
+    }
     return bytes / 10 * 8;
 }
 
@@ -60,20 +81,11 @@ struct daemon {
     struct store *store;
     struct catalog catalog;
     struct cache cache;
+    struct disk disk;
     struct api api;
     struct http *http;
     struct gate *gate;
 };
-
-/* Whether an experiment will still go on. */
-static int needs_checkpoint(void *context, const char *id) {
-    struct experiment e = {0};
-    struct store *store = context;
-    int rc = store_get_experiment(store, id, &e, NULL);
-    int needs = rc ? rc != OVR_NOT_FOUND : e.state <= STATE_PAUSED;
-    experiment_release(&e);
-    return needs;
-}
 
 /* That encode, predict and draw, beside the jobs. */
 static int slow_threads(void) {
@@ -92,6 +104,7 @@ static int open_data(struct daemon *d, const struct settings *settings,
     int rc = take_data_dir(settings->data_dir, &d->lock, err);
     if (rc)
         return rc;
+    disk_init(&d->disk, settings->data_dir);
     snprintf(path, sizeof path, "%s/ovrd.sqlite3", settings->data_dir);
     rc = store_open(&d->store, path, (int)settings->http_threads + slow_threads() + 2, err);
     if (!rc)
@@ -114,8 +127,9 @@ static int open_data(struct daemon *d, const struct settings *settings,
     if (!rc && requeued)
         log_line(LOG_INFO, "%d experiment%s ran when the daemon ended and %s back in the queue",
                  requeued, requeued == 1 ? "" : "s", requeued == 1 ? "is" : "are");
-    if (!rc)
-        checkpoint_clean(settings->data_dir, needs_checkpoint, d->store);
+    int leftovers = rc ? 0 : leftovers_sweep_all(d->store, settings->data_dir);
+    if (leftovers)
+        log_line(LOG_INFO, "removed files or directories that no experiment needs: %d", leftovers);
     return rc;
 }
 
@@ -170,12 +184,18 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     int rc = open_data(d, settings, kernels, err);
     if (rc)
         return rc;
+    int64_t half_life_ms = settings->half_life_s * 1000;
+    const struct queue_rules rules = {.half_life_ms = half_life_ms,
+                                      .memory_bytes = memory_budget(settings)};
+    store_set_rules(d->store, &rules);
     d->api = (struct api){
         .store = d->store,
         .catalog = &d->catalog,
-        .admission = {d->store, memory_budget(settings), cores, linalg_speed(), &d->catalog,
+        .admission = {d->store, rules.memory_bytes, cores, linalg_speed(), &d->catalog,
                       strcmp(settings->visibility, "private") == 0},
         .data_dir = settings->data_dir,
+        .disk = &d->disk,
+        .keep_backups = (int)settings->keep_backups,
         .kernels = kernels,
     };
     struct pool_config pool = {
@@ -183,12 +203,16 @@ static int start(struct daemon *d, const struct settings *settings, const char *
                       .cache = &d->cache,
                       .kernels = kernels,
                       .data_dir = settings->data_dir,
+                      .disk = &d->disk,
                       .checkpoint_seconds = (int)settings->checkpoint_s},
         .workers = workers,
         .cores = cores,
         .memory_bytes = d->api.admission.memory_bytes,
     };
     rc = pool_start(&d->api.pool, &pool, err);
+    if (rc)
+        return rc;
+    rc = queue_new(&d->api.queue, d->store, d->api.pool, half_life_ms, err);
     if (rc)
         return rc;
     struct models_config models = {
@@ -263,11 +287,13 @@ static void stop(struct daemon *d) {
         _exit(0);
     }
     watch_stop(d->api.watch);
+    queue_free(d->api.queue);
     outcomes_free(d->api.outcomes);
     models_free(d->api.models);
     gate_free(d->gate);
     cache_release(&d->cache);
     store_close(d->store);
+    disk_release(&d->disk);
     if (d->lock > 0)
         close(d->lock);
 }
@@ -319,8 +345,8 @@ int main(int argc, char **argv) {
         return complain(&err);
     if (command.verb && action == SETTINGS_RUN)
         return run_user_command(&command, &settings);
-    if (action == SETTINGS_HELP) {
-        settings_help(stdout);
+    if (action == SETTINGS_HELP || action == SETTINGS_MANUAL) {
+        (action == SETTINGS_HELP ? settings_help : settings_manual)(stdout);
         return fflush(stdout) ? 1 : 0;
     }
     static const char *const levels[] = {"debug", "info", "warn", "error"};

@@ -1,6 +1,7 @@
 #include "server/pool.h"
 
 #include "server/log.h"
+#include "server/metrics.h"
 #include "server/sweeps.h"
 
 #include <errno.h>
@@ -17,6 +18,7 @@ struct slot {
     pthread_t thread;
     struct job *job; /* NULL: idle */
     int computing;   /* it has the job's threads at work; 0: they are free again */
+    int cores;       /* that its owner is charged for */
     int64_t deadline_ms, checkpoint_ms; /* when it is to stop, and to be saved next */
 };
 
@@ -35,6 +37,9 @@ struct pool {
     struct slot *slots;
     int n_slots, n_threads, n_left, stopping;
     int64_t free_memory; /* at the last tick */
+    double log_pace;     /* see struct pool_view; mean of logarithms */
+    int n_paced;         /* jobs that it is made of, up to PACED_JOBS */
+    int64_t looked_ms;   /* when a tick last had somebody look into the queue */
     int64_t ticked_ms;
     int64_t written_ms; /* pool_tick() alone knows it */
     /* An experiment has ended that no worker brought to its end: a search may wait for that. */
@@ -49,15 +54,23 @@ static int64_t monotonic_ms(void) {
 }
 
 /* The functions from here to worker() are called with the lock held. */
+static int64_t memory_of(const struct job *job) {
+    int64_t known = (int64_t)job->progress.memory_bytes;
+    return known ? known : job->experiment.memory_bytes;
+}
+
 static int64_t free_memory(const struct pool *pool) {
     int64_t bytes = pool->config.memory_bytes;
-    for (int i = 0; i < pool->n_slots; i++) {
-        const struct job *job = pool->slots[i].job;
-        int64_t known = job ? (int64_t)job->progress.memory_bytes : 0;
-        if (job)
-            bytes -= known ? known : job->experiment.memory_bytes;
-    }
+    for (int i = 0; i < pool->n_slots; i++)
+        if (pool->slots[i].job)
+            bytes -= memory_of(pool->slots[i].job);
     return bytes;
+}
+
+/* Of its team, as it is now. */
+static int threads_of(const struct job *job) {
+    int members = job->progress.members;
+    return members ? members : job->threads;
 }
 
 struct load {
@@ -71,7 +84,7 @@ static struct load find_load(const struct pool *pool) {
         if (!slot->job || !slot->computing)
             continue;
         load.jobs++;
-        load.threads += slot->job->threads;
+        load.threads += threads_of(slot->job);
     }
     return load;
 }
@@ -110,14 +123,61 @@ static int64_t checkpoint_interval(const struct pool *pool) {
     return seconds ? seconds * INT64_C(1000) : INT64_MAX / 2;
 }
 
-static int choose_threads(const struct pool *pool, const struct job *job, int waiting) {
+static void choose_threads(const struct pool *pool, struct job *job, int waiting) {
     const struct spec *spec = &job->spec;
+    job->threads = job->most_threads = spec->threads;
     if (spec->threads)
-        return spec->threads;
+        return;
     struct load load = find_load(pool);
     int others = pool->config.workers - load.jobs - 1; /* that could start beside it */
-    return team_size_for(pool->config.cores - load.threads, waiting < others ? waiting : others,
-                         most_shards(spec), job_flops_per_step(&pool->config.workplace, spec));
+    size_t n_shards = most_shards(spec);
+    double flops = job_flops_per_step(&pool->config.workplace, spec);
+    job->threads = team_size_for(pool->config.cores - load.threads,
+                                 waiting < others ? waiting : others, n_shards, flops);
+    job->most_threads = team_size_for(pool->config.cores, 0, n_shards, flops);
+}
+
+void share_cores(int cores, const int *most, int *size, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        size[i] = 1;
+        cores--;
+    }
+    while (cores-- > 0) {
+        size_t smallest = n;
+        for (size_t i = 0; i < n; i++)
+            if (size[i] < most[i] && (smallest == n || size[i] < size[smallest]))
+                smallest = i;
+        if (smallest == n)
+            return;
+        size[smallest]++;
+    }
+}
+
+/* After a job has come or gone: who leaves his threads to the pool gets his share of the cores that
+ * the others leave. */
+static void rebalance(struct pool *pool) {
+    struct job *jobs[pool->n_slots];
+    int most[pool->n_slots], size[pool->n_slots], cores = pool->config.cores;
+    size_t n = 0;
+    memset(most, 0, sizeof most);
+    for (int i = 0; i < pool->n_slots; i++) {
+        struct job *job = pool->slots[i].computing ? pool->slots[i].job : NULL;
+        if (job && job->spec.threads)
+            cores -= job->spec.threads;
+        else if (job)
+            jobs[n] = job, most[n++] = job->most_threads;
+    }
+    share_cores(cores, most, size, n);
+    for (size_t i = 0; i < n; i++)
+        jobs[i]->members = size[i];
+}
+
+/* Owners are charged for the cores that their jobs have. */
+static void note_cores(struct slot *slot) {
+    int cores = slot->job && slot->computing ? threads_of(slot->job) : 0;
+    if (slot->job && cores != slot->cores)
+        store_set_cores(slot->pool->config.workplace.store, slot->job->experiment.seq, cores);
+    slot->cores = cores;
 }
 
 static struct slot *find_slot(struct pool *pool, const char *id) {
@@ -147,11 +207,15 @@ static int start_job(struct slot *slot, struct job *job, int waiting) {
     }
     if (rc == 0) {
         double limit_ms = job->spec.time_limit_seconds * 1000;
-        job->threads = choose_threads(slot->pool, job, waiting);
-        slot->deadline_ms = limit_ms > 0 ? monotonic_ms() + (int64_t)limit_ms : INT64_MAX;
+        choose_threads(slot->pool, job, waiting);
+        slot->deadline_ms = limit_ms > 0
+                                ? monotonic_ms() + (int64_t)limit_ms - job->experiment.computed_ms
+                                : INT64_MAX;
         slot->checkpoint_ms = monotonic_ms() + checkpoint_interval(slot->pool);
         slot->job = job;
         slot->computing = 1;
+        note_cores(slot);
+        rebalance(slot->pool);
         return 0;
     }
     struct outcome outcome = {
@@ -167,7 +231,7 @@ static int claim(struct slot *slot) {
     struct pool *pool = slot->pool;
     struct ovr_err err = {0};
     int waiting = 0;
-    if (!has_room(pool))
+    if (!has_room(pool) || disk_is_full(pool->config.workplace.disk))
         return OVR_NOT_FOUND;
     struct job *job = calloc(1, sizeof *job);
     int rc = job ? store_claim(pool->config.workplace.store, free_memory(pool), &job->experiment,
@@ -201,6 +265,24 @@ static int advance_sweeps(struct pool *pool) {
     return added;
 }
 
+/* What a job took for each core-second estimated; NaN: unknown. Its team's size is taken as it is
+ * now, which is near enough. */
+static double pace_of(const struct job *job, double seconds_left) {
+    double seconds = (double)(now_ms() - job->experiment.started_at) / 1000 + seconds_left;
+    double pace = seconds * threads_of(job) / job->experiment.core_seconds;
+    return job->experiment.attempts == 1 && isfinite(pace) && pace > 0 ? pace : NAN;
+}
+
+/* The newest jobs count most. */
+static void learn_pace(struct pool *pool, const struct job *job) {
+    enum { PACED_JOBS = 8 };
+    double pace = pace_of(job, 0);
+    if (job->rc || isnan(pace))
+        return;
+    pool->n_paced += pool->n_paced < PACED_JOBS;
+    pool->log_pace += (log(pace) - pool->log_pace) / pool->n_paced;
+}
+
 /* Takes the lock again only to say that the cores are free, and to leave the slot. */
 static void work_off(struct slot *slot) {
     struct pool *pool = slot->pool;
@@ -208,7 +290,10 @@ static void work_off(struct slot *slot) {
     pthread_mutex_unlock(&pool->lock);
     job_train(&pool->config.workplace, job);
     pthread_mutex_lock(&pool->lock);
+    learn_pace(pool, job);
     slot->computing = 0;
+    note_cores(slot);
+    rebalance(pool);
     pthread_cond_signal(&pool->work);
     pthread_mutex_unlock(&pool->lock);
     job_end(&pool->config.workplace, job);
@@ -314,7 +399,7 @@ static void read_progress(const struct slot *slot, struct pool_progress *out) {
     *out = (struct pool_progress){.phase = p->phase,
                                   .epoch = p->epoch,
                                   .epochs = p->epochs,
-                                  .threads = slot->job->threads,
+                                  .threads = threads_of(slot->job),
                                   .step = p->step,
                                   .steps = p->steps,
                                   .eta_seconds = NAN,
@@ -340,11 +425,16 @@ int pool_progress(struct pool *pool, const char *id, struct pool_progress *progr
 }
 
 void pool_tick(struct pool *pool) {
+    enum { LOOK_EVERY_MS = 1000 };
     int64_t now = monotonic_ms();
     pthread_mutex_lock(&pool->lock);
+    double seconds = (double)(now - pool->ticked_ms) / 1000;
     pool->ticked_ms = now;
     for (int i = 0; i < pool->n_slots; i++) {
         struct slot *slot = &pool->slots[i];
+        note_cores(slot);
+        if (slot->job && slot->computing)
+            metrics_use(slot->job->experiment.owner, seconds * threads_of(slot->job));
         if (slot->job && now >= slot->deadline_ms)
             ask_to_stop(slot, STOP_TIME_LIMIT);
         if (slot->job && now >= slot->checkpoint_ms) {
@@ -354,16 +444,90 @@ void pool_tick(struct pool *pool) {
     }
     int64_t free_now =
         free_memory(pool); /* a probe may turn out to need less than was kept for it */
-    if (free_now > pool->free_memory && has_room(pool))
+    int due = now - pool->looked_ms >= LOOK_EVERY_MS; /* limits change, and patience ends */
+    if ((due || free_now > pool->free_memory) && has_room(pool)) {
+        pool->looked_ms = now;
         pthread_cond_signal(&pool->work);
+    }
     pool->free_memory = free_now;
     pthread_mutex_unlock(&pool->lock);
+    if (disk_look(pool->config.workplace.disk)) {
+        log_line(LOG_INFO, "there is room on the disk again");
+        pool_wake(pool); /* who starts a job wakes the next */
+    }
     if (atomic_exchange(&pool->look_for_points, 0) && advance_sweeps(pool))
         pool_wake(pool);
     if (now - pool->written_ms < WRITE_MS)
         return;
     pool->written_ms = now;
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */
+}
+
+static double find_pace(const struct pool *pool) {
+    double sum = 0;
+    int n = 0;
+    if (pool->n_paced)
+        return exp(pool->log_pace);
+    for (int i = 0; i < pool->n_slots; i++) {
+        const struct slot *slot = &pool->slots[i];
+        struct pool_progress p;
+        if (!slot->job || !slot->computing)
+            continue;
+        read_progress(slot, &p);
+        double pace = pace_of(slot->job, p.eta_seconds);
+        if (!isnan(pace))
+            sum += log(pace), n++;
+    }
+    return n ? exp(sum / n) : 1;
+}
+
+/* By its pace, or else by what it was estimated to take. */
+static double seconds_left(const struct slot *slot) {
+    const struct job *job = slot->job;
+    struct pool_progress p;
+    if (!slot->computing)
+        return 0;
+    read_progress(slot, &p);
+    if (isfinite(p.eta_seconds))
+        return p.eta_seconds;
+    double gone = (double)(now_ms() - job->experiment.started_at) / 1000;
+    double left = find_pace(slot->pool) * job->experiment.core_seconds / p.threads - gone;
+    return left < 0 ? 0 : left;
+}
+
+int pool_view(struct pool *pool, struct pool_view *view, struct ovr_err *err) {
+    struct pool_job *jobs = calloc((size_t)pool->n_slots, sizeof *jobs);
+    if (!jobs)
+        return ovr_nomem(err, "what runs");
+    pthread_mutex_lock(&pool->lock);
+    struct load load = find_load(pool);
+    *view = (struct pool_view){.workers = pool->config.workers,
+                               .cores = pool->config.cores,
+                               .stopping = pool->stopping,
+                               .disk_full = disk_is_full(pool->config.workplace.disk),
+                               .busy = load.jobs,
+                               .threads = load.threads,
+                               .memory_bytes = pool->config.memory_bytes,
+                               .free_bytes = free_memory(pool),
+                               .pace = find_pace(pool),
+                               .jobs = jobs};
+    for (int i = 0; i < pool->n_slots; i++) {
+        const struct slot *slot = &pool->slots[i];
+        if (!slot->job)
+            continue;
+        const struct experiment *e = &slot->job->experiment;
+        struct pool_job *job = &jobs[view->n_jobs++];
+        *job = (struct pool_job){.seq = e->seq,
+                                 .started_ms = e->started_at,
+                                 .memory_bytes = memory_of(slot->job),
+                                 .computing = slot->computing,
+                                 .threads = slot->computing ? threads_of(slot->job) : 0,
+                                 .seconds_left = seconds_left(slot)};
+        memcpy(job->id, e->id, sizeof job->id);
+        memcpy(job->owner, e->owner, sizeof job->owner);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return 0;
 }
 
 int pool_running(struct pool *pool) {

@@ -1,7 +1,9 @@
 /* The pool: worker threads that claim experiments from the store and run them, one each.
  *
  * Cores are what is scarce: a job counts as computing until it is trained. While it then waits for
- * the disk, the next one has its cores, on another thread.
+ * the disk, the next one has its cores, on another thread. Jobs that compute share the cores
+ * equally, as far as they can use them: when one comes or goes, the others' teams are resized at
+ * their next epoch.
  *
  * Signalling rule: `lock` guards the slots. An idle worker sleeps on `work`. One signal wakes one
  * worker, for one job: at a new experiment, when a job has freed its cores, and by a worker that
@@ -56,6 +58,25 @@ int pool_stop(struct pool *pool, int seconds);
 
 int pool_running(struct pool *pool);
 
+/* What runs, for those who want to know why others wait. */
+struct pool_job {
+    int64_t seq, started_ms, memory_bytes;
+    char id[ID_SIZE], owner[USER_NAME_SIZE];
+    int computing, threads; /* 0: it only waits for the disk now */
+    double seconds_left;    /* NaN: unknown */
+};
+struct pool_view {
+    int workers, cores, stopping, disk_full;
+    int busy, threads; /* workers that compute, and their threads */
+    int64_t memory_bytes, free_bytes;
+    /* Core-seconds that jobs really take for each one estimated, by those that ended lately or,
+     * before any has, by those that run. */
+    double pace;
+    struct pool_job *jobs; /* the caller frees it */
+    size_t n_jobs;
+};
+int pool_view(struct pool *pool, struct pool_view *view, struct ovr_err *err);
+
 /* It takes experiments: its threads are there, it is not stopping, and pool_tick() is called. */
 int pool_alive(struct pool *pool);
 
@@ -63,5 +84,9 @@ int pool_alive(struct pool *pool);
  * those that wait and could start now, never more members than its layer has shards or than have
  * enough to do, at least 1. */
 int team_size_for(int idle_cores, int waiting, size_t n_shards, double flops_per_step);
+
+/* Shares `cores` among n teams: one for each, then one more for the smallest that can use it, until
+ * there are no more. most[i] is what team i can use; size[i] becomes what it gets. */
+void share_cores(int cores, const int *most, int *size, size_t n);
 
 #endif

@@ -92,6 +92,42 @@ void runs_settle(struct runs *runs, const struct ovr_err *fault) {
     pthread_mutex_unlock(&runs->lock);
 }
 
+/* With the lock held. */
+static void use_until(struct run *run, int64_t now_ms, double half_life_ms) {
+    use_add(&run->use, run->cores, run->charged_ms, now_ms, half_life_ms);
+    run->charged_ms = now_ms;
+}
+
+double run_take_use(struct runs *runs, struct run *run, int64_t now_ms, double half_life_ms) {
+    pthread_mutex_lock(&runs->lock);
+    use_until(run, now_ms, half_life_ms);
+    run->written_ms = now_ms;
+    double use = run->writing = run->use.core_seconds;
+    pthread_mutex_unlock(&runs->lock);
+    return use;
+}
+
+void runs_settle_use(struct runs *runs, int stored) {
+    pthread_mutex_lock(&runs->lock);
+    for (struct run *run = runs->list; run; run = run->next) {
+        if (stored)
+            run->use.core_seconds -= run->writing;
+        run->writing = 0;
+    }
+    pthread_mutex_unlock(&runs->lock);
+}
+
+void runs_set_cores(struct runs *runs, int64_t seq, int cores, int64_t now_ms,
+                    double half_life_ms) {
+    pthread_mutex_lock(&runs->lock);
+    struct run *run = runs_find(runs, seq);
+    if (run) {
+        use_until(run, now_ms, half_life_ms);
+        run->cores = cores;
+    }
+    pthread_mutex_unlock(&runs->lock);
+}
+
 /* Copies a text to *room and moves on behind it. */
 static const char *keep(char **room, const char *text) {
     size_t size = strlen(text) + 1;

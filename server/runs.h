@@ -8,6 +8,7 @@
 #ifndef SERVER_RUNS_H
 #define SERVER_RUNS_H
 
+#include "server/scheduler.h"
 #include "server/store.h"
 
 #include <pthread.h>
@@ -26,6 +27,11 @@ struct run {
     struct epoch *first, *last;
     size_t n_epochs, n_taken;
     struct ovr_err fault; /* of the last attempt to write them; code 0: none */
+    /* Its cores and what they used that is not in the database yet. */
+    int64_t owner, memory_bytes, started_ms, charged_ms, written_ms;
+    int cores;
+    struct use use;
+    double writing; /* of the use, in the transaction at hand */
 };
 
 struct runs {
@@ -50,7 +56,15 @@ size_t run_take(struct runs *runs, struct run *run);
 /* After an attempt to write what was taken from all runs. Without a fault it is dropped. */
 void runs_settle(struct runs *runs, const struct ovr_err *fault);
 
+/* What its cores have used, as of now; it counts as written when the transaction at hand is
+ * stored. */
+double run_take_use(struct runs *runs, struct run *run, int64_t now_ms, double half_life_ms);
+void runs_settle_use(struct runs *runs, int stored);
+
 /* For everybody */
+
+/* From now on it has so many cores. Nothing happens when it does not run. */
+void runs_set_cores(struct runs *runs, int64_t seq, int cores, int64_t now_ms, double half_life_ms);
 
 /* Adds a copy. Returns how many epochs now wait, OVR_CONFLICT when the experiment does not run, or
  * the fault of the run. */

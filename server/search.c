@@ -165,6 +165,7 @@ static int extend(struct store *store, const struct search *search, const json_t
     const char *texts[] = {text};
     int64_t seed = json_integer_value(json_object_get(json_object_get(spec, "training"), "seed"));
     int64_t memory = json_integer_value(json_object_get(target, "memory_bytes"));
+    double core_seconds = json_number_value(json_object_get(target, "core_seconds"));
     int priority = (int)json_integer_value(json_object_get(spec, "priority"));
     int rc = planned && spec && text ? pointer_set(spec, t->pointer, number, err)
                                      : ovr_nomem(err, "the next point of a sweep");
@@ -181,7 +182,8 @@ static int extend(struct store *store, const struct search *search, const json_t
                                                  .spec = p->spec,
                                                  .priority = priority,
                                                  .private = sweep->private,
-                                                 .memory_bytes = memory};
+                                                 .memory_bytes = memory,
+                                                 .core_seconds = core_seconds};
     }
     struct new_points points = {texts, experiments, 1, sweep->repeats, 0};
     if (!rc)

@@ -38,6 +38,7 @@ static const struct setting table[] = {
     {"address-connections", "N", NUMBER(connections_per_address, 0, 100000), "200", NULL, "open at once from an address other than this machine's; 0: any"},
     {"body-rate", "BYTES", NUMBER(least_body_rate, 0, TIB), "1K", NULL, "a second that a body must come in at, after the idle timeout; 0: any"},
     {"workers", "JOBS", NUMBER(workers, 0, 256), "0", NULL, "experiments that compute at once; 0: as many as cores"},
+    {"fair-share-half-life", "SECONDS", NUMBER(half_life_s, 60, 100000000), "86400", NULL, "after so long half of what a user's jobs have used counts no more"},
     {"memory", "BYTES", NUMBER(memory_bytes, 0, 1024 * TIB), "0", NULL, "for all running experiments together; 0: 80 % of the machine's"},
     {"cache", "BYTES", NUMBER(cache_bytes, 0, 1024 * TIB), "16G", NULL, "disk for prepared data that jobs share; 0: keep none"},
     {"model-cache", "BYTES", NUMBER(model_cache_bytes, 0, 1024 * TIB), "1G", NULL, "memory for models that encode and predict; 0: read anew each time"},
@@ -51,6 +52,7 @@ static const struct setting table[] = {
     {"max-upload", "BYTES", NUMBER(max_upload_bytes, 1024, 1024 * TIB), "16G", NULL, "largest upload of a data set's split"},
     {"checkpoint", "SECONDS", NUMBER(checkpoint_s, 0, 1000000), "60", NULL, "between checkpoints of a running experiment; 0: only when it is interrupted"},
     {"max-crashes", "N", NUMBER(max_crashes, 1, 1000), "10", NULL, "after so many crashes of the daemon under it an experiment fails"},
+    {"keep-backups", "N", NUMBER(keep_backups, 0, 100000), "0", NULL, "newest backups that stay when one is made; 0: all"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };
 /* clang-format on */
@@ -147,6 +149,8 @@ int settings_read(struct settings *settings, enum settings_action *action, int a
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             *action = SETTINGS_HELP;
+        else if (strcmp(argv[i], "--manual") == 0)
+            *action = SETTINGS_MANUAL;
         else if (strcmp(argv[i], "--version") == 0)
             *action = SETTINGS_VERSION;
         else if (read_flag(settings, argc, argv, &i, err))
@@ -156,10 +160,14 @@ int settings_read(struct settings *settings, enum settings_action *action, int a
 }
 
 void settings_help(FILE *out) {
-    fprintf(out,
-            "ovrd %s: network training service for sparse representation learning\n\n"
-            "usage: ovrd [--option value]...\n\n",
-            OVRD_VERSION);
+    fprintf(
+        out,
+        "ovrd %s: network training service for sparse representation learning\n\n"
+        "usage: ovrd [--option value]...\n"
+        "       ovrd user add NAME --role admin|member|viewer   prints her token; then --data-dir\n"
+        "       ovrd user token NAME                            one more\n"
+        "       ovrd user list\n\n",
+        OVRD_VERSION);
     for (int i = 0; i < N_SETTINGS; i++) {
         char flag[48], name[64];
         snprintf(flag, sizeof flag, "--%s %s", table[i].name, table[i].unit);
@@ -167,5 +175,42 @@ void settings_help(FILE *out) {
         fprintf(out, "  %-26s %s\n  %-26s default %s, environment %s\n", flag, table[i].help, "",
                 table[i].standard, name);
     }
-    fprintf(out, "  %-26s this text\n  %-26s program, BLAS and processor\n", "--help", "--version");
+    fprintf(out,
+            "  %-26s this text\n  %-26s the same as a manual page: man -l <(ovrd --manual)\n"
+            "  %-26s program, BLAS and processor\n",
+            "--help", "--manual", "--version");
+}
+
+/* A text for troff. */
+static void put_text(FILE *out, const char *text) {
+    for (; *text; text++)
+        fprintf(out, *text == '-' ? "\\-" : *text == '\'' ? "\\(aq" : "%c", *text);
+}
+
+void settings_manual(FILE *out) {
+    fprintf(
+        out,
+        ".TH OVRD 8 \"\" \"ovrd %s\" \"System Administration\"\n.SH NAME\n"
+        "ovrd \\- network training service for sparse representation learning\n.SH SYNOPSIS\n"
+        ".B ovrd\n[\\fB\\-\\-option\\fR \\fIvalue\\fR]...\n.br\n"
+        ".B ovrd user add\n\\fINAME\\fR \\-\\-role admin|member|viewer\n.br\n"
+        ".B ovrd user token\n\\fINAME\\fR\n.br\n.B ovrd user list\n.SH DESCRIPTION\n"
+        "Takes experiments over HTTP, queues them, trains, and serves metrics, sparsity histograms "
+        "and weights. Prints one line with its address once it serves; the log goes to standard "
+        "error. SIGTERM saves what runs and ends it within 10 s; it goes on at the next "
+        "start.\n.PP\n"
+        "\\fBuser add\\fR makes a user while no daemon runs on the data directory, and prints her "
+        "token. Beside a live daemon, \\fBovrctl user\\fR does it.\n"
+        ".SH OPTIONS\nAn option wins over its environment variable, that over the default.\n",
+        OVRD_VERSION);
+    for (int i = 0; i < N_SETTINGS; i++) {
+        char name[64];
+        environment_name(&table[i], name);
+        fprintf(out, ".TP\n\\fB\\-\\-");
+        put_text(out, table[i].name);
+        fprintf(out, "\\fR \\fI%s\\fR\n", table[i].unit);
+        put_text(out, table[i].help);
+        fprintf(out, " (default %s, environment %s)\n", table[i].standard, name);
+    }
+    fprintf(out, ".SH SEE ALSO\n.BR ovrctl (1)\n");
 }

@@ -54,8 +54,9 @@ struct experiment {
     int64_t revision, memory_bytes;
     int64_t created_at, started_at, finished_at; /* 0: not yet */
     int attempts;
+    int64_t computed_ms; /* what its newest checkpoint took, over all attempts */
     char *queue_reason, *problem_kind, *problem_pointer, *problem_detail; /* NULL: none */
-    int64_t position;    /* in the queue, from 1; 0 if not queued */
+    double core_seconds; /* estimate; NaN: unknown */
     char sweep[ID_SIZE]; /* "": none, and what follows means nothing */
     int point, repeat;
     char waits_for[ID_SIZE]; /* "": none, or it has succeeded */
@@ -75,6 +76,7 @@ struct new_experiment {
     const char *name, *tags, *spec;
     int priority;
     int64_t memory_bytes;
+    double core_seconds;                       /* estimates; 0: unknown */
     const char *idempotency_key, *body_sha256; /* NULL: none */
     const char *rerun_of;                      /* NULL: none */
     int replays;
@@ -136,17 +138,37 @@ struct census {
 };
 int store_census(struct store *store, struct census *census, struct ovr_err *err);
 
+/* What has not ended, by owner ("": nobody) and state. row() copies what it keeps. */
+int store_read_owners(struct store *store,
+                      void (*row)(void *context, const char *owner, enum state state, int64_t n),
+                      void *context, struct ovr_err *err);
+
+/* Of all tensors of all results. */
+int store_tensor_bytes(struct store *store, int64_t *bytes, struct ovr_err *err);
+
 /* Whether a transaction reaches the disk: it makes one. */
 int store_probe(struct store *store, struct ovr_err *err);
 
 /* A copy of the whole at one moment in a new file, on disk when it returns, while others read and
- * write. */
-int store_copy(struct store *store, const char *path, struct ovr_err *err);
+ * write. *stop not 0 (it may be NULL) ends it with OVR_IO. */
+int store_copy(struct store *store, const char *path, const _Atomic int *stop, struct ovr_err *err);
 
 /* The job's life */
 
-/* Takes the first in the queue if its memory estimate is at most `memory_bytes`; *waiting is how
- * many are left in the queue (1000 stands for more too). OVR_NOT_FOUND: nothing that fits now. */
+/* Rules of the queue that the daemon's settings give. */
+struct queue_rules {
+    int64_t half_life_ms; /* of use */
+    int64_t memory_bytes; /* for all that run together */
+};
+enum { NO_LIMIT = 1 << 30 };
+
+/* Before others use the store. Without it: a day, all the memory there is. How many experiments of
+ * one owner may run is among her quotas (server/people.h). */
+void store_set_rules(struct store *store, const struct queue_rules *rules);
+
+/* Takes from the queue what is next by the scheduler's rules (server/scheduler.h), when
+ * `memory_bytes` are free; *waiting is how many are left in the queue (1000 stands for more too).
+ * OVR_NOT_FOUND: nothing that may start now. */
 int store_claim(struct store *store, int64_t memory_bytes, struct experiment *experiment,
                 int *waiting, struct ovr_err *err);
 
@@ -210,11 +232,18 @@ struct outcome {
 int store_finish(struct store *store, int64_t seq, const struct outcome *outcome,
                  struct ovr_err *err);
 
+/* How many cores a running experiment has; 1 from the claim on. What they use is charged to its
+ * owner, in the transactions that write epochs or note checkpoints, and with the end at the latest.
+ */
+void store_set_cores(struct store *store, int64_t seq, int cores);
+
 /* Back to the queue with a reason; its epochs stay, see store_forget_epochs(). */
 int store_requeue(struct store *store, int64_t seq, const char *reason, struct ovr_err *err);
 
-/* A running experiment wrote a checkpoint: earlier crashes count no more. */
-int store_note_checkpoint(struct store *store, int64_t seq, struct ovr_err *err);
+/* A running experiment wrote a checkpoint, which took so long to compute over all attempts: earlier
+ * crashes count no more. */
+int store_note_checkpoint(struct store *store, int64_t seq, int64_t computed_ms,
+                          struct ovr_err *err);
 
 /* Removes what its epochs from `first` on wrote: they will be written again. */
 int store_forget_epochs(struct store *store, int64_t seq, int first, struct ovr_err *err);
@@ -226,6 +255,38 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
 /* queued or running → cancelled, at once. *was_running tells whether a worker has to be told.
  * OVR_CONFLICT in a final state, except that cancelling twice is fine. */
 int store_cancel(struct store *store, const char *id, int *was_running, struct ovr_err *err);
+
+/* The queue */
+
+struct waiting {
+    int64_t seq, owner, waits_for; /* 0: nobody, nothing */
+    int priority;
+    int64_t memory_bytes;
+    double core_seconds; /* NaN: unknown */
+};
+
+struct owner {
+    int64_t seq;               /* 0: nobody */
+    char name[USER_NAME_SIZE]; /* "": nobody */
+    int max_running;           /* NO_LIMIT: none */
+    double use;                /* core-seconds lately, with what is running */
+    int running;
+    double cores;
+    int64_t waiting;
+};
+
+/* Everything that waits, and by seq all owners that there are with what they used. One moment; the
+ * caller frees both. */
+int store_read_queue(struct store *store, struct waiting **waiting, size_t *n_waiting,
+                     struct owner **owners, size_t *n_owners, struct ovr_err *err);
+
+/* Grows with every change that may alter the order of the queue. */
+uint64_t store_queue_version(const struct store *store);
+
+/* Also one that who asks must not know of: then may_see() is 0. */
+int may_see(const struct experiment *experiment);
+int store_get_numbered(struct store *store, int64_t seq, struct experiment *experiment,
+                       struct ovr_err *err);
 
 /* Sweeps */
 
@@ -392,6 +453,10 @@ int store_get_part(struct store *store, const char *dataset, const char *split, 
  * stay, so that it can be run again. OVR_CONFLICT while an experiment that has not ended uses it.
  */
 int store_remove_dataset(struct store *store, const char *dataset, struct ovr_err *err);
+
+/* Old versions that no experiment names any more are not known from then on. Also done, data set by
+ * data set, when a new version comes, a data set is removed, or an experiment that named one. */
+int store_forget_versions(struct store *store, struct ovr_err *err);
 
 /* Whether a version or a waiting part is the file of this name. */
 int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err);

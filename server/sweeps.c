@@ -654,17 +654,19 @@ static int plan_experiment(struct builder *b, size_t k, int repeat, const char *
                                                 .spec = p->spec,
                                                 .priority = b->spec->priority,
                                                 .private = b->spec->private,
-                                                .memory_bytes = (int64_t)cost->train.memory_bytes};
+                                                .memory_bytes = (int64_t)cost->train.memory_bytes,
+                                                .core_seconds = cost->core_seconds};
     return 0;
 }
 
 /* What a search has to remember, with the spec that it varies. */
 static char *describe_target(const struct sweep_target *t, const json_t *spec,
-                             int64_t memory_bytes) {
+                             const struct cost *cost) {
     json_t *target =
-        json_pack("{s:s, s:f, s:f, s:f, s:f, s:i, s:I, s:O}", "pointer", t->pointer, "near_zero",
-                  t->near_zero, "tolerance", t->tolerance, "min", t->min, "max", t->max, "points",
-                  t->points, "memory_bytes", (json_int_t)memory_bytes, "spec", spec);
+        json_pack("{s:s, s:f, s:f, s:f, s:f, s:i, s:I, s:f, s:O}", "pointer", t->pointer,
+                  "near_zero", t->near_zero, "tolerance", t->tolerance, "min", t->min, "max",
+                  t->max, "points", t->points, "memory_bytes", (json_int_t)cost->train.memory_bytes,
+                  "core_seconds", cost->core_seconds, "spec", spec);
     char *text = target ? sweep_dump(target) : NULL;
     json_decref(target);
     return text;
@@ -677,8 +679,7 @@ static int plan_point(struct builder *b, size_t k, json_t *spec, const struct co
     m->values[m->n_values] = sweep_dump(values);
     if (!m->values[m->n_values++])
         return ovr_nomem(err, "a point of the sweep");
-    if (b->searches && k == 0 &&
-        !(m->target = describe_target(&b->target, spec, (int64_t)cost->train.memory_bytes)))
+    if (b->searches && k == 0 && !(m->target = describe_target(&b->target, spec, cost)))
         return ovr_nomem(err, "the search");
     int rc = 0;
     char name[201];

@@ -3,14 +3,11 @@
 #include "core/npy.h"
 #include "server/files.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PATH_SIZE = 1024 };
@@ -35,34 +32,10 @@ void weights_units_path(const char *data_dir, const char *id, int layer, const c
     snprintf(path, size, "%s/experiments/%s/units/%d.%s.npy", data_dir, id, layer, part);
 }
 
-static int remove_entry(const char *path, const struct stat *stat, int type, struct FTW *where) {
-    (void)stat;
-    (void)type;
-    (void)where;
-    return remove(path);
-}
-
-static int remove_tree(const char *path, struct ovr_err *err) {
-    if (access(path, F_OK) == 0 && nftw(path, remove_entry, 8, FTW_DEPTH | FTW_PHYS))
-        return ovr_fail(err, OVR_IO, NULL, "cannot remove %s: %s", path, strerror(errno));
-    return 0;
-}
-
 int weights_init(const char *data_dir, struct ovr_err *err) {
-    char path[PATH_SIZE], entry_path[PATH_SIZE];
+    char path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/experiments", data_dir);
-    int rc = files_make_directory(path, err);
-    if (rc)
-        return rc;
-    DIR *dir = opendir(path);
-    if (!dir)
-        return ovr_fail(err, OVR_IO, NULL, "cannot read %s: %s", path, strerror(errno));
-    for (struct dirent *entry; (entry = readdir(dir));)
-        if (strstr(entry->d_name, ".tmp") &&
-            snprintf(entry_path, sizeof entry_path, "%s/%s", path, entry->d_name) > 0)
-            remove_tree(entry_path, NULL);
-    closedir(dir);
-    return 0;
+    return files_make_directory(path, err);
 }
 
 /* After a first fault the rest is passed over. */
@@ -187,7 +160,7 @@ static void save_units(struct saving *s, int layer, const struct units *u) {
 static int make_directories(struct saving *s) {
     char path[PATH_SIZE + 16];
     const char *const names[] = {"", "/best", "/last", "/units"};
-    int rc = remove_tree(s->directory, s->err);
+    int rc = files_remove_tree(s->directory, s->err);
     for (size_t i = 0; !rc && i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s%s", s->directory, names[i]);
         rc = files_make_directory(path, s->err);
@@ -205,7 +178,8 @@ static int publish(struct saving *s, const char *data_dir, const char *id) {
         rc = files_sync_directory(path, s->err);
     }
     snprintf(final, sizeof final, "%s/experiments/%s", data_dir, id);
-    rc = rc ? rc : remove_tree(final, s->err); /* of an attempt that was killed right after this */
+    rc = rc ? rc
+            : files_remove_tree(final, s->err); /* of an attempt that was killed right after this */
     if (!rc && rename(s->directory, final))
         rc = files_fail(s->err, "give the weights their name");
     snprintf(path, sizeof path, "%s/experiments", data_dir);
@@ -228,7 +202,7 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
     if (!s.rc)
         s.rc = publish(&s, data_dir, id);
     if (s.rc)
-        remove_tree(s.directory, NULL);
+        files_remove_tree(s.directory, NULL);
     *n_tensors = s.rc ? 0 : s.n;
     return s.rc;
 }
@@ -236,7 +210,7 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
 void weights_remove(const char *data_dir, const char *id) {
     char path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/experiments/%s", data_dir, id);
-    remove_tree(path, NULL);
+    files_remove_tree(path, NULL);
 }
 
 /* The part of a net that a tensor's name stands for; in the file a head's rows are its outputs. */

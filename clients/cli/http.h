@@ -19,12 +19,17 @@ struct http_request {
     const char *path;   /* escaped, with its query, "/v1/…" */
     const char *body;   /* JSON to send with a POST; NULL: none */
     size_t body_size;
-    const char *if_none_match;                    /* an ETag; NULL or "": none */
-    const char *if_match;                         /* NULL: none */
-    const char *idempotency_key;                  /* NULL: none; at most IDEMPOTENCY_KEY_MAX */
-    FILE *upload;                                 /* the body of a PUT or POST, streamed */
-    int64_t upload_size;                          /* -1 where unknown */
-    FILE *sink;                                   /* takes the body of a 2xx answer; NULL: memory */
+    const char *if_none_match;   /* an ETag; NULL or "": none */
+    const char *if_match;        /* NULL: none */
+    const char *idempotency_key; /* NULL: none; at most IDEMPOTENCY_KEY_MAX */
+    FILE *upload;                /* the body of a PUT or POST, streamed */
+    int64_t upload_size;         /* -1 where unknown */
+    FILE *sink;                  /* takes the body of a 2xx answer; NULL: memory */
+    /* Takes the body of a 200 as it comes; first called with n = 0, when the headers are there. */
+    void (*consume)(void *context, const char *bytes, size_t n);
+    void *context;
+    long long last_event_id;                      /* of a stream to go on with; 0: from its start */
+    int wait_s;                                   /* Prefer: wait; 0: answer at once */
     void (*progress)(int64_t sent, int64_t size); /* of an upload; size -1 where unknown */
 };
 
@@ -45,10 +50,14 @@ enum http_code {
     HTTP_LOCAL = -3,       /* sink or upload failed, or no memory */
 };
 
-/* `url` as a person writes it; http and https only. Returns 0 or a negative number with *trouble
+/* `url` as a person writes it; http and https only. ca_file: PEM certificates to trust instead of
+ * the system's; NULL: those; it must outlive the http. Returns 0 or a negative number with *trouble
  * saying what is wrong with it. */
-int http_open(struct http **http, const char *url, const char **trouble);
+int http_open(struct http **http, const char *url, const char *ca_file, const char **trouble);
 void http_close(struct http *http); /* NULL is fine */
+
+/* Sends the token along ("": none), which is borrowed. */
+void http_identify(struct http *http, const char *token);
 
 /* Returns an enum http_code. The caller releases *reply in any case. */
 int http_send(struct http *http, const struct http_request *request, struct http_reply *reply);

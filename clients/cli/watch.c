@@ -1,9 +1,12 @@
-/* Following an experiment or a sweep to its end: polls it a few times a second, at the price of a
- * 304 while nothing changes. On a terminal one line is drawn over and over; elsewhere every state
- * and every epoch get a line of their own. A daemon that restarts is waited for. */
+/* Following an experiment or a sweep to its end. An experiment tells by its stream of events what
+ * happens to it, so a line comes as soon as there is something to tell; a sweep is asked for again
+ * as soon as it has changed. On a terminal one line is drawn over and over; elsewhere every state
+ * and every epoch get a line of their own. A daemon that restarts is waited for, and the stream
+ * goes on where it broke. */
 #include "clients/cli/api.h"
 #include "clients/cli/clock.h"
 #include "clients/cli/jobs.h"
+#include "clients/cli/sse.h"
 #include "clients/cli/value.h"
 
 #include <math.h>
@@ -11,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { POLL_MS = 250, POLL_SWEEP_MS = 1000, RETRY_MS = 500, PATIENCE_S = 30 };
+enum { POLL_MS = 250, WAIT_S = 20, SWEEP_MS = 300, RETRY_MS = 500, PATIENCE_S = 30 };
 
 struct watch {
     struct cli *cli;
@@ -21,8 +24,9 @@ struct watch {
     json_t *experiment;     /* as last seen; NULL before the first answer */
     char *text;             /* its JSON as it came */
     bool changed;           /* by the last poll */
-    bool metrics_behind;    /* epochs of this state have not been fetched yet */
-    double epoch;           /* the last one seen in the metrics */
+    struct sse *sse;        /* of an experiment */
+    bool ended;             /* its last event has come */
+    double epoch;           /* the last one seen */
     double loss, near_zero; /* of that epoch */
     double lost_at;         /* when the connection went, seconds; 0 while it is there */
     bool live;              /* one line on a terminal */
@@ -38,6 +42,7 @@ static void erase_line(const struct watch *watch) {
 
 /* Called when there was no answer. EXIT_OK means: try again; time has passed already. */
 static int wait_for_daemon(struct watch *watch, int http_code, const struct http_reply *reply) {
+    bool closed = http_code == HTTP_OK && reply->status == 200; /* a stream that was cut short */
     struct cli *cli = watch->cli;
     bool refused = http_code == HTTP_OK;
     /* Before the first answer the address is more likely to be wrong than the daemon restarting. */
@@ -52,7 +57,10 @@ static int wait_for_daemon(struct watch *watch, int http_code, const struct http
     if (!(watch->lost_at > 0)) {
         watch->lost_at = now();
         erase_line(watch);
-        if (refused)
+        if (closed)
+            complain(0, "%s ended the stream; trying again for %d s", http_url(cli->http),
+                     PATIENCE_S);
+        else if (refused)
             complain(0, "%s is busy (HTTP %d); trying again for %d s", http_url(cli->http),
                      reply->status, PATIENCE_S);
         else
@@ -83,18 +91,19 @@ static int take_experiment(struct watch *watch, struct http_reply *reply) {
     reply->body = NULL;
     snprintf(watch->etag, sizeof watch->etag, "%s", reply->etag);
     watch->changed = true;
-    watch->metrics_behind = !watch->sweep;
     return EXIT_OK;
 }
 
-static int poll_experiment(struct watch *watch) {
+/* wait_s: at most so long, if nothing has changed. */
+static int poll_experiment(struct watch *watch, int wait_s) {
     struct buf path = {0};
     struct http_reply reply = {0};
     watch->changed = false;
     buf_path(&path, watch->sweep ? "/v1/sweeps/{}" : "/v1/experiments/{}", watch->id);
     if (path.failed)
         return api_complain_memory();
-    struct http_request request = {.path = path.data, .if_none_match = watch->etag};
+    struct http_request request = {
+        .path = path.data, .if_none_match = watch->etag, .wait_s = wait_s};
     int http_code = http_send(watch->cli->http, &request, &reply), code = EXIT_OK;
     if (http_code || http_is_passing(reply.status)) {
         code = wait_for_daemon(watch, http_code, &reply);
@@ -131,45 +140,6 @@ static void print_epoch(const struct watch *watch, const json_t *point) {
     if (!isnan(eta))
         printf("  ETA %s", text_clock(figure, eta));
     putchar('\n');
-}
-
-static void take_points(struct watch *watch, const json_t *series) {
-    size_t i;
-    const json_t *point;
-    json_array_foreach(series, i, point) {
-        double epoch = value_number(point, "epoch");
-        if (!(epoch > watch->epoch))
-            continue;
-        watch->epoch = epoch;
-        watch->loss = value_number(point, "train.loss");
-        watch->near_zero = value_number(point, "sparsity.near_zero");
-        if (!watch->live && !watch->cli->options.json)
-            print_epoch(watch, point);
-    }
-}
-
-/* Fetches the epochs not seen yet. What fails here is left to the next poll: it meets the same
- * trouble and has the words for it. */
-static int fetch_metrics(struct watch *watch) {
-    struct buf path = {0};
-    struct http_reply reply = {0};
-    char from[FIGURE_ROOM];
-    snprintf(from, sizeof from, "%.0f", watch->epoch + 1);
-    buf_path(&path, "/v1/experiments/{}/metrics", watch->id);
-    buf_query(&path, "from_epoch", from);
-    if (path.failed)
-        return api_complain_memory();
-    struct http_request request = {.path = path.data};
-    int http_code = http_send(watch->cli->http, &request, &reply);
-    if (!http_code && !http_is_passing(reply.status)) {
-        json_t *answer = reply.status == 200 ? value_parse(reply.body, reply.body_size) : NULL;
-        take_points(watch, value_at(answer, "series"));
-        json_decref(answer);
-        watch->metrics_behind = false;
-    }
-    http_reply_release(&reply);
-    buf_release(&path);
-    return EXIT_OK;
 }
 
 /* What it does just now: its phase while it runs, its state otherwise. */
@@ -320,29 +290,144 @@ static int conclude(struct watch *watch) {
     return strcmp(state, "succeeded") ? EXIT_FAILED : EXIT_OK;
 }
 
+static void set_phase(struct watch *watch, const char *phase) {
+    json_t *progress = json_object_get(watch->experiment, "progress");
+    if (json_is_object(progress))
+        json_object_set_new(progress, "phase", json_string(phase));
+    else
+        json_object_set_new(watch->experiment, "progress", json_pack("{s:s}", "phase", phase));
+}
+
+/* An epoch comes once more where the daemon went back to a checkpoint: it is no news. */
+static void take_epoch(struct watch *watch, const json_t *point) {
+    double epoch = value_number(point, "epoch");
+    if (!(epoch > watch->epoch))
+        return;
+    watch->epoch = epoch;
+    watch->loss = value_number(point, "train.loss");
+    watch->near_zero = value_number(point, "sparsity.near_zero");
+    if (watch->live || watch->cli->options.json)
+        return;
+    /* "training" stands above the first of them, also when no progress was told before. */
+    if (!strcmp(value_string(watch->experiment, "state"), "running"))
+        set_phase(watch, "training");
+    print_status(watch);
+    print_epoch(watch, point);
+}
+
+static void take_state(struct watch *watch, const json_t *data) {
+    json_t *experiment = watch->experiment;
+    const char *state = value_string(data, "state"), *reason = value_string(data, "reason");
+    json_object_set_new(experiment, "state", json_string(state));
+    json_object_set_new(experiment, "progress", json_null());
+    json_object_set_new(experiment, "queue",
+                        *reason ? json_pack("{s:s}", "reason", reason) : json_null());
+    watch->ended = state_is_final(state);
+}
+
+static void on_event(void *context, const char *name, const char *text) {
+    struct watch *watch = context;
+    json_t *data = value_parse(text, strlen(text));
+    if (data && !strcmp(name, "epoch"))
+        take_epoch(watch, data);
+    else if (data && !strcmp(name, "state"))
+        take_state(watch, data);
+    else if (data && !strcmp(name, "progress"))
+        json_object_set(watch->experiment, "progress", data);
+    json_decref(data);
+    if (!watch->ended)
+        show(watch);
+}
+
+static void on_bytes(void *context, const char *bytes, size_t n) {
+    struct watch *watch = context;
+    found_daemon(watch);
+    sse_take(watch->sse, bytes, n);
+}
+
+/* Until the last event, or the stream breaks: then it returns EXIT_OK as well, to be called again.
+ */
+static int follow_stream(struct watch *watch) {
+    struct buf path = {0};
+    struct http_reply reply = {0};
+    int code = EXIT_OK;
+    buf_path(&path, "/v1/experiments/{}/events", watch->id);
+    if (path.failed)
+        return api_complain_memory();
+    sse_begin(watch->sse);
+    struct http_request request = {.path = path.data,
+                                   .consume = on_bytes,
+                                   .context = watch,
+                                   .last_event_id = watch->sse->number};
+    int http_code = http_send(watch->cli->http, &request, &reply);
+    watch->ended |= !http_code && reply.status == 204; /* nothing came after the last one seen */
+    if (watch->ended)
+        found_daemon(watch);
+    else if (http_code || reply.status == 200 || http_is_passing(reply.status))
+        code = wait_for_daemon(watch, http_code, &reply);
+    else {
+        erase_line(watch);
+        code = api_complain_refusal(watch->cli, &reply);
+    }
+    http_reply_release(&reply);
+    buf_release(&path);
+    return code;
+}
+
+/* The place in the queue changes without an event; on a terminal it is shown all the same. */
+static bool shows_place(const struct watch *watch) {
+    const char *state = value_string(watch->experiment, "state");
+    return watch->live && (!strcmp(state, "queued") || !strcmp(state, "paused"));
+}
+
+static int follow_experiment(struct watch *watch) {
+    int code = EXIT_OK;
+    while (!code && !watch->experiment)
+        code = poll_experiment(watch, 0);
+    while (!code && !watch->ended) {
+        if (!shows_place(watch)) {
+            code = follow_stream(watch);
+            continue;
+        }
+        code = show(watch);
+        pause_ms(POLL_MS);
+        code = code ? code : poll_experiment(watch, 0);
+    }
+    /* With its result. */
+    watch->changed = false;
+    watch->etag[0] = '\0';
+    while (!code && !watch->changed)
+        code = poll_experiment(watch, 0);
+    return code;
+}
+
+static int follow_sweep(struct watch *watch) {
+    int code = EXIT_OK;
+    do {
+        if (watch->experiment)
+            pause_ms(SWEEP_MS); /* of many experiments there is always one with news */
+        code = poll_experiment(watch, watch->experiment ? WAIT_S : 0);
+        if (!code && watch->changed)
+            code = show(watch);
+    } while (!code && !(watch->experiment && !(watch->lost_at > 0) &&
+                        state_is_final(value_string(watch->experiment, "state"))));
+    return code;
+}
+
 static int watch_one(struct cli *cli, const char *id, bool sweep) {
     struct watch watch = {.cli = cli, .id = id, .sweep = sweep, .loss = NAN, .near_zero = NAN};
     watch.live = terminal_is(STDOUT_FILENO) && !cli->options.json;
-    int code = EXIT_OK;
-    for (;;) {
-        code = poll_experiment(&watch);
-        /* The state goes before its epochs, so that "training" stands above the first of them. */
-        if (!code && watch.changed && !watch.live)
-            code = show(&watch);
-        if (!code && watch.metrics_behind && !(watch.lost_at > 0))
-            code = fetch_metrics(&watch);
-        if (!code && watch.changed && watch.live)
-            code = show(&watch);
-        if (code)
-            break;
-        if (!watch.metrics_behind && state_is_final(value_string(watch.experiment, "state"))) {
-            code = conclude(&watch);
-            break;
-        }
-        pause_ms(sweep ? POLL_SWEEP_MS : POLL_MS);
-    }
+    watch.sse = calloc(1, sizeof *watch.sse);
+    if (!watch.sse)
+        return api_complain_memory();
+    watch.sse->event = on_event;
+    watch.sse->context = &watch;
+    int code = sweep ? follow_sweep(&watch) : follow_experiment(&watch);
+    if (!code)
+        code = conclude(&watch);
     json_decref(watch.experiment);
     free(watch.text);
+    free(watch.sse);
     return code;
 }
 

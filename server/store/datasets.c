@@ -36,6 +36,9 @@ int store_put_split(struct store *store, const struct dataset_split *s, int *fre
         rc = db_fail(c, err);
     if (!rc)
         rc = may_change_dataset(store, s->dataset, *fresh ? s->bytes : 0, err);
+    /* The version that is replaced now stays for a while: a spec may be posted that has read it. */
+    if (!rc && *fresh)
+        rc = db_run(c, db_bind(c, FORGET_VERSIONS, "s", s->dataset), err);
     if (!rc && *fresh)
         rc = db_run(c, db_bind(c, RETIRE_SPLITS, "ss", s->dataset, s->split), err);
     if (!rc && *fresh)
@@ -140,7 +143,7 @@ int store_get_part(struct store *store, const char *dataset, const char *split, 
 
 /* OVR_CONFLICT when an experiment that has not ended uses the data set. */
 static int must_be_unused(struct connection *c, const char *dataset, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, USER_OF_DATASET, "s", dataset);
+    sqlite3_stmt *row = db_bind(c, USER_OF_DATASET, "si", dataset, visible_to());
     char id[ID_SIZE];
     int rc = 0, step = sqlite3_step(row);
     if (step == SQLITE_ROW) {
@@ -176,6 +179,12 @@ int store_remove_dataset(struct store *store, const char *dataset, struct ovr_er
     if (!rc)
         rc = audit(c, "dataset.remove", dataset, NULL, err);
     return db_end(store, rc, err);
+}
+
+int store_forget_versions(struct store *store, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int rc = db_begin(store, err);
+    return rc ? rc : db_end(store, db_run(c, db_bind(c, FORGET_VERSIONS, "s", NULL), err), err);
 }
 
 int store_has_file(struct store *store, const char *sha256, int *stored, struct ovr_err *err) {

@@ -71,6 +71,7 @@ int db_commit(struct store *store, int rc, struct ovr_err *err) {
     }
     if (rc && !sqlite3_get_autocommit(c->db))
         db_run(c, db_bind(c, ROLLBACK, ""), NULL);
+    runs_settle_use(&store->runs, !rc);
     tell_changes(store, !rc);
     return rc;
 }
@@ -113,6 +114,11 @@ char *dup_column(sqlite3_stmt *row, int column, int *failed) {
     char *copy = strdup((const char *)value);
     *failed |= !copy;
     return copy;
+}
+
+double real_column(sqlite3_stmt *row, int column) {
+    return sqlite3_column_type(row, column) == SQLITE_NULL ? NAN
+                                                           : sqlite3_column_double(row, column);
 }
 
 void *grow(void *array, size_t n, size_t size) {
@@ -199,6 +205,8 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
     }
     store->n_readers = readers;
     runs_init(&store->runs);
+    store->rules = (struct queue_rules){86400000, INT64_MAX};
+    pthread_mutex_init(&store->blocked_lock, NULL);
     pthread_mutex_init(&store->writer.lock, NULL);
     for (int i = 0; i < readers; i++)
         pthread_mutex_init(&store->readers[i].lock, NULL);
@@ -243,6 +251,8 @@ void store_close(struct store *store) {
         disconnect(&store->readers[i]);
     disconnect(&store->writer);
     runs_release(&store->runs);
+    pthread_mutex_destroy(&store->blocked_lock);
+    free(store->blocked);
     free(store->readers);
     free(store);
 }

@@ -4,6 +4,7 @@
  *   sql.c           every statement
  *   db.c            opening, migrations, binding, transactions
  *   experiments.c   one and many of them
+ *   queue.c         who is next, and who used what
  *   jobs.c          their way from the queue to their end
  *   results.c       what they left
  *   events.c        what happened to them, and who is told
@@ -32,13 +33,20 @@ enum sql {
     ADD_KEY,
     FIND_KEY,
     GET_EXPERIMENT,
+    GET_NUMBERED,
     LIST_EXPERIMENTS,
     LIST_OLDEST,
     LIST_FINISHED,
     LIST_FINISHED_LAST,
     LIST_LEAST,
     LIST_MOST,
-    FIRST_IN_QUEUE,
+    NEXT_OWNER,
+    FIRST_OF_OWNER,
+    FITTING_OF_OWNER,
+    READ_WAITING,
+    READ_OWNERS,
+    READ_USE,
+    WRITE_USE,
     COUNT_QUEUE,
     CLAIM,
     ADD_FIGURE,
@@ -87,6 +95,7 @@ enum sql {
     USER_OF_DATASET,
     RETIRE_DATASET,
     FORGET_VERSIONS,
+    DATASET_OF,
     PUT_PART,
     GET_PART,
     FORGET_PARTS,
@@ -97,6 +106,8 @@ enum sql {
     NOTE_LOSS,
     DELETE_EXPERIMENT,
     CENSUS,
+    OWNERS,
+    TENSOR_BYTES,
     PROBE,
     ADD_LINE,
     TRIM_LINES,
@@ -134,6 +145,11 @@ struct connection {
 
 enum { MOST_CHANGED = 64 };
 
+/* Since when one whose turn it was waits for memory. */
+struct blocked {
+    int64_t seq, since_ms;
+};
+
 struct store {
     struct connection writer;
     struct connection *readers;
@@ -145,7 +161,13 @@ struct store {
     size_t n_changed; /* more than there is room for: who knows which */
     void (*listener)(void *context, const int64_t *seqs, size_t n);
     void *listener_context;
+    struct queue_rules rules;
+    _Atomic uint64_t queue_version;
+    pthread_mutex_t blocked_lock;
+    struct blocked *blocked;
+    size_t n_blocked;
     struct quotas quotas;    /* of who has none of her own */
+    int people_changed;      /* in the transaction at hand */
     _Atomic uint64_t people; /* grows with every change of users and tokens */
 };
 
@@ -182,6 +204,9 @@ void copy_column(sqlite3_stmt *row, int column, char *text, size_t size);
 /* The same on the heap, NULL for NULL; *failed becomes 1 without memory. */
 char *dup_column(sqlite3_stmt *row, int column, int *failed);
 
+/* A column's number; NaN for NULL. */
+double real_column(sqlite3_stmt *row, int column);
+
 /* Room for one more in an array of n that doubles; NULL without memory. */
 void *grow(void *array, size_t n, size_t size);
 
@@ -213,6 +238,15 @@ struct membership {
 
 int insert_experiment(struct connection *c, const struct new_experiment *e,
                       const struct membership *member, char id[ID_SIZE], struct ovr_err *err);
+
+/* ---- queue.c ---- */
+
+/* Which is next, and whose it is. OVR_NOT_FOUND: none. */
+int choose_next(struct store *store, struct connection *c, int64_t free_bytes, int64_t *seq,
+                int64_t *owner, struct ovr_err *err);
+
+/* Adds what a run has used to its owner's use, in the transaction at hand. */
+int charge_run(struct store *store, struct run *run, struct ovr_err *err);
 
 /* ---- jobs.c ---- */
 

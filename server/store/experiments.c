@@ -3,6 +3,7 @@
 #include "server/log.h"
 
 #include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -38,16 +39,17 @@ int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err
         .problem_detail = dup_column(row, 16, &failed),
         .point = sqlite3_column_int(row, 18),
         .repeat = sqlite3_column_int(row, 19),
-        .position = sqlite3_column_int64(row, 21),
-        .replays = sqlite3_column_int(row, 23),
-        .notes = dup_column(row, 24, &failed),
-        .private = sqlite3_column_int(row, 26),
+        .replays = sqlite3_column_int(row, 22),
+        .notes = dup_column(row, 23, &failed),
+        .private = sqlite3_column_int(row, 25),
+        .core_seconds = real_column(row, 26),
+        .computed_ms = sqlite3_column_int64(row, 27),
     };
     copy_column(row, 1, e->id, sizeof e->id);
     copy_column(row, 17, e->sweep, sizeof e->sweep);
     copy_column(row, 20, e->waits_for, sizeof e->waits_for);
-    copy_column(row, 22, e->rerun_of, sizeof e->rerun_of);
-    copy_column(row, 25, e->owner, sizeof e->owner);
+    copy_column(row, 21, e->rerun_of, sizeof e->rerun_of);
+    copy_column(row, 24, e->owner, sizeof e->owner);
     if (!failed)
         return 0;
     experiment_release(e);
@@ -111,11 +113,11 @@ int insert_experiment(struct connection *c, const struct new_experiment *e,
         rc = store_new_id(id, err);
     if (rc)
         return rc;
-    const char *types = member->sweep ? "ssssiiiIiiIIi" : "ssssiiiIIIIIi";
-    sqlite3_stmt *statement =
-        db_bind(c, ADD_EXPERIMENT, types, id, e->name, e->tags, e->spec, (int64_t)e->priority,
-                e->memory_bytes, now_ms(), member->sweep, member->point, member->repeat,
-                member->waits_for, e->owner, (int64_t)e->private);
+    const char *types = member->sweep ? "ssssiiiIiiIIir" : "ssssiiiIIIIIir";
+    sqlite3_stmt *statement = db_bind(
+        c, ADD_EXPERIMENT, types, id, e->name, e->tags, e->spec, (int64_t)e->priority,
+        e->memory_bytes, now_ms(), member->sweep, member->point, member->repeat, member->waits_for,
+        e->owner, (int64_t)e->private, e->core_seconds > 0 ? e->core_seconds : NAN);
     return db_run(c, statement, err);
 }
 
@@ -151,19 +153,15 @@ int store_add_experiment(struct store *store, const struct new_experiment *e, ch
     return db_end(store, *repeated ? 0 : rc, err);
 }
 
-int find_experiment(struct connection *c, const char *id, struct experiment *e,
+/* The one row of a statement; `id` says which was meant. */
+static int read_one(struct connection *c, sqlite3_stmt *row, const char *id, struct experiment *e,
                     struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, GET_EXPERIMENT, "s", id);
     int step = sqlite3_step(row);
     int rc = step == SQLITE_ROW ? read_experiment(row, e, err)
              : step == SQLITE_DONE
                  ? ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id)
                  : db_fail(c, err);
     sqlite3_reset(row);
-    if (!rc && !sees(e->owner, e->private)) {
-        experiment_release(e);
-        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id);
-    }
     return rc;
 }
 
@@ -172,6 +170,28 @@ int find_own_experiment(struct connection *c, const char *id, struct experiment 
     int rc = find_experiment(c, id, e, err);
     if (!rc && (rc = must_own(e->owner, "experiment", e->id, err)))
         experiment_release(e);
+    return rc;
+}
+
+int find_experiment(struct connection *c, const char *id, struct experiment *e,
+                    struct ovr_err *err) {
+    int rc = read_one(c, db_bind(c, GET_EXPERIMENT, "s", id), id, e, err);
+    if (!rc && !sees(e->owner, e->private)) {
+        experiment_release(e);
+        rc = ovr_fail(err, OVR_NOT_FOUND, NULL, "there is no experiment %.40s", id);
+    }
+    return rc;
+}
+
+int may_see(const struct experiment *e) {
+    return sees(e->owner, e->private);
+}
+
+int store_get_numbered(struct store *store, int64_t seq, struct experiment *e,
+                       struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    int rc = read_one(c, db_bind(c, GET_NUMBERED, "i", seq), "of this number", e, err);
+    db_give_back(c);
     return rc;
 }
 
@@ -212,7 +232,7 @@ int store_list_experiments(struct store *store, const struct experiment_filter *
         *list = longer;
         rc = read_experiment(row, *list + *n, err);
         if (!rc && f->order != ORDER_CREATED)
-            (*list)[*n].key = sqlite3_column_double(row, 27);
+            (*list)[*n].key = sqlite3_column_double(row, sqlite3_column_count(row) - 1);
         *n += !rc;
     }
     if (!rc && step != SQLITE_DONE)

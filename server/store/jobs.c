@@ -5,36 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* db_end() for a transaction that ends a run. */
+/* db_end() for a transaction that ends a run, whose cores are now free. */
 static int end_run(struct store *store, int64_t seq, int rc, struct ovr_err *err) {
+    struct run *run = runs_find(&store->runs, seq);
+    if (!rc && run)
+        rc = charge_run(store, run, err);
     rc = db_commit(store, rc, err);
     if (!rc)
         runs_end(&store->runs, seq);
     db_release_writer(store);
-    return rc;
-}
-
-static int first_in_queue(struct connection *c, int64_t memory_bytes, int64_t *seq,
-                          struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, FIRST_IN_QUEUE, "");
-    int step = sqlite3_step(row), rc = 0;
-    if (step == SQLITE_ROW) {
-        *seq = sqlite3_column_int64(row, 0);
-        if (sqlite3_column_int64(row, 1) > memory_bytes)
-            rc = OVR_NOT_FOUND;
-    } else {
-        rc = step == SQLITE_DONE ? OVR_NOT_FOUND : db_fail(c, err);
-    }
-    sqlite3_reset(row);
-    return rc;
-}
-
-/* Whether a claim is worth the wait for the writer. */
-static int has_claimable(struct store *store, int64_t memory_bytes, struct ovr_err *err) {
-    struct connection *c = db_take_reader(store);
-    int64_t seq;
-    int rc = first_in_queue(c, memory_bytes, &seq, err);
-    db_give_back(c);
     return rc;
 }
 
@@ -46,48 +25,65 @@ static int count_queue(struct connection *c, int most, int *n, struct ovr_err *e
     return rc;
 }
 
-static int claim(struct connection *c, int64_t memory_bytes, struct experiment *e,
-                 struct ovr_err *err) {
-    int64_t seq = 0;
-    int rc = first_in_queue(c, memory_bytes, &seq, err);
-    if (rc)
-        return rc;
+/* OVR_NOT_FOUND: it is not in the queue any more. */
+static int claim(struct connection *c, int64_t seq, struct experiment *e, struct ovr_err *err) {
     sqlite3_stmt *row = db_bind(c, CLAIM, "ii", seq, now_ms());
-    rc = sqlite3_step(row) == SQLITE_ROW ? read_experiment(row, e, err) : db_fail(c, err);
+    int step = sqlite3_step(row);
+    int rc = step == SQLITE_ROW    ? read_experiment(row, e, err)
+             : step == SQLITE_DONE ? OVR_NOT_FOUND
+                                   : db_fail(c, err);
     while (!rc && sqlite3_step(row) == SQLITE_ROW)
         ;
     sqlite3_reset(row);
     return rc;
 }
 
-int store_claim(struct store *store, int64_t memory_bytes, struct experiment *e, int *waiting,
+/* Takes the one that was chosen; *run, which is taken over on success, is the rest of it. */
+static int take(struct store *store, struct run *run, struct experiment *e, int *waiting,
                 struct ovr_err *err) {
     enum { MOST_WAITING = 1000 };
     struct connection *c = &store->writer;
-    *e = (struct experiment){0};
-    int rc = has_claimable(store, memory_bytes, err);
+    int rc = db_begin(store, err);
     if (rc)
         return rc;
-    struct run *run = calloc(1, sizeof *run);
-    if (!run)
-        return ovr_nomem(err, "a running experiment");
-    rc = db_begin(store, err);
-    if (rc) {
-        free(run);
-        return rc;
-    }
-    rc = claim(c, memory_bytes, e, err);
+    rc = claim(c, run->seq, e, err);
     if (!rc)
         rc = count_queue(c, MOST_WAITING, waiting, err);
     rc = db_commit(store, rc, err);
-    run->seq = e->seq;
-    if (rc)
-        free(run);
-    else
+    if (!rc) {
+        run->memory_bytes = e->memory_bytes;
+        run->started_ms = run->charged_ms = run->use.at_ms = e->started_at;
+        run->cores = 1;
         runs_add(&store->runs, run);
+    }
     db_release_writer(store);
     if (rc)
         experiment_release(e);
+    return rc;
+}
+
+/* Chosen with a reader: whether a claim is worth the wait for the writer. */
+static int choose(struct store *store, int64_t free_bytes, struct run *run, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    int rc = choose_next(store, c, free_bytes, &run->seq, &run->owner, err);
+    db_give_back(c);
+    return rc;
+}
+
+int store_claim(struct store *store, int64_t memory_bytes, struct experiment *e, int *waiting,
+                struct ovr_err *err) {
+    *e = (struct experiment){0};
+    struct run *run = calloc(1, sizeof *run);
+    if (!run)
+        return ovr_nomem(err, "a running experiment");
+    int rc, chosen;
+    do { /* again when it was cancelled or taken in between */
+        rc = chosen = choose(store, memory_bytes, run, err);
+        if (!rc)
+            rc = take(store, run, e, waiting, err);
+    } while (!chosen && rc == OVR_NOT_FOUND);
+    if (rc)
+        free(run);
     return rc;
 }
 
@@ -144,8 +140,10 @@ int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct fi
     return store_write_epochs(store, err); /* nobody else came to it */
 }
 
-/* All epochs and lines of a run that wait, in the transaction at hand. */
+/* All epochs and lines of a run that wait, in the transaction at hand; and now and then what it has
+ * used, so that a crash forgets little of it. */
 static int write_epochs(struct store *store, struct run *r, struct ovr_err *err) {
+    enum { CHARGED_EVERY_MS = 10000 };
     struct connection *c = &store->writer;
     size_t n = run_take(&store->runs, r);
     int64_t n_epochs = 0;
@@ -163,6 +161,8 @@ static int write_epochs(struct store *store, struct run *r, struct ovr_err *err)
     }
     if (!rc && n)
         rc = db_run(c, db_bind(c, TOUCH, "ii", r->seq, n_epochs), err);
+    if (!rc && now_ms() - r->written_ms > CHARGED_EVERY_MS)
+        rc = charge_run(store, r, err);
     return rc;
 }
 
@@ -264,12 +264,17 @@ int store_requeue(struct store *store, int64_t seq, const char *reason, struct o
     return end_run(store, seq, rc, err);
 }
 
-int store_note_checkpoint(struct store *store, int64_t seq, struct ovr_err *err) {
+int store_note_checkpoint(struct store *store, int64_t seq, int64_t computed_ms,
+                          struct ovr_err *err) {
     struct connection *c = &store->writer;
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    return db_end(store, db_run(c, db_bind(c, NOTE_CHECKPOINT, "i", seq), err), err);
+    struct run *run = runs_find(&store->runs, seq);
+    rc = db_run(c, db_bind(c, NOTE_CHECKPOINT, "ii", seq, computed_ms), err);
+    if (!rc && run)
+        rc = charge_run(store, run, err);
+    return db_end(store, rc, err);
 }
 
 int store_forget_epochs(struct store *store, int64_t seq, int first, struct ovr_err *err) {

@@ -52,7 +52,7 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
 
 /* OVR_CONFLICT when something that has not ended needs it. */
 static int must_be_unneeded(struct connection *c, const char *id, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, USER_OF_EXPERIMENT, "s", id);
+    sqlite3_stmt *row = db_bind(c, USER_OF_EXPERIMENT, "si", id, visible_to());
     char what[16], user[ID_SIZE];
     int rc = 0, step = sqlite3_step(row);
     if (step == SQLITE_ROW) {
@@ -65,6 +65,20 @@ static int must_be_unneeded(struct connection *c, const char *id, struct ovr_err
     }
     sqlite3_reset(row);
     return rc;
+}
+
+/* Old versions of its data set that only it named go with it. */
+static int delete_experiment(struct connection *c, int64_t seq, struct ovr_err *err) {
+    char dataset[DATASET_NAME_SIZE] = "";
+    sqlite3_stmt *row = db_bind(c, DATASET_OF, "i", seq);
+    int step = sqlite3_step(row);
+    if (step == SQLITE_ROW)
+        copy_column(row, 0, dataset, sizeof dataset);
+    int rc = step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
+    sqlite3_reset(row);
+    if (!rc)
+        rc = db_run(c, db_bind(c, DELETE_EXPERIMENT, "i", seq), err);
+    return rc || !*dataset ? rc : db_run(c, db_bind(c, FORGET_VERSIONS, "s", dataset), err);
 }
 
 int store_delete_experiment(struct store *store, const char *id, struct ovr_err *err) {
@@ -82,7 +96,7 @@ int store_delete_experiment(struct store *store, const char *id, struct ovr_err 
     if (!rc)
         rc = db_run(c, db_bind(c, NOTE_LOSS, "ii", e.seq, e.revision), err);
     if (!rc)
-        rc = db_run(c, db_bind(c, DELETE_EXPERIMENT, "i", e.seq), err);
+        rc = delete_experiment(c, e.seq, err);
     if (!rc)
         rc = audit(c, "experiment.delete", id, e.name, err);
     experiment_release(&e);
@@ -107,6 +121,34 @@ int store_census(struct store *store, struct census *census, struct ovr_err *err
     return rc;
 }
 
+int store_read_owners(struct store *store,
+                      void (*give)(void *context, const char *owner, enum state state, int64_t n),
+                      void *context, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    sqlite3_stmt *row = db_bind(c, OWNERS, "");
+    char owner[USER_NAME_SIZE], state[16];
+    int step;
+    while ((step = sqlite3_step(row)) == SQLITE_ROW) {
+        copy_column(row, 0, owner, sizeof owner);
+        copy_column(row, 1, state, sizeof state);
+        give(context, owner, find_state(state), sqlite3_column_int64(row, 2));
+    }
+    int rc = step == SQLITE_DONE ? 0 : db_fail(c, err);
+    sqlite3_reset(row);
+    db_give_back(c);
+    return rc;
+}
+
+int store_tensor_bytes(struct store *store, int64_t *bytes, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    sqlite3_stmt *row = db_bind(c, TENSOR_BYTES, "");
+    int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
+    *bytes = rc ? 0 : sqlite3_column_int64(row, 0);
+    sqlite3_reset(row);
+    db_give_back(c);
+    return rc;
+}
+
 int store_probe(struct store *store, struct ovr_err *err) {
     struct connection *c = &store->writer;
     int rc = db_begin(store, err);
@@ -124,8 +166,14 @@ static int sync_file(const char *path, struct ovr_err *err) {
     return rc;
 }
 
+static int is_stopped(void *stop) {
+    return *(const _Atomic int *)stop;
+}
+
 /* On a connection of its own, so that nobody waits for it: it reads the state of one moment. */
-int store_copy(struct store *store, const char *path, struct ovr_err *err) {
+int store_copy(struct store *store, const char *path, const _Atomic int *stop,
+               struct ovr_err *err) {
+    enum { OPERATIONS = 10000 }; /* between looks at `stop` */
     struct connection c = {0};
     sqlite3_stmt *copy = NULL;
     int rc = 0;
@@ -136,6 +184,8 @@ int store_copy(struct store *store, const char *path, struct ovr_err *err) {
         sqlite3_prepare_v2(c.db, "VACUUM INTO ?1", -1, &copy, NULL) ||
         sqlite3_bind_text(copy, 1, path, -1, SQLITE_STATIC))
         rc = c.db ? db_fail(&c, err) : ovr_nomem(err, "a copy of the database");
+    if (!rc && stop)
+        sqlite3_progress_handler(c.db, OPERATIONS, is_stopped, (void *)(uintptr_t)stop);
     if (!rc)
         rc = db_run(&c, copy, err);
     sqlite3_finalize(copy);

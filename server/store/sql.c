@@ -7,22 +7,14 @@
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
 #define OTHER_COLUMNS                                                                              \
     "rerun_of, replays, coalesce(notes, json_extract(spec, '$.notes')), (SELECT u.name FROM user " \
-    "AS u WHERE u.seq = owner), private"
-/* What only a queued one has: what it waits for, and its place in the queue. */
-#define QUEUE_COLUMNS(place)                                                                       \
-    ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), CASE state WHEN 'queued' "    \
-    "THEN (" place ") END, " OTHER_COLUMNS
-/* The place of one is counted; for a list the queue is numbered once. */
-#define ONE_EXPERIMENT                                                                             \
-    "SELECT " EXPERIMENT_COLUMNS QUEUE_COLUMNS(                                                    \
-        "SELECT count(*) FROM experiment AS q WHERE q.state = 'queued' AND (q.priority > "         \
-        "e.priority OR (q.priority = e.priority AND q.seq <= e.seq))")
-#define LISTED_EXPERIMENTS                                                                         \
-    "WITH queue AS MATERIALIZED (SELECT seq AS number, row_number() OVER (ORDER BY priority "      \
-    "DESC, seq) AS place FROM experiment WHERE state = 'queued') SELECT " EXPERIMENT_COLUMNS       \
-        QUEUE_COLUMNS("SELECT place FROM queue WHERE number = e.seq")
+    "AS u WHERE u.seq = owner), private, core_seconds, computed_ms"
+#define ALL_COLUMNS                                                                                \
+    EXPERIMENT_COLUMNS                                                                             \
+    ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), " OTHER_COLUMNS
+#define LISTED_EXPERIMENTS "SELECT " ALL_COLUMNS
 /* To who asks; 0: an admin, or nobody whose rights are to be looked at. */
 #define VISIBLE(asker) "(" asker " = 0 OR NOT private OR owner = " asker ")"
+#define VISIBLE_ID(asker) "CASE WHEN " VISIBLE(asker) " THEN id ELSE '(private)' END"
 #define LIST_FILTER                                                                                \
     "(?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND "  \
     "(?4 IS NULL OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq "   \
@@ -68,16 +60,17 @@ const char *const sql[N_SQL] = {
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
     [ADD_EXPERIMENT] = "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
-                       "created_at, sweep, point, repeat, waits_for, owner, private, state) VALUES "
-                       "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, CASE WHEN ?8 IS NULL THEN "
-                       "?12 ELSE (SELECT s.owner FROM sweep AS s WHERE s.seq = ?8) END, ?13, "
-                       "'queued')",
+                       "created_at, sweep, point, repeat, waits_for, owner, private, "
+                       "core_seconds, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
+                       "?11, CASE WHEN ?8 IS NULL THEN ?12 ELSE (SELECT s.owner FROM sweep AS s "
+                       "WHERE s.seq = ?8) END, ?13, ?14, 'queued')",
     [ADD_KEY] = "INSERT INTO idempotency (owner, key, body_sha256, experiment, sweep, created_at) "
                 "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [FIND_KEY] = "SELECT coalesce(e.id, s.id), i.body_sha256, i.sweep IS NOT NULL "
                  "FROM idempotency AS i LEFT JOIN experiment AS e ON e.seq = i.experiment "
                  "LEFT JOIN sweep AS s ON s.seq = i.sweep WHERE i.owner = ?1 AND i.key = ?2",
-    [GET_EXPERIMENT] = ONE_EXPERIMENT " FROM experiment AS e WHERE id = ?1",
+    [GET_EXPERIMENT] = "SELECT " ALL_COLUMNS " FROM experiment AS e WHERE id = ?1",
+    [GET_NUMBERED] = "SELECT " ALL_COLUMNS " FROM experiment AS e WHERE seq = ?1",
     [LIST_EXPERIMENTS] = LISTED_EXPERIMENTS " FROM experiment AS e WHERE seq < ?1 AND " LIST_FILTER
                                             " ORDER BY seq DESC LIMIT ?6",
     [LIST_OLDEST] = LISTED_EXPERIMENTS " FROM experiment AS e WHERE seq > ?1 AND " LIST_FILTER
@@ -87,14 +80,35 @@ const char *const sql[N_SQL] = {
         LISTED_EXPERIMENTS LIST_BY_END("<") "ORDER BY finished_at DESC, seq DESC LIMIT ?6",
     [LIST_LEAST] = LISTED_EXPERIMENTS LIST_BY_FIGURE(">") "ORDER BY key, number LIMIT ?6",
     [LIST_MOST] = LISTED_EXPERIMENTS LIST_BY_FIGURE("<") "ORDER BY key DESC, number DESC LIMIT ?6",
-    [FIRST_IN_QUEUE] = "SELECT seq, memory_bytes FROM experiment WHERE state = 'queued' "
-                       "AND waits_for IS NULL ORDER BY priority DESC, seq LIMIT 1",
+    [NEXT_OWNER] = "SELECT min(owner) FROM experiment WHERE state = 'queued' AND waits_for IS "
+                   "NULL AND owner > ?1",
+    [FIRST_OF_OWNER] =
+        "SELECT q.seq, q.priority, q.memory_bytes, u.max_running, s.core_seconds, s.at FROM "
+        "(SELECT seq, priority, memory_bytes FROM experiment WHERE state = 'queued' AND waits_for "
+        "IS NULL AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q LEFT JOIN user AS u ON "
+        "u.seq = ?1 LEFT JOIN usage AS s ON s.owner = coalesce(?1, 0)",
+    /* Behind a hundred that do not fit nobody looks. */
+    [FITTING_OF_OWNER] =
+        "SELECT seq, priority, memory_bytes FROM (SELECT seq, priority, memory_bytes FROM "
+        "experiment WHERE state = 'queued' AND waits_for IS NULL AND owner IS ?1 ORDER BY priority "
+        "DESC, seq LIMIT 100) WHERE memory_bytes <= ?2 ORDER BY priority DESC, seq LIMIT 1",
+    [READ_WAITING] =
+        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL FROM experiment WHERE state "
+        "= 'queued' AND waits_for IS NULL UNION ALL SELECT seq, owner, priority, memory_bytes, "
+        "core_seconds, waits_for FROM experiment WHERE waits_for IS NOT NULL AND state = 'queued'",
+    [READ_OWNERS] =
+        "SELECT 0 AS owner, '', NULL, s.core_seconds, s.at FROM (SELECT 0) LEFT JOIN usage AS s ON "
+        "s.owner = 0 UNION ALL SELECT u.seq, u.name, u.max_running, s.core_seconds, s.at FROM user "
+        "AS u LEFT JOIN usage AS s ON s.owner = u.seq ORDER BY 1",
+    [READ_USE] = "SELECT core_seconds, at FROM usage WHERE owner = ?1",
+    [WRITE_USE] = "INSERT INTO usage (owner, core_seconds, at) VALUES (?1, ?2, ?3) ON CONFLICT "
+                  "(owner) DO UPDATE SET core_seconds = ?2, at = ?3",
     [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM experiment WHERE state = 'queued' "
                     "AND waits_for IS NULL LIMIT ?1)",
     [CLAIM] =
         "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
-        "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' "
-        "RETURNING " EXPERIMENT_COLUMNS ", NULL, NULL, " OTHER_COLUMNS,
+        "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' AND "
+        "waits_for IS NULL RETURNING " EXPERIMENT_COLUMNS ", NULL, " OTHER_COLUMNS,
     [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
     [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",
@@ -119,7 +133,7 @@ const char *const sql[N_SQL] = {
     [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
     [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1 AND epoch >= ?2",
     [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1 AND epoch >= ?2",
-    [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0 WHERE seq = ?1 AND crashes > 0",
+    [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0, computed_ms = ?2 WHERE seq = ?1",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
                "?2, queue_reason = NULL, waits_for = NULL WHERE seq = ?1 AND state IN ('queued', "
                "'running', 'paused')",
@@ -207,14 +221,14 @@ const char *const sql[N_SQL] = {
     [LIST_SPLITS] = "SELECT " SPLIT_COLUMNS OWNER_OF_SPLIT
                     " FROM dataset_split WHERE current AND (?1 IS NULL OR "
                     "dataset = ?1) ORDER BY dataset, split DESC",
-    [USER_OF_DATASET] =
-        "SELECT id FROM experiment WHERE state NOT IN ('succeeded', 'failed', 'cancelled') AND "
-        "json_extract(spec, '$.dataset.name') = ?1 LIMIT 1",
+    [USER_OF_DATASET] = "SELECT " VISIBLE_ID(
+        "?2") " FROM experiment WHERE state NOT IN ('succeeded', 'failed', "
+              "'cancelled') AND json_extract(spec, '$.dataset.name') = ?1 LIMIT 1",
     [RETIRE_DATASET] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND current",
     [FORGET_VERSIONS] =
-        "DELETE FROM dataset_split WHERE dataset = ?1 AND sha256 NOT IN (SELECT "
-        "coalesce(json_extract(spec, '$.dataset.version.' || split), '') FROM experiment WHERE "
-        "json_extract(spec, '$.dataset.name') = ?1)",
+        "DELETE FROM dataset_split WHERE NOT current AND (?1 IS NULL OR dataset = ?1) AND NOT "
+        "EXISTS (SELECT 1 FROM experiment WHERE instr(spec, sha256))",
+    [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1",
     [PUT_PART] =
         "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at, "
         "owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (dataset, split, part) DO "
@@ -230,18 +244,26 @@ const char *const sql[N_SQL] = {
         "coalesce(?4, notes), priority = coalesce(?5, priority), private = coalesce(?6, private), "
         "revision = revision + 1 "
         "WHERE seq = ?1",
-    [USER_OF_EXPERIMENT] =
-        "SELECT 'experiment', id FROM experiment WHERE state IN ('queued', 'running', 'paused') "
-        "AND "
-        "(instr(spec, '\"experiment\":\"' || ?1 || '\"') OR (replays AND rerun_of = ?1)) UNION ALL "
-        "SELECT 'sweep', s.id FROM experiment AS e JOIN sweep AS s ON s.seq = e.sweep WHERE e.id = "
-        "?1 AND (s.more OR EXISTS (SELECT 1 FROM experiment AS q WHERE q.sweep = s.seq AND q.state "
-        "IN ('queued', 'running', 'paused'))) LIMIT 1",
+    [USER_OF_EXPERIMENT] = "SELECT 'experiment', " VISIBLE_ID(
+        "?2") " FROM experiment WHERE state IN ('queued', 'running', 'paused') "
+              "AND "
+              "(instr(spec, '\"experiment\":\"' || ?1 || '\"') OR (replays AND rerun_of = ?1)) "
+              "UNION ALL "
+              "SELECT 'sweep', s.id FROM experiment AS e JOIN sweep AS s ON s.seq = e.sweep WHERE "
+              "e.id = "
+              "?1 AND (s.more OR EXISTS (SELECT 1 FROM experiment AS q WHERE q.sweep = s.seq AND "
+              "q.state "
+              "IN ('queued', 'running', 'paused'))) LIMIT 1",
     [NOTE_LOSS] = "UPDATE sweep SET revision = revision + 1 + ?2 WHERE seq = (SELECT sweep FROM "
                   "experiment WHERE seq = ?1)",
     [DELETE_EXPERIMENT] = "DELETE FROM experiment WHERE seq = ?1",
     [CENSUS] = "SELECT c.state, c.n, e.created_at FROM (SELECT state, count(*) AS n, min(seq) AS "
                "first FROM experiment GROUP BY state) AS c JOIN experiment AS e ON e.seq = c.first",
+    [OWNERS] =
+        "SELECT coalesce(u.name, ''), c.state, c.n FROM (SELECT owner, state, count(*) AS n "
+        "FROM experiment WHERE state IN ('queued', 'running', 'paused') GROUP BY owner, state) "
+        "AS c LEFT JOIN user AS u ON u.seq = c.owner ORDER BY u.name, c.state",
+    [TENSOR_BYTES] = "SELECT coalesce(sum(rows * columns), 0) * 4 FROM tensor",
     [PROBE] = "UPDATE probe SET at = ?1",
     [ADD_LINE] = "INSERT INTO event (experiment, number, at, kind, text) SELECT ?1, "
                  "coalesce(max(number), 0) + 1, ?2, 'log', ?3 FROM event WHERE experiment = ?1",

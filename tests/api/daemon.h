@@ -45,6 +45,8 @@ struct daemon {
     char dir[64]; /* its data directory */
     char log[72]; /* file of its standard error */
     char url[64];
+    char token[128];       /* goes along with every request; "": none */
+    const char *authority; /* file with the certificate that is trusted; NULL: the system's */
     int port;
     pid_t pid; /* 0: not running */
     int out;
@@ -55,10 +57,13 @@ struct daemon {
 
 /* Options such as "--workers", "1" end with NULL; they may be NULL. */
 struct daemon *daemon_new(const char *const *options);
+/* One with a certificate that only this file knows. */
+struct daemon *daemon_trusting(const char *const *options, const char *authority);
 void daemon_free(
     struct daemon *daemon); /* ends it by SIGTERM, which must work; removes its files */
 void daemon_start(struct daemon *daemon, const char *const *options); /* again, same directory */
 void daemon_kill(struct daemon *daemon);                              /* kill -9 */
+void daemon_reaped(struct daemon *daemon); /* it has ended otherwise, and was waited for */
 double daemon_stop(struct daemon *daemon); /* SIGTERM, exit status 0; returns the seconds */
 /* Starts another ovrd that is expected to end by itself; returns its exit status, standard error in
  * text. */
@@ -74,10 +79,12 @@ struct call {
     const void *body;          /* NULL: none */
     size_t size;               /* 0: it is a text */
     int chunked;               /* without Content-Length */
+    int may_break; /* the daemon may be gone: then the answer has status 0 and nothing else */
 };
 
-/* Answers live as long as the daemon's struct. */
+/* Answers live as long as the daemon's struct, or until daemon_forget_answers(). */
 const struct answer *call(struct daemon *daemon, const struct call *call);
+void daemon_forget_answers(struct daemon *daemon);
 const struct answer *get(struct daemon *daemon, const char *path, ...)
     __attribute__((format(printf, 2, 3)));
 /* JSON. spec NULL: no body. */
@@ -115,6 +122,9 @@ const char *text_at(const json_t *json, const char *pointer);
 void check_json(const json_t *json, const char *pointer, const char *text, const char *file,
                 int line);
 json_t *parse(const char *text); /* with single quotes; the caller frees */
+
+/* Adds a user; returns her token. */
+const char *add_user(struct daemon *daemon, const char *name, const char *role);
 
 /* Posts a spec (formatted), which must be accepted. Returns the id, the caller's to free. */
 char *submit(struct daemon *daemon, const char *spec, ...) __attribute__((format(printf, 2, 3)));

@@ -62,8 +62,8 @@ static void test_cancel_a_queued_one(void **state) {
     free(blocker), free(id);
 }
 
-/* The first in the queue waits for memory; when it is cancelled the next one starts, which fits. */
-static void test_cancel_what_others_wait_behind(void **state) {
+/* What waits for memory is passed by what fits, and says what it waits for. */
+static void test_memory_holds_back_only_who_needs_it(void **state) {
     (void)state;
     struct daemon *d =
         daemon_new((const char *const[]){"--workers", "2", "--memory", "100M", NULL});
@@ -73,10 +73,13 @@ static void test_cancel_what_others_wait_behind(void **state) {
     char *running = submit(d, "%s", heavy);
     wait_for(d, running, "running");
     char *waiting = submit(d, "%s", heavy), *small = submit(d, QUICK(""));
-    nap(50);
-    assert_string_equal(text_at(show(d, small), "/state"), "queued");
-    assert_status(cancel(d, waiting), 202);
     wait_for(d, small, "succeeded");
+    const json_t *queue = at(show(d, waiting), "/queue");
+    assert_string_equal(text_at(queue, "/reason_code"), "memory");
+    assert_non_null(strstr(text_at(queue, "/reason"), "1st in line; needs 0.1 GiB of memory, 0.0 "
+                                                      "GiB is free now"));
+    assert_status(cancel(d, running), 202);
+    wait_for(d, waiting, "running");
     free(running), free(waiting), free(small);
     daemon_free(d);
 }
@@ -190,6 +193,33 @@ static void test_time_limit(void **state) {
     assert_string_equal(text_at(e, "/error/errors/0/pointer"), "/training/time_limit_seconds");
     assert_non_null(strstr(text_at(e, "/error/detail"), "0.3 s"));
     free(id);
+}
+
+/* Being paused or stopped makes no new limit, and the result counts all of it. */
+static void test_time_of_all_attempts(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, ENDLESS(",'time_limit_seconds':2"));
+    wait_for_epoch(d, id, 2);
+    nap(1200);
+    assert_true(daemon_stop(d) < 10);
+    daemon_start(d, one_worker);
+    double started = now();
+    assert_string_equal(text_at(wait_for(d, id, "failed")->json, "/error/type"),
+                        "/problems/time-limit");
+    assert_true(now() - started < 1.8 * SLOWNESS);
+    char *longer = submit(d, LONGER);
+    wait_for_epoch(d, longer, 2);
+    nap(300);
+    assert_true(daemon_stop(d) < 10);
+    daemon_start(d, one_worker);
+    const json_t *e = wait_for(d, longer, "succeeded")->json;
+    double seconds = number_at(e, "/result/seconds");
+    json_t *epochs = at(get(d, "/v1/experiments/%s/metrics", longer)->json, "/series");
+    double sum = 0;
+    for (size_t i = 0; i < json_array_size(epochs); i++)
+        sum += number_at(json_array_get(epochs, i), "/seconds");
+    assert_true(seconds > sum); /* which is that of both attempts */
+    free(id), free(longer);
 }
 
 static void test_progress(void **state) {
@@ -734,12 +764,13 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         with(with_one_worker, test_cancel_a_queued_one),
         with(with_one_worker, test_cancel_a_running_one),
-        cmocka_unit_test(test_cancel_what_others_wait_behind),
+        cmocka_unit_test(test_memory_holds_back_only_who_needs_it),
         with(with_one_worker, test_cancel_while_preparing),
         with(with_one_worker, test_cancel_what_is_over),
         with(with_daemon, test_ids_that_are_not_there),
         with(with_daemon, test_divergence_fails_and_says_why),
         with(with_one_worker, test_time_limit),
+        with(with_one_worker, test_time_of_all_attempts),
         with(with_one_worker, test_progress),
         with(with_one_worker, test_priority_then_age),
         with(with_one_worker, test_kill_9_in_mid_training),

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #define QUICK(more)                                                                                \
     "{'dataset':{'generator':'sphere','samples':100},'model':{'kind':'mlp','hidden':[8]},"         \
@@ -222,6 +224,7 @@ static void test_sorted_pages(void **state) {
 static void test_metrics(void **state) {
     struct daemon *d = *state;
     char *id = submit(d, QUICK("")), type[128] = "", name[128];
+    int n_lines = 0, n_same = 0;
     wait_for(d, id, "succeeded");
     const struct answer *a = get(d, "/metrics");
     assert_status(a, 200);
@@ -230,7 +233,14 @@ static void test_metrics(void **state) {
         if (sscanf(line, "# TYPE %127s", type) == 1 || strncmp(line, "# HELP ", 7) == 0)
             continue;
         size_t n = strcspn(line, "{ ");
+        assert_true(n < sizeof name);
         snprintf(name, sizeof name, "%.*s", (int)n, line);
+        for (const char *before = a->body; *before;) { /* no series twice */
+            size_t length = strcspn(before, "\n"), key = (size_t)(strrchr(line, ' ') - line) + 1;
+            n_same += strncmp(before, line, key) == 0;
+            before += length + (before[length] == '\n');
+        }
+        n_lines++;
         assert_true(strncmp(name, type, strlen(type)) == 0);
         char *end, *number = strrchr(line, ' ');
         assert_non_null(number);
@@ -238,12 +248,33 @@ static void test_metrics(void **state) {
         assert_true(end > number + 1 && !*end);
     }
     free(copy);
+    assert_int_equal(n_same, n_lines);
     assert_non_null(strstr(a->body, "\novrd_experiments{state=\"succeeded\"} 1\n"));
     assert_non_null(strstr(a->body, "\novrd_training_epochs_total 3\n"));
     assert_non_null(strstr(a->body, "\novrd_training_samples_total 270\n")); /* 90 of them */
     assert_non_null(strstr(a->body, "\novrd_job_wait_seconds_count 1\n"));
     assert_non_null(strstr(a->body, "\novrd_cache_misses_total 1\n"));
-    assert_non_null(strstr(a->body, "route=\"/v1/experiments/{id}\""));
+    assert_non_null(strstr(a->body, "ovrd_http_request_duration_seconds_bucket{method=\"POST\","
+                                    "route=\"/v1/experiments\",le=\"0.0005\"}"));
+    static const char *const more[] = {
+        "ovrd_running_jobs 0",      "ovrd_training_threads 0",
+        "ovrd_memory_used_bytes 0", "ovrd_watchers 0",
+        "ovrd_disk_full 0",         "ovrd_storage_bytes{kind=\"results\"} ",
+        "ovrd_core_seconds_total{", "process_start_time_seconds "};
+    char *endless = submit(d, ENDLESS);
+    wait_for_epoch(d, endless, 2);
+    nap(250); /* cores are counted ten times a second */
+    const struct answer *busy = get(d, "/metrics");
+    assert_status(post(d, text("/v1/experiments/%s/cancel", endless), NULL), 202);
+    for (size_t i = 0; i < COUNT(more); i++)
+        if (!strstr(i < 6 ? a->body : busy->body, text("\n%s", more[i])))
+            fail_msg("there is no %s", more[i]);
+    assert_non_null(strstr(busy->body, "\novrd_running_jobs 1\n"));
+    assert_non_null(strstr(busy->body, "\novrd_training_threads 1\n"));
+    assert_non_null(strstr(busy->body, "\novrd_owner_experiments{owner=\"\",state=\"running\"} 1"));
+    assert_true(atof(strstr(busy->body, "\nprocess_start_time_seconds ") + 28) >
+                (double)time(NULL) - 600 * SLOWNESS);
+    free(endless);
     assert_null(strstr(a->body, id)); /* labels are few */
     if (system("command -v promtool >/dev/null 2>&1") == 0) {
         FILE *promtool = popen("promtool check metrics", "w");
@@ -284,29 +315,69 @@ static void test_ovrctl(void **state) {
     free(id);
 }
 
-/* A copy of the backup is a data directory: with it another daemon has all of that moment. */
+#define LONGER                                                                                     \
+    "{'dataset':{'name':'images'},'preprocess':[{'standardize':true}],'model':{'kind':'mlp',"      \
+    "'hidden':[40]},'training':{'epochs':40,'batch_size':16}}"
+
+static void move_to(struct daemon *d, const char *dir) {
+    snprintf(d->dir, sizeof d->dir, "%s", dir);
+}
+
+/* A copy of the backup is a data directory: with it another daemon has all of that moment, and what
+ * ran then goes on from its last checkpoint to the same weights. */
 static void test_backup_and_restore(void **state) {
-    struct daemon *d = *state;
-    char *id = submit(d, QUICK(""));
-    wait_for(d, id, "succeeded");
-    const struct answer *a = post(d, "/v1/admin/backup", NULL);
-    assert_status(a, 201);
+    static const char *const options[] = {"--workers", "1", "--checkpoint", "1", NULL};
+    struct daemon *d = daemon_new(options);
+    (void)state;
+    upload_images(d, "images", 400, 50, 1);
+    char *id = submit(d, LONGER);
+    char *digest =
+        strdup(text_at(wait_for(d, id, "succeeded")->json, "/provenance/weights/last_sha256"));
+    char *running = submit(d, LONGER), *waiting = submit(d, QUICK(""));
+    wait_for_epoch(d, running, 5);
+    char out[256], home[sizeof d->dir], name[64];
+    snprintf(out, sizeof out, "%s", ovrctl(d, 0, "backup"));
+    assert_int_equal(sscanf(out, "backups/%40s", name), 1);
     assert_status(delete (d, id), 204);
-    char command[256];
-    snprintf(command, sizeof command, "cp -a %s/%s %s/restored", d->dir,
-             text_at(a->json, "/directory"), d->dir);
-    assert_int_equal(system(command), 0);
+    assert_status(call(d, &(struct call){.method = "POST",
+                                         .path = text("/v1/experiments/%s/cancel", running)}),
+                  202);
+    assert_int_equal(system(text("cp -a %s/backups/%s %s/restored", d->dir, name, d->dir)), 0);
     daemon_stop(d);
-    char dir[sizeof d->dir];
-    memcpy(dir, d->dir, sizeof dir);
-    snprintf(d->dir, sizeof d->dir, "%.40s/restored", dir);
-    daemon_start(d, NULL);
+    memcpy(home, d->dir, sizeof home);
+    move_to(d, text("%s/restored", home));
+    daemon_start(d, options);
     assert_string_equal(text_at(get(d, "/v1/experiments/%s", id)->json, "/state"), "succeeded");
     assert_status(get(d, "/v1/experiments/%s/weights/hidden.0.weight?format=npy", id), 200);
+    const json_t *e = wait_for(d, running, "succeeded")->json;
+    assert_string_equal(text_at(e, "/provenance/weights/last_sha256"), digest);
+    wait_for(d, waiting, "succeeded");
+    assert_status(get(d, "/v1/datasets/images"), 200);
     daemon_stop(d);
-    memcpy(d->dir, dir, sizeof dir);
-    daemon_start(d, NULL);
-    free(id);
+    move_to(d, home);
+    daemon_start(d, options);
+    assert_string_equal(text_at(get(d, "/v1/experiments/%s", running)->json, "/state"),
+                        "cancelled");
+    free(id), free(running), free(waiting), free(digest);
+    daemon_free(d);
+}
+
+/* So many stay, the newest. */
+static void test_backups_are_limited(void **state) {
+    struct daemon *d = daemon_new((const char *const[]){"--keep-backups", "2", NULL});
+    char names[3][40];
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        const struct answer *a = post(d, "/v1/admin/backup", NULL);
+        assert_status(a, 201);
+        snprintf(names[i], sizeof names[i], "%s", text_at(a->json, "/directory"));
+        assert_problem(post(d, "/v1/admin/backup", NULL), 409, "conflict", "this second");
+        nap(1050);
+    }
+    assert_int_equal(count_files(d, "/backups"), 2);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(access(text("%s/%s", d->dir, names[i]), F_OK), i ? 0 : -1);
+    daemon_free(d);
 }
 
 static void test_ready(void **state) {
@@ -326,7 +397,8 @@ int main(void) {
         with(with_daemon, test_sorted_pages),
         with(with_daemon, test_metrics),
         with(with_daemon, test_ovrctl),
-        with(with_daemon, test_backup_and_restore),
+        cmocka_unit_test(test_backup_and_restore),
+        cmocka_unit_test(test_backups_are_limited),
         with(with_daemon, test_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,10 +51,12 @@ static void test_the_minimum_is_enough(void **state) {
     assert_json(a->json, "/started_at", "null");
     assert_null(at(a->json, "/warnings"));
     assert_json(a->json, "/queue/position", "1");
-    assert_non_null(strstr(text_at(a->json, "/queue/reason"), "next to start"));
+    assert_non_null(
+        strstr(text_at(a->json, "/queue/reason"), "1st in line; 1 of 1 worker is busy"));
+    assert_string_equal(text_at(a->json, "/queue/reason_code"), "workers");
     const struct answer *second = post_spec(d, "{" SPHERE "," MODEL "}");
     assert_json(second->json, "/queue/position", "2");
-    assert_string_equal(text_at(second->json, "/queue/reason"), "1 experiment is before it");
+    assert_non_null(strstr(text_at(second->json, "/queue/reason"), "2nd in line; "));
     const struct answer *again = get(d, "%s", header(a, "Location"));
     assert_status(again, 200);
     assert_true(json_equal(at(again->json, "/spec"), at(a->json, "/spec")));
@@ -65,7 +67,8 @@ static void test_the_stored_spec_is_complete(void **state) {
     struct daemon *d = *state;
     const struct answer *a = post_spec(d, "{" SPHERE ",'model':{'kind':'mlp','hidden':[8]}}");
     assert_json(a->json, "/spec",
-                "{'name':'untitled','tags':[],'priority':0,'notes':'','dataset':{'generator':"
+                "{'name':'untitled','tags':[],'priority':0,'private':false,'notes':'','dataset':{'"
+                "generator':"
                 "'sphere','samples':5000,'test_samples':1000,'latitudes':4,'sectors':5,'classes':"
                 "10,'seed':1,'only_classes':null},'preprocess':[],'model':{'kind':'mlp','hidden':["
                 "8],'activation':"

@@ -375,6 +375,46 @@ static void test_log(void **state) {
     free(id);
 }
 
+/* ---- ovrctl ---- */
+
+/* Each epoch once and in order, though the daemon is killed, stopped and started again meanwhile.
+ */
+static void test_ovrctl_across_restarts(void **state) {
+    struct daemon *d = *state;
+    const char *build = getenv("OVRD_TEST_BUILD");
+    char address[40], line[512];
+    snprintf(address, sizeof address, "127.0.0.1:%d", d->port);
+    const char *const same_port[] = {"--workers", "1", "--checkpoint", "1", "--listen",
+                                     address,     NULL};
+    const char *id = text_at(post(d, "/v1/experiments", text(SPEC(MANY_EPOCHS)))->json, "/id");
+    FILE *out = popen(
+        text("%s/ovrctl watch %s --host http://%s 2>&1", build ? build : "build", id, address),
+        "r");
+    assert_non_null(out);
+    int epoch = 0, seen, lost = 0, found = 0, ends = 0;
+    while (fgets(line, sizeof line, out)) {
+        lost += strncmp(line, "ovrctl: lost", 12) == 0 || strstr(line, "ended the stream") != NULL;
+        found += strstr(line, "connected again") != NULL;
+        ends += strstr(line, "succeeded after") != NULL;
+        if (sscanf(line, "epoch %d/", &seen) != 1)
+            continue;
+        assert_int_equal(seen, ++epoch);
+        if (epoch != 10 && epoch != MANY_EPOCHS / 2)
+            continue;
+        if (epoch == 10)
+            daemon_kill(d);
+        else
+            daemon_stop(d);
+        nap(200);
+        daemon_start(d, same_port);
+    }
+    assert_int_equal(pclose(out), 0);
+    assert_int_equal(epoch, MANY_EPOCHS);
+    assert_int_equal(lost, 2);
+    assert_int_equal(found, 2);
+    assert_int_equal(ends, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         with(with_one_worker, test_a_whole_stream),
@@ -385,6 +425,7 @@ int main(void) {
         with(with_one_worker, test_prefer_wait),
         with(with_one_worker, test_prefer_wait_on_a_sweep),
         with(with_one_worker, test_log),
+        with(with_one_worker, test_ovrctl_across_restarts),
     };
     return cmocka_run_group_tests_name("watching", tests, NULL, NULL);
 }

@@ -1200,8 +1200,8 @@ static void bad_addresses_are_refused(void **state) {
     static const char *const open[] = {"0.0.0.0:0", "192.0.2.1:80", "[::]:0", "[2001:db8::1]:80",
                                        "10.0.0.1:80"};
     for (size_t i = 0; i < sizeof open / sizeof open[0]; i++) {
-        expect_no_start(open[i], OVR_INVALID, "SSH tunnel");
-        expect_no_start(open[i], OVR_INVALID, "reverse proxy with authentication");
+        expect_no_start(open[i], OVR_INVALID, "ovrd user add NAME --role admin");
+        expect_no_start(open[i], OVR_INVALID, "--admin-token-file");
     }
 }
 

@@ -1,5 +1,5 @@
 /* Runs that are interrupted at any step and go on in another team end with the same bits, and
- * report each epoch once. */
+ * report each epoch once. So do runs whose team changes between epochs. */
 #include "core/train.h"
 #include "tests/core/check.h"
 
@@ -15,6 +15,8 @@ struct history {
     int steps_left; /* saves until the flag is raised */
     int n_saves;
     _Atomic int stop, save_due;
+    _Atomic int members; /* of the team from the next epoch on; 0: as it is */
+    int sizes[EPOCHS_MAX];
     struct train_progress progress;
     struct train_result result;
 };
@@ -31,7 +33,10 @@ static int keep_report(void *context, const struct epoch_report *report, struct 
     assert_int_equal(report->epoch, h->n_reports + 1);
     h->train[h->n_reports] = report->train;
     h->watched[h->n_reports] = report->watched;
+    h->sizes[h->n_reports] = h->progress.members;
     h->learning_rate[h->n_reports++] = report->learning_rate;
+    if (h->members)
+        h->members = h->members % 3 + 1;
     return 0;
 }
 
@@ -72,9 +77,10 @@ static int put_back(void *context, const struct train_piece *pieces, size_t n, i
     return 0;
 }
 
-/* In one go with steps = 0, else `steps` at a time, each time in a team of another size. Returns in
- * how many pieces. */
-static int run(struct history *h, const struct train_config *config, int steps) {
+/* In one go with steps = 0, else `steps` at a time, each time in a team of another size. With
+ * `members` the team has another size in each epoch, from so many on. Returns in how many pieces.
+ */
+static int run(struct history *h, const struct train_config *config, int steps, int members) {
     static const int sizes[] = {1, 3, 2};
     const struct sphere_config shape = {N_TRAIN, N_TEST, 2, 3, 4, 77};
     struct ovr_err err = {0};
@@ -82,17 +88,19 @@ static int run(struct history *h, const struct train_config *config, int steps) 
     int rc = OVR_STOPPED, attempts = 0;
     assert_ok(sphere_generate(&train, &shape, 0, &err), &err);
     assert_ok(sphere_generate(&test, &shape, 1, &err), &err);
-    *h = (struct history){.save_due = steps > 0};
+    *h = (struct history){.save_due = steps > 0, .members = members};
     struct train_hooks hooks = {.context = h,
                                 .stop = &h->stop,
                                 .progress = &h->progress,
+                                .members = &h->members,
                                 .epoch = keep_report,
                                 .save_due = &h->save_due,
                                 .save = steps ? keep_pieces : NULL,
                                 .restore = steps ? put_back : NULL};
     for (; rc == OVR_STOPPED; attempts++) {
-        struct team *team = new_team(sizes[attempts % 3]);
+        struct team *team;
         err = (struct ovr_err){0};
+        assert_ok(team_new_within(&team, sizes[attempts % 3], 3, &err), &err);
         h->stop = 0;
         h->steps_left = steps;
         train_result_release(&h->result);
@@ -137,9 +145,16 @@ static void check_interrupted(const struct train_config *config) {
     static const int every[] = {1, 4, 9};
     struct history *whole = calloc(1, sizeof *whole), *cut = calloc(1, sizeof *cut);
     assert_true(whole && cut);
-    assert_int_equal(run(whole, config, 0), 1);
+    assert_int_equal(run(whole, config, 0, 0), 1);
     for (size_t i = 0; i < COUNT(every); i++) {
-        assert_in_range(run(cut, config, every[i]), 2, 1000);
+        assert_in_range(run(cut, config, every[i], 0), 2, 1000);
+        assert_same(cut, whole);
+        train_result_release(&cut->result);
+    }
+    for (int first = 1; first <= 3; first++) {
+        assert_int_equal(run(cut, config, 0, first), 1);
+        for (int epoch = 0; epoch < cut->n_reports; epoch++)
+            assert_int_equal(cut->sizes[epoch], (first + epoch - 1) % 3 + 1);
         assert_same(cut, whole);
         train_result_release(&cut->result);
     }

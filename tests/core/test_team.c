@@ -278,6 +278,28 @@ static void senseless_sizes_are_refused(void **state) {
     team_free(NULL);
 }
 
+/* As many as were asked for within its bounds, each with a rank of its own, and the same sums. */
+static void a_team_is_resized(void **state) {
+    (void)state;
+    static const int wanted[] = {1, 4, 2, 2, 3, 9, 0, 1, 4}, got[] = {1, 4, 2, 2, 3, 4, 1, 1, 4};
+    struct team *team;
+    struct ovr_err err = {0};
+    assert_ok(team_new_within(&team, 2, 4, &err), &err);
+    assert_int_equal(team_size(team), 2);
+    assert_int_equal(team_most(team), 4);
+    for (size_t i = 0; i < COUNT(wanted); i++) {
+        struct agreement a = {.flag = 1};
+        a.asked = &a.flag;
+        assert_int_equal(team_resize(team, wanted[i]), got[i]);
+        assert_int_equal(team_size(team), got[i]);
+        team_run(team, agree, &a);
+        for (int rank = 0; rank < 5; rank++)
+            assert_int_equal(a.answers[rank], rank < got[i]);
+    }
+    team_free(team);
+    assert_failed(team_new_within(&team, 3, 2, &err), OVR_INVALID, &err, "must be 1..2, got 3");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sum_is_a_fixed_tree),
@@ -289,6 +311,7 @@ int main(void) {
         cmocka_unit_test(many_barriers_on_one_processor),
         cmocka_unit_test(every_member_runs_once),
         cmocka_unit_test(denormals_are_flushed),
+        cmocka_unit_test(a_team_is_resized),
         cmocka_unit_test(senseless_sizes_are_refused),
     };
     return cmocka_run_group_tests_name("core/team", tests, NULL, NULL);

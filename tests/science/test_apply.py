@@ -10,7 +10,8 @@ import zlib
 try:
     import numpy as np
 
-    from ovrd import Daemon
+    from daemon import Daemon
+    from support import main
 except ImportError as missing:
     print(f"1..1\nnot ok 1 # SKIP {missing} (Debian: python3-numpy)")
     sys.exit(0)
@@ -224,28 +225,5 @@ class Apply(unittest.TestCase):
         self.check_filters(k, t["centroids"] / t["preprocess.0.scale"] + t["preprocess.0.mean"], True)
 
 
-class Tap(unittest.TestResult):
-    """One line a test, as the other tests print them."""
-
-    def report(self, test, good, why=""):
-        print("ok" if good else "not ok", f"{self.testsRun} - {test.id().rsplit('.', 1)[-1]}")
-        for line in why.splitlines():
-            print("#", line)
-
-    def addSuccess(self, test):
-        super().addSuccess(test)
-        self.report(test, True)
-
-    def addFailure(self, test, err):
-        super().addFailure(test, err)
-        self.report(test, False, self.failures[-1][1])
-
-    def addError(self, test, err):
-        super().addError(test, err)
-        self.report(test, False, self.errors[-1][1])
-
-
 if __name__ == "__main__":
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
-    print(f"1..{suite.countTestCases()}")
-    sys.exit(not suite.run(Tap()).wasSuccessful())
+    main()

@@ -98,7 +98,10 @@ static void pieces_of_any_size(void **state) {
         assert_ok(store_get_split(place->store, "d", "train", "", &stored, &err), &err);
         assert_string_equal(stored.sha256, r.sha256);
     }
-    assert_int_equal(count_entries(place->dir, "/datasets"), COUNT(pieces));
+    /* The one that was replaced last stays for who has just read it, until the next start. */
+    assert_int_equal(count_entries(place->dir, "/datasets"), 2);
+    open_catalog(place);
+    assert_int_equal(count_entries(place->dir, "/datasets"), 1);
 }
 
 static void the_same_content_twice(void **state) {
@@ -555,6 +558,37 @@ static void removing(void **state) {
     err = (struct ovr_err){0};
     assert_ok(catalog_remove(&catalog, "d", &err), &err);
     assert_int_equal(count_entries(place->dir, "/datasets"), 1);
+    /* The experiment takes it along. */
+    assert_ok(store_delete_experiment(place->store, id, &err), &err);
+    catalog_sweep(&catalog);
+    assert_int_equal(count_entries(place->dir, "/datasets"), 0);
+    assert_int_equal(count_entries(place->dir, "/summaries"), 0);
+}
+
+/* An old version is there as long as one experiment names it. */
+static void old_versions_stay_as_long_as_needed(void **state) {
+    struct place *place = *state;
+    struct catalog catalog = open_catalog(place);
+    struct ovr_err err = {0};
+    char ids[2][ID_SIZE], spec[400];
+    int running;
+    struct upload_outcome old =
+        must_send(&catalog, "train", INTAKE_CSV, INTAKE_WHOLE, train_table, strlen(train_table));
+    snprintf(spec, sizeof spec,
+             "{\"dataset\":{\"name\":\"d\",\"version\":{\"train\":\"%s\",\"test\":\"x\"}}}",
+             old.split.sha256);
+    for (int i = 0; i < 2; i++) {
+        enqueue(place->store, &(struct new_experiment){.spec = spec}, ids[i]);
+        assert_ok(store_cancel(place->store, ids[i], &running, &err), &err);
+    }
+    must_send(&catalog, "train", INTAKE_CSV, INTAKE_WHOLE, test_table, strlen(test_table));
+    catalog = open_catalog(place);
+    assert_int_equal(count_entries(place->dir, "/datasets"), 2);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(store_delete_experiment(place->store, ids[i], &err), &err);
+        catalog_sweep(&catalog);
+        assert_int_equal(count_entries(place->dir, "/datasets"), 2 - i);
+    }
 }
 
 static void summaries_are_made_again(void **state) {
@@ -596,6 +630,7 @@ int main(void) {
         with_store(names_of_classes_are_matched),
         with_store(unpacked_bytes_are_limited),
         with_store(removing),
+        with_store(old_versions_stay_as_long_as_needed),
         with_store(summaries_are_made_again),
     };
     return cmocka_run_group_tests_name("server/catalog", tests, NULL, NULL);

@@ -4,10 +4,37 @@
 
 extern char **environ;
 
-static const char *const names[] = {
-    "data-dir", "listen",      "workers",      "memory",          "cache",        "model-cache",
-    "isa",      "blas-kernel", "http-threads", "max-connections", "max-watchers", "idle-timeout",
-    "max-body", "max-upload",  "checkpoint",   "max-crashes",     "log-level"};
+static const char *const names[] = {"data-dir",
+                                    "listen",
+                                    "host-names",
+                                    "tls-cert",
+                                    "tls-key",
+                                    "admin-token-file",
+                                    "visibility",
+                                    "user-running",
+                                    "user-queued",
+                                    "user-storage",
+                                    "rate",
+                                    "wrong-tokens",
+                                    "address-connections",
+                                    "body-rate",
+                                    "workers",
+                                    "fair-share-half-life",
+                                    "memory",
+                                    "cache",
+                                    "model-cache",
+                                    "isa",
+                                    "blas-kernel",
+                                    "http-threads",
+                                    "max-connections",
+                                    "max-watchers",
+                                    "idle-timeout",
+                                    "max-body",
+                                    "max-upload",
+                                    "checkpoint",
+                                    "max-crashes",
+                                    "keep-backups",
+                                    "log-level"};
 
 /* An environment without settings. */
 static int clear_environment(void **state) {

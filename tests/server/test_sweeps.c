@@ -648,14 +648,14 @@ static void lists_of_sweeps(void **state) {
     size_t n;
     for (int i = 0; i < 3; i++)
         post(store, "{" BASE ",'points':[{},{}]}", ids[i]);
-    assert_ok(store_list_sweeps(store, 0, 2, &list, &n, &err), &err);
+    assert_ok(store_list_sweeps(store, NULL, 0, 2, &list, &n, &err), &err);
     assert_int_equal(n, 2);
     assert_string_equal(list[0].id, ids[2]);
     assert_string_equal(list[1].id, ids[1]);
     assert_int_equal(list[1].counts[STATE_QUEUED], 2);
     int64_t before = list[1].seq;
     sweep_list_free(list, n);
-    assert_ok(store_list_sweeps(store, before, 2, &list, &n, &err), &err);
+    assert_ok(store_list_sweeps(store, NULL, before, 2, &list, &n, &err), &err);
     assert_int_equal(n, 1);
     assert_string_equal(list[0].id, ids[0]);
     sweep_list_free(list, n);

@@ -2,45 +2,24 @@
 import http.client
 import io
 import json
-import os
-import re
-import subprocess
-import tempfile
 import time
 
 import numpy as np
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from support import Process
+
 RECORD = 3073  # bytes: a label and 32×32 pixels in three planes
 
 
-class Daemon:
-    """A context manager: starts ovrd on a free port with an empty directory, and ends it."""
-
-    def __enter__(self):
-        self.directory = tempfile.TemporaryDirectory(prefix="ovrd-science-")
-        self.log = open(os.path.join(self.directory.name, "log"), "w+b")
-        program = os.path.join(ROOT, os.environ.get("OVRD_TEST_BUILD", "build"), "ovrd")
-        self.process = subprocess.Popen(
-            [program, "--data-dir", os.path.join(self.directory.name, "data"), "--listen", "127.0.0.1:0"],
-            stdout=subprocess.PIPE, stderr=self.log, text=True)
-        found = re.match(r"listening on http://(.+):(\d+)", self.process.stdout.readline())
-        assert found, "the daemon did not start: " + self.last_words()
-        self.client = http.client.HTTPConnection(found[1], int(found[2]), timeout=120)
+class Daemon(Process):
+    def start(self):
+        super().start()
+        self.client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         self.answered_at = time.monotonic()
-        return self
 
-    def __exit__(self, *_):
+    def stop(self, *signal):
         self.client.close()
-        self.process.terminate()
-        self.process.wait()
-        self.process.stdout.close()
-        self.log.close()
-        self.directory.cleanup()
-
-    def last_words(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")[-2000:]
+        super().stop(*signal)
 
     def call(self, method, path, body=None):
         kind = {"Content-Type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}

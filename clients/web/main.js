@@ -1,0 +1,197 @@
+/** The frame around the pages: navigation, theme, who is signed in, whether the daemon answers. */
+
+import { get, nap, Problem, signals, token } from './api.js';
+import { themeChanged } from './charts.js';
+import { fill, h, icon } from './dom.js';
+import { here, match, setQuery } from './router.js';
+import { liveRegion, loading, problemBox, toastRegion } from './widgets.js';
+import * as admin from './page-admin.js';
+import * as compare from './page-compare.js';
+import * as datasets from './page-datasets.js';
+import * as experiment from './page-experiment.js';
+import * as experiments from './page-experiments.js';
+import * as newExperiment from './page-new.js';
+import * as queue from './page-queue.js';
+import * as signin from './page-signin.js';
+import * as sweep from './page-sweep.js';
+import * as sweeps from './page-sweeps.js';
+
+const pages = [
+  ['/', experiments],
+  ['/experiments', experiments],
+  ['/experiments/{}', experiment],
+  ['/experiments/{}/{}', experiment],
+  ['/compare', compare],
+  ['/sweeps', sweeps],
+  ['/sweeps/{}', sweep],
+  ['/new', newExperiment],
+  ['/datasets', datasets],
+  ['/datasets/{}', datasets],
+  ['/queue', queue],
+  ['/admin', admin],
+];
+
+const places = [
+  { path: '/experiments', text: 'Experiments', icon: 'list' },
+  { path: '/sweeps', text: 'Sweeps', icon: 'sweep' },
+  { path: '/queue', text: 'Queue', icon: 'queue', needs: 'queue' },
+  { path: '/datasets', text: 'Data sets', icon: 'data' },
+  { path: '/admin', text: 'People', icon: 'people', needs: 'admin' },
+];
+
+/** @type {{name: string?, role: string, users: boolean, canWrite: boolean, queue: boolean, admin: boolean}} */
+const me = { name: null, role: 'admin', users: false, canWrite: true, queue: false, admin: false };
+
+const main = h('main', { id: 'main' });
+const nav = h('nav.nav', { 'aria-label': 'Main' });
+const banner = h('div.banner', { role: 'alert', hidden: true }, icon('warn'), 'No connection to the daemon. Trying again …');
+const account = h('div.account');
+
+/* ---- Theme ---- */
+
+const THEME = 'ovrd.theme';
+const system = matchMedia('(prefers-color-scheme: dark)');
+const isDark = () => (localStorage.getItem(THEME) ?? (system.matches ? 'dark' : 'light')) === 'dark';
+const themeButton = h('button.round', { type: 'button', onclick: () => setTheme(!isDark()) });
+
+function setTheme(dark) {
+  localStorage.setItem(THEME, dark ? 'dark' : 'light');
+  showTheme();
+}
+
+function showTheme() {
+  const dark = isDark();
+  document.documentElement.dataset.theme = dark ? 'dark' : 'light';
+  const text = dark ? 'Light theme' : 'Dark theme';
+  themeButton.title = text;
+  themeButton.setAttribute('aria-label', text);
+  fill(themeButton, icon(dark ? 'sun' : 'moon'));
+  themeChanged();
+}
+
+/* ---- The frame ---- */
+
+function showNav(path) {
+  const isHere = (place) => path === place.path || path.startsWith(`${place.path}/`) || (place.path === '/experiments' && (path === '/' || path === '/compare'));
+  fill(
+    nav,
+    places
+      .filter((p) => !p.needs || me[p.needs])
+      .map((p) => h('a', { href: `#${p.path}`, 'aria-current': isHere(p) ? 'page' : null }, icon(p.icon), h('span', p.text))),
+  );
+}
+
+function showAccount() {
+  const signOut = () => {
+    token.set(null);
+    location.reload();
+  };
+  fill(
+    account,
+    me.name && h('span.who', { title: `Signed in as ${me.name}, ${me.role}` }, me.name, h('small', me.role)),
+    token.get() && h('button.round', { type: 'button', title: 'Sign out', 'aria-label': 'Sign out', onclick: signOut }, icon('out')),
+  );
+}
+
+/* The address has the page, so the link moves the focus itself. */
+function skip(event) {
+  event.preventDefault();
+  (main.querySelector('h1') ?? main).focus();
+}
+
+function showFrame() {
+  document.body.replaceChildren(
+    h('a.skip', { href: '#main', onclick: skip }, 'Skip to content'),
+    h(
+      'header.top',
+      h('a.brand', { href: '#/experiments' }, h('img', { src: '/assets/icon.svg', alt: '', width: 24, height: 24 }), 'ovrd'),
+      nav,
+      h('div.tools', me.canWrite && h('a.button.primary.new', { href: '#/new', 'aria-label': 'New experiment' }, icon('plus'), h('span', 'New')), themeButton, account),
+    ),
+    h('div.body', banner, main),
+    toastRegion(),
+    liveRegion(),
+  );
+}
+
+/* ---- Pages ---- */
+
+let leave = new AbortController();
+
+async function showPage() {
+  leave.abort();
+  leave = new AbortController();
+  const { signal } = leave;
+  const { path, query } = here();
+  const [found, params] = find(path);
+  showNav(path);
+  const root = h('div.page', loading());
+  main.replaceChildren(root);
+  window.scrollTo(0, 0);
+  try {
+    if (!found) throw new Problem({ status: 404, title: 'Not found', detail: `There is no page ${path}.` });
+    await found.show({ root, params, query, signal, setQuery, me });
+  } catch (error) {
+    if (signal.aborted || error.name === 'AbortError') return;
+    if (error.status !== 401) root.replaceChildren(problemBox(error, showPage));
+  }
+  if (!signal.aborted) main.querySelector('h1')?.focus({ preventScroll: true });
+}
+
+function find(path) {
+  for (const [pattern, page] of pages) {
+    const params = match(pattern, path);
+    if (params) return [page, params];
+  }
+  return [null, []];
+}
+
+/* ---- Who is there, and what the daemon can do ---- */
+
+async function ifThere(path) {
+  try {
+    return await get(path);
+  } catch (error) {
+    if (error.status === 404 || error.status === 403) return null;
+    throw error;
+  }
+}
+
+async function meet() {
+  const person = await ifThere('/v1/me');
+  if (person) Object.assign(me, { name: person.name, role: person.role, users: person.users ?? person.name !== null });
+  me.canWrite = me.role !== 'viewer' && person?.scope !== 'read';
+  me.queue = (await ifThere('/v1/queue')) !== null;
+  me.admin = me.users && me.role === 'admin' && (await ifThere('/v1/users')) !== null;
+}
+
+function showSignin() {
+  leave.abort();
+  signin.show(document.body, start);
+}
+
+async function start() {
+  document.body.replaceChildren(h('div.page', loading()));
+  for (let tries = 0; ; tries++) {
+    try {
+      await meet();
+      break;
+    } catch (error) {
+      if (error.status === 401) return;
+      if (error.status) return void document.body.replaceChildren(h('div.page', problemBox(error, start)));
+      document.body.replaceChildren(h('div.page', problemBox(error)));
+      await nap(Math.min(1000 * 2 ** tries, 15_000));
+    }
+  }
+  showFrame();
+  showAccount();
+  await showPage();
+}
+
+signals.addEventListener('unauthorized', showSignin);
+signals.addEventListener('offline', () => (banner.hidden = false));
+signals.addEventListener('online', () => (banner.hidden = true));
+addEventListener('hashchange', () => main.isConnected && showPage());
+system.addEventListener('change', showTheme);
+showTheme();
+start();

@@ -1,0 +1,45 @@
+#include "server/leftovers.h"
+
+#include "server/files.h"
+
+#include <string.h>
+
+/* The state of an experiment, N_STATES when there is none; a database that does not answer counts
+ * as any state, so that nothing is removed. */
+static int read_state(struct store *store, const char *id, enum state *state) {
+    struct experiment e = {0};
+    int rc = store_get_experiment(store, id, &e, NULL);
+    *state = rc == 0 ? e.state : N_STATES;
+    experiment_release(&e);
+    return rc == 0 || rc == OVR_NOT_FOUND;
+}
+
+static int is_known(void *context, const char *id) {
+    enum state state;
+    return !read_state(context, id, &state) || state != N_STATES;
+}
+
+static int has_result(void *context, const char *id) {
+    enum state state;
+    return !read_state(context, id, &state) || state == STATE_SUCCEEDED;
+}
+
+/* A checkpoint on its way is somebody's too. */
+static int goes_on(void *context, const char *id) {
+    enum state state;
+    return strncmp(id, "tmp-", 4) == 0 || !read_state(context, id, &state) || state <= STATE_PAUSED;
+}
+
+int leftovers_sweep_checkpoints(struct store *store, const char *data_dir) {
+    return files_sweep(data_dir, "checkpoints", goes_on, store);
+}
+
+int leftovers_sweep_all(struct store *store, const char *data_dir) {
+    return files_sweep(data_dir, "experiments", has_result, store) +
+           leftovers_sweep_checkpoints(store, data_dir);
+}
+
+int leftovers_sweep(struct store *store, const char *data_dir) {
+    return files_sweep(data_dir, "experiments", is_known, store) +
+           leftovers_sweep_checkpoints(store, data_dir);
+}

@@ -1,0 +1,64 @@
+/* The queue as people see it: who runs, who waits, in which order, since when one may expect to
+ * start, and why not now.
+ *
+ * The order is worked out for all that wait at once, and shared by those who ask: anew when
+ * something has changed or a second has gone, but never for more than a twentieth of the time.
+ * (100,000 that wait: some 0.1 s.) Who came after that counts as last until then.
+ */
+#ifndef SERVER_QUEUE_H
+#define SERVER_QUEUE_H
+
+#include "server/pool.h"
+#include "server/scheduler.h"
+
+struct queue;
+
+int queue_new(struct queue **queue, struct store *store, struct pool *pool, int64_t half_life_ms,
+              struct ovr_err *err);
+void queue_free(struct queue *queue); /* NULL is fine */
+
+/* The queue at one moment; it does not change any more. */
+struct queue_snapshot {
+    int64_t made_ms;
+    struct pool_view pool;
+    struct plan_job *jobs; /* that wait, by position */
+    size_t n_jobs;
+    struct owner *owners; /* by seq; the share of jobs[i] is owners[jobs[i].share]; 0: nobody */
+    size_t n_owners;
+    double half_life_ms;
+    /* For the functions below: */
+    int users; /* who looks at it */
+    uint64_t version;
+    uint32_t *by_seq; /* indices of the jobs */
+    int64_t newest;   /* seq */
+    struct {          /* whose turn it is, and with what; share n_owners: nobody's */
+        size_t share;
+        int priority;
+        int64_t seq;
+    } next;
+    int64_t blocked_bytes; /* what the first in line needs that does not fit now; 0: all fit */
+};
+
+/* As new as can be, until queue_put(). */
+int queue_look(struct queue *queue, struct queue_snapshot **snapshot, struct ovr_err *err);
+void queue_put(struct queue *queue, struct queue_snapshot *snapshot);
+
+enum { QUEUE_REASON_SIZE = 320 };
+
+struct queue_place {
+    int64_t position;  /* from 1 */
+    int64_t starts_at; /* ms since 1970, as far as one can tell; 0: unknown */
+    const char
+        *reason_code; /* stopping, disk, chain, user_limit, memory, fair_share, workers, next */
+    char reason[QUEUE_REASON_SIZE]; /* a sentence with its figures */
+};
+
+/* Where a queued experiment stands, and why it does not run. */
+void queue_place(const struct queue_snapshot *snapshot, const struct experiment *experiment,
+                 struct queue_place *place);
+
+/* Both at once. */
+int queue_find(struct queue *queue, const struct experiment *experiment, struct queue_place *place,
+               struct ovr_err *err);
+
+#endif

@@ -1,0 +1,306 @@
+#include "server/store/db.h"
+
+#include "server/log.h"
+
+#include <stdlib.h>
+
+void store_set_rules(struct store *store, const struct queue_rules *rules) {
+    store->rules = *rules;
+}
+
+uint64_t store_queue_version(const struct store *store) {
+    return store->queue_version;
+}
+
+void store_set_cores(struct store *store, int64_t seq, int cores) {
+    runs_set_cores(&store->runs, seq, cores, now_ms(), (double)store->rules.half_life_ms);
+}
+
+/* ---- Use ---- */
+
+/* From a row's columns core_seconds and at, which may be NULL. */
+static double read_use(const struct store *store, sqlite3_stmt *row, int column, int64_t now) {
+    const struct use use = {sqlite3_column_double(row, column),
+                            sqlite3_column_int64(row, column + 1)};
+    return use.at_ms ? use_at(&use, now, (double)store->rules.half_life_ms) : 0;
+}
+
+int charge_run(struct store *store, struct run *run, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    int64_t now = now_ms();
+    double use = run_take_use(&store->runs, run, now, (double)store->rules.half_life_ms);
+    sqlite3_stmt *row = db_bind(c, READ_USE, "i", run->owner);
+    int step = sqlite3_step(row);
+    if (step == SQLITE_ROW)
+        use += read_use(store, row, 0, now);
+    sqlite3_reset(row);
+    if (step != SQLITE_ROW && step != SQLITE_DONE)
+        return db_fail(c, err);
+    return db_run(c, db_bind(c, WRITE_USE, "iri", run->owner, use, now), err);
+}
+
+/* What runs of hers is not in the database yet. With the lock of the runs held. */
+static void add_runs(const struct store *store, int64_t now, struct share *share) {
+    for (const struct run *run = store->runs.list; run; run = run->next) {
+        if (run->owner != share->owner)
+            continue;
+        struct use use = run->use;
+        use_add(&use, run->cores, run->charged_ms, now, (double)store->rules.half_life_ms);
+        share->use += use.core_seconds - run->writing;
+        share->cores += run->cores;
+        share->running++;
+    }
+}
+
+/* ---- Who is next ---- */
+
+/* What there is to choose from, a share for each owner. */
+struct choice {
+    struct share *shares;
+    struct candidate *candidates;
+    size_t n_shares, n_candidates;
+    struct placed *placed;
+    struct room room;
+};
+
+static struct candidate *add_candidate(struct choice *choice, sqlite3_stmt *row,
+                                       struct ovr_err *err) {
+    struct candidate *longer = grow(choice->candidates, choice->n_candidates, sizeof *longer);
+    if (!longer) {
+        ovr_nomem(err, "the queue");
+        return NULL;
+    }
+    choice->candidates = longer;
+    struct candidate *candidate = &longer[choice->n_candidates++];
+    *candidate = (struct candidate){.seq = sqlite3_column_int64(row, 0),
+                                    .share = choice->n_shares,
+                                    .priority = sqlite3_column_int(row, 1),
+                                    .memory_bytes = sqlite3_column_int64(row, 2)};
+    return candidate;
+}
+
+/* With the lock of `blocked` held. */
+static int64_t blocked_since(const struct store *store, int64_t seq) {
+    for (size_t i = 0; i < store->n_blocked; i++)
+        if (store->blocked[i].seq == seq)
+            return store->blocked[i].since_ms;
+    return 0;
+}
+
+/* The first of hers that fits, behind one that does not. */
+static int add_fitting(struct choice *choice, struct connection *c, int64_t owner,
+                       struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, FITTING_OF_OWNER, "Ii", owner, choice->room.free_bytes);
+    int step = sqlite3_step(row), rc = 0;
+    if (step == SQLITE_ROW)
+        rc = add_candidate(choice, row, err) ? 0 : OVR_NOMEM;
+    else if (step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    return rc;
+}
+
+static int limit_column(const struct store *store, sqlite3_stmt *row, int column) {
+    int64_t limit = sqlite3_column_type(row, column) == SQLITE_NULL
+                        ? store->quotas.running
+                        : sqlite3_column_int64(row, column);
+    return limit > 0 && limit < NO_LIMIT ? (int)limit : NO_LIMIT;
+}
+
+static int read_first(const struct store *store, struct choice *choice, sqlite3_stmt *row,
+                      struct share *share, struct ovr_err *err) {
+    struct candidate *first = add_candidate(choice, row, err);
+    if (!first)
+        return OVR_NOMEM;
+    share->limit = limit_column(store, row, 3);
+    share->use = read_use(store, row, 4, choice->room.now_ms);
+    first->blocked_ms = blocked_since(store, first->seq);
+    return 0;
+}
+
+/* Her share and candidates, if something of hers waits. */
+static int add_owner(struct store *store, struct connection *c, struct choice *choice,
+                     int64_t owner, struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, FIRST_OF_OWNER, "I", owner);
+    struct share share = {.owner = owner}, *longer;
+    int step = sqlite3_step(row), rc = 0;
+    if (step == SQLITE_ROW)
+        rc = read_first(store, choice, row, &share, err);
+    else if (step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    if (rc || step == SQLITE_DONE)
+        return rc;
+    if (choice->candidates[choice->n_candidates - 1].memory_bytes > choice->room.free_bytes)
+        rc = add_fitting(choice, c, owner, err);
+    longer = rc ? NULL : grow(choice->shares, choice->n_shares, sizeof *longer);
+    if (!longer)
+        return rc ? rc : ovr_nomem(err, "the queue");
+    choice->shares = longer;
+    longer[choice->n_shares++] = share;
+    return 0;
+}
+
+/* *owner becomes the next one with something in the queue; 0: there is none. */
+static int next_owner(struct connection *c, int64_t *owner, struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, NEXT_OWNER, "i", *owner);
+    int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
+    *owner = rc ? 0 : sqlite3_column_int64(row, 0);
+    sqlite3_reset(row);
+    return rc;
+}
+
+/* Shares of what runs, and the runs. */
+static int read_runs(struct store *store, struct choice *choice, struct ovr_err *err) {
+    struct runs *runs = &store->runs;
+    size_t n = 0;
+    pthread_mutex_lock(&runs->lock);
+    for (const struct run *run = runs->list; run; run = run->next)
+        n++;
+    choice->placed = calloc(n + 1, sizeof *choice->placed);
+    for (const struct run *run = runs->list; choice->placed && run; run = run->next)
+        choice->placed[choice->room.n_placed++] =
+            (struct placed){run->memory_bytes, run->started_ms};
+    for (size_t i = 0; i < choice->n_shares; i++)
+        add_runs(store, choice->room.now_ms, &choice->shares[i]);
+    pthread_mutex_unlock(&runs->lock);
+    choice->room.placed = choice->placed;
+    return choice->placed ? 0 : ovr_nomem(err, "the queue");
+}
+
+/* Those that wait for memory are remembered, until they are in the queue no more. */
+static int note_blocked(struct store *store, const struct choice *choice, struct ovr_err *err) {
+    store->n_blocked = 0;
+    for (size_t i = 0; i < choice->n_candidates; i++) {
+        const struct candidate *candidate = &choice->candidates[i];
+        if (!candidate->blocked_ms)
+            continue;
+        struct blocked *longer = grow(store->blocked, store->n_blocked, sizeof *longer);
+        if (!longer)
+            return ovr_nomem(err, "the queue");
+        store->blocked = longer;
+        longer[store->n_blocked++] = (struct blocked){candidate->seq, candidate->blocked_ms};
+    }
+    return 0;
+}
+
+static int read_choice(struct store *store, struct connection *c, struct choice *choice,
+                       struct ovr_err *err) {
+    int64_t owner = 0;
+    int rc = add_owner(store, c, choice, 0, err);
+    if (!rc)
+        rc = next_owner(c, &owner, err);
+    while (!rc && owner) {
+        rc = add_owner(store, c, choice, owner, err);
+        if (!rc)
+            rc = next_owner(c, &owner, err);
+    }
+    return rc ? rc : read_runs(store, choice, err);
+}
+
+int choose_next(struct store *store, struct connection *c, int64_t free_bytes, int64_t *seq,
+                int64_t *owner, struct ovr_err *err) {
+    struct choice choice = {.room = {.free_bytes = free_bytes,
+                                     .total_bytes = store->rules.memory_bytes,
+                                     .now_ms = now_ms(),
+                                     .half_life_ms = (double)store->rules.half_life_ms}};
+    ptrdiff_t next = NO_CANDIDATE;
+    pthread_mutex_lock(&store->blocked_lock);
+    int rc = read_choice(store, c, &choice, err);
+    if (!rc) {
+        next = scheduler_pick(choice.shares, choice.candidates, choice.n_candidates, &choice.room);
+        rc = note_blocked(store, &choice, err);
+    }
+    pthread_mutex_unlock(&store->blocked_lock);
+    if (!rc) {
+        if (next == NO_CANDIDATE) {
+            rc = OVR_NOT_FOUND;
+        } else {
+            *seq = choice.candidates[next].seq;
+            *owner = choice.shares[choice.candidates[next].share].owner;
+        }
+    }
+    free(choice.shares);
+    free(choice.candidates);
+    free(choice.placed);
+    return rc;
+}
+
+/* ---- Looking at it ---- */
+
+static int read_waiting(struct connection *c, struct waiting **list, size_t *n,
+                        struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, READ_WAITING, "");
+    int step, rc = 0;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
+        struct waiting *longer = grow(*list, *n, sizeof *longer);
+        if (!longer) {
+            rc = ovr_nomem(err, "the queue");
+            break;
+        }
+        *list = longer;
+        longer[(*n)++] = (struct waiting){.seq = sqlite3_column_int64(row, 0),
+                                          .owner = sqlite3_column_int64(row, 1),
+                                          .waits_for = sqlite3_column_int64(row, 5),
+                                          .priority = sqlite3_column_int(row, 2),
+                                          .memory_bytes = sqlite3_column_int64(row, 3),
+                                          .core_seconds = real_column(row, 4)};
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    return rc;
+}
+
+static int read_owners(struct store *store, struct connection *c, struct owner **list, size_t *n,
+                       struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, READ_OWNERS, "");
+    int64_t now = now_ms();
+    int step, rc = 0;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
+        struct owner *longer = grow(*list, *n, sizeof *longer);
+        if (!longer) {
+            rc = ovr_nomem(err, "the owners");
+            break;
+        }
+        *list = longer;
+        struct owner *owner = &longer[(*n)++];
+        *owner = (struct owner){.seq = sqlite3_column_int64(row, 0),
+                                .max_running = limit_column(store, row, 2)};
+        copy_column(row, 1, owner->name, sizeof owner->name);
+        struct share share = {.owner = owner->seq, .use = read_use(store, row, 3, now)};
+        pthread_mutex_lock(&store->runs.lock);
+        add_runs(store, now, &share);
+        pthread_mutex_unlock(&store->runs.lock);
+        owner->use = share.use;
+        owner->running = share.running;
+        owner->cores = share.cores;
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    return rc;
+}
+
+int store_read_queue(struct store *store, struct waiting **waiting, size_t *n_waiting,
+                     struct owner **owners, size_t *n_owners, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    *waiting = NULL;
+    *owners = NULL;
+    *n_waiting = *n_owners = 0;
+    int rc = db_run(c, db_bind(c, BEGIN_READING, ""), err);
+    if (!rc) {
+        rc = read_waiting(c, waiting, n_waiting, err);
+        if (!rc)
+            rc = read_owners(store, c, owners, n_owners, err);
+        db_run(c, db_bind(c, COMMIT, ""), NULL);
+    }
+    db_give_back(c);
+    if (rc) {
+        free(*waiting);
+        free(*owners);
+        *waiting = NULL;
+        *owners = NULL;
+    }
+    return rc;
+}

@@ -1,0 +1,332 @@
+"""The dashboard in a real browser, on a daemon of its own. Speaks TAP; pictures of all pages go to build/web."""
+import os
+import signal
+import sys
+import tempfile
+import time
+import unittest
+
+try:
+    import numpy as np
+    from selenium.webdriver.common.keys import Keys
+
+    from browser import WIDTHS, Browser, Daemon, call
+    from support import main
+except ImportError as missing:
+    print(f"1..1\nnot ok 1 # SKIP {missing} (Debian: python3-selenium, python3-numpy)")
+    sys.exit(0)
+if not (os.path.exists("/usr/bin/chromium") and os.path.exists("/usr/bin/chromedriver")):
+    print("1..1\nnot ok 1 # SKIP no browser (Debian: chromium, chromium-driver)")
+    sys.exit(0)
+
+EVIL = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+SPHERE = {"generator": "sphere", "samples": 600, "latitudes": 2, "sectors": 4, "classes": 4}
+ENCODER = {"name": "sphere-encoder", "tags": ["sphere"], "dataset": SPHERE, "model": {"kind": "ovr_encoder", "hidden": [24]},
+           "loss": {"ovr": {"lambda": 1e-5}}, "optimizer": {"learning_rate": 0.02}, "training": {"epochs": 12},
+           "probe": {"epochs": 5, "learning_rate": 0.001}, "notes": "Points on the sphere, without labels."}
+LAMBDAS = [0, 1e-6, 1e-5, 1e-4, 1e-3]
+LONG = {"name": "long", "dataset": {"generator": "sphere", "samples": 4000}, "model": {"kind": "mlp", "hidden": [64]},
+        "training": {"epochs": 100000, "threads": 1}}
+
+
+class Dashboard(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon().__enter__()
+        random = np.random.default_rng(1)
+        for split, n in (("train", 300), ("test", 60)):
+            labels = np.arange(n) % 10
+            pixels = np.clip(labels[:, None] * 20 + random.integers(0, 60, (n, 3072)), 0, 255).astype(np.uint8)
+            cls.daemon.upload("images", split, pixels, labels)
+        run = cls.daemon.run
+        cls.encoder = run(ENCODER)
+        cls.images = run({"name": "of-images", "dataset": {"name": "images"}, "model": {"kind": "mlp", "hidden": [16]},
+                          "optimizer": {"learning_rate": 1e-4}, "training": {"epochs": 6}})
+        cls.evil = run({**ENCODER, "name": EVIL, "tags": [EVIL[:60], "x"], "notes": EVIL, "training": {"epochs": 2}})
+        cls.sweep = call(cls.daemon, "POST", "/v1/sweeps", {
+            "name": "lambdas", "base": ENCODER, "repeats": 2,
+            "points": [{"loss": {"ovr": {"lambda": v}}} for v in LAMBDAS] + [{"optimizer": {"learning_rate": 1e30}}]})
+        deadline = time.time() + 60
+        while call(cls.daemon, "GET", f"/v1/sweeps/{cls.sweep['id']}")["state"] == "running":
+            assert time.time() < deadline
+            time.sleep(0.05)
+        cls.browser = Browser().__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.browser.__exit__()
+        cls.daemon.__exit__()
+
+    def setUp(self):
+        self.browser.set_width(1280)
+        self.browser.complaints()
+
+    def tearDown(self):
+        for e in call(self.daemon, "GET", "/v1/experiments?limit=500")["experiments"]:
+            if e["name"] == "long" and e["finished_at"] is None:
+                call(self.daemon, "POST", f"/v1/experiments/{e['id']}/cancel")
+
+    def open(self, place):
+        self.browser.open(self.daemon.port, place)
+
+    def get(self, path):
+        return call(self.daemon, "GET", path)
+
+    def assert_quiet(self):
+        self.assertEqual(self.browser.complaints(), [])
+
+    # ---- What people do ----
+
+    def test_a_form_is_submitted_and_watched_until_it_ends(self):
+        b = self.browser
+        self.open("/new")
+        b.button("Start anew").click()
+        b.type(b.field("/name"), "from-the-form")
+        b.type(b.field("/tags"), "one, two")
+        b.type(b.field("/model/hidden"), "32")
+        b.type(b.field("/dataset/samples"), "20000")
+        b.type(b.field("/training/epochs"), "80")
+        b.wait_text("alone on this machine")
+        self.assertIn('"hidden": [32]', b.one(".editor").get_attribute("value"))
+        b.button("Submit").click()
+        b.wait_text("from-the-form", "h1")
+        # Live, without being loaded again: first it runs and its epochs grow, then it has a result.
+        b.run("window.same = true")
+        b.wait_text("Epoch ")
+        epochs = "return Math.max(0, ...[...document.querySelectorAll('.u-legend .u-value')].slice(0, 1).map((e) => Number(e.textContent)))"
+        first = b.wait(lambda: b.run(epochs), "first epoch")
+        b.wait(lambda: b.run(epochs) > first, "later epoch")
+        b.wait_text("succeeded", ".page-head", 60)
+        b.wait(lambda: b.run(epochs) == 80, "last epoch")
+        self.assertTrue(b.run("return window.same"))
+        experiment = self.get("/v1/experiments?name=from-the-form")["experiments"][0]
+        self.assertEqual(experiment["tags"], ["one", "two"])
+        b.wait_text(f"{100 * experiment['result']['accuracy']:.2f} %", ".figures")
+        self.assertGreaterEqual(len(b.all(".chart canvas")), 8)
+        self.assert_quiet()
+
+    def test_a_fault_is_shown_at_its_field(self):
+        b = self.browser
+        self.open("/new")
+        b.button("Start anew").click()
+        b.type(b.field("/model/hidden"), "-3")
+        b.wait(lambda: b.field("/model/hidden").get_attribute("aria-invalid"), "mark at the field")
+        fault = b.one("#" + b.field("/model/hidden").get_attribute("aria-describedby").split()[-1])
+        self.assertIn("1..65536", fault.text)
+        self.assertFalse(b.button("Submit").is_enabled())
+        self.assertNotEqual(b.driver.switch_to.active_element.tag_name, "body")
+        b.type(b.field("/model/hidden"), "8")
+        b.wait(lambda: b.button("Submit").is_enabled(), "good spec")
+        # The other way round, and what is no JSON.
+        editor = b.one(".editor")
+        editor.clear()
+        editor.send_keys('{"dataset": {"generator": "sphere"}, "model": {"kind": "mlp", "hidden": [7, 9]}, "training": {"epochs": 3}}')
+        b.wait(lambda: b.field("/training/epochs").get_attribute("value") == "3", "value of the JSON in the form")
+        self.assertEqual(b.field("/model/hidden").get_attribute("value"), "7, 9")
+        editor.send_keys("}")
+        b.wait_text("not JSON yet")
+        refused = [c for c in b.complaints() if "422" not in c]  # the dry run's own answer
+        self.assertEqual(refused, [])
+
+    def test_two_runs_are_compared(self):
+        b = self.browser
+        self.open("/experiments?name=sphere-encoder")
+        other = self.daemon.run({**ENCODER, "name": "sphere-encoder-2", "loss": {"ovr": {"lambda": 1e-3}}})
+        for name in ("sphere-encoder", "sphere-encoder-2"):
+            b.one(f"input[aria-label='Compare {name}']").click()
+        b.button("Compare 2").click()
+        b.settle()
+        distance = self.get(f"/v1/compare/histograms?a={other['id']}&b={self.encoder['id']}")
+        b.wait_text("Distance of the histograms")
+        b.wait(lambda: f"{distance['ks']:.3f}"[:5] in b.text(), "the KS distance")
+        b.wait_text("loss.ovr.lambda")
+        self.assertGreaterEqual(len(b.all(".chart canvas")), 7)
+        self.assert_quiet()
+
+    def test_a_daemon_that_restarts_is_survived(self):
+        b = self.browser
+        experiment = call(self.daemon, "POST", "/v1/experiments", LONG)
+        self.open(f"/experiments/{experiment['id']}")
+        b.wait_text("Epoch ")
+        b.wait(lambda: b.all(".chart canvas"), "curve")
+        self.daemon.stop(signal.SIGKILL)
+        b.wait(lambda: b.one(".banner").is_displayed(), "banner")
+        self.daemon.start()
+        b.wait(lambda: not b.one(".banner").is_displayed(), "connection", 30)
+        b.wait_text("Epoch ", seconds=30)
+        epoch = "return Number(document.querySelector('.u-legend .u-value').textContent.replace(/\\D/g, ''))"
+        before = b.run(epoch)
+        b.wait(lambda: b.run(epoch) > before, "epoch after the restart", 30)
+        b.button("Cancel").click()
+        b.button("Cancel it").click()
+        b.wait_text("cancelled", ".page-head")
+        errors = [c for c in b.complaints() if "ERR_CONNECTION_REFUSED" not in c and "ERR_INCOMPLETE_CHUNKED" not in c and "ERR_CONNECTION_RESET" not in c and "ERR_EMPTY_RESPONSE" not in c]
+        self.assertEqual(errors, [])
+
+    def test_buttons_pause_edit_and_delete(self):
+        b = self.browser
+        experiment = call(self.daemon, "POST", "/v1/experiments", LONG)
+        self.open(f"/experiments/{experiment['id']}")
+        b.wait_text("running", ".page-head")
+        b.button("Pause").click()
+        b.wait_text("paused", ".page-head")
+        b.button("Edit").click()
+        b.type(b.one("dialog input"), "renamed")
+        b.button("Save", "dialog").click()
+        b.wait_text("renamed", "h1")
+        b.button("Resume").click()
+        b.wait_text("running", ".page-head")
+        b.button("Cancel").click()
+        b.button("Cancel it", "dialog").click()
+        b.wait_text("cancelled", ".page-head")
+        b.button("Delete").click()
+        b.button("Delete it", "dialog").click()
+        b.wait_text("Experiments", "h1")
+        self.assertNotIn(experiment["id"], [e["id"] for e in self.get("/v1/experiments")["experiments"]])
+        self.assert_quiet()
+
+    def test_a_data_set_is_uploaded_and_seen(self):
+        b = self.browser
+        with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+            file.write("width,height,kind\n" + "".join(f"{i},{i * 0.5},{'ab'[i % 2]}\n" for i in range(40)))
+            file.flush()
+            self.open("/datasets")
+            b.one("form input").send_keys("flowers")
+            b.one("form input[type=file]").send_keys(file.name)
+            b.button("Upload").click()
+            b.wait_text("flowers train is stored")
+        b.wait(lambda: [a for a in b.all("td a") if a.text == "flowers"], "row of flowers")[0].click()
+        b.wait_text("flowers", "h1")
+        b.wait_text("width")
+        self.assertIn("a: 20", b.text())
+        self.assert_quiet()
+
+    def test_the_figure_of_a_sweep(self):
+        b = self.browser
+        self.open(f"/sweeps/{self.sweep['id']}")
+        b.settle()
+        b.wait_text("Accuracy and near zero against λ")
+        table = self.get(f"/v1/sweeps/{self.sweep['id']}")
+        best = max((p for p in table["points"] if p["result"]), key=lambda p: p["result"]["accuracy"])
+        self.assertIn(f"{100 * best['result']['accuracy']:.2f} %", b.text(".figures"))
+        rows = b.all("tr[data-point]")
+        self.assertEqual(len(rows), len(LAMBDAS) + 1)
+        self.assertIn(table["points"][-1]["error"]["detail"][:40], rows[-1].text)
+        # λ on a logarithmic axis, zero apart; a click on a point leads to its row.
+        over = b.one(".u-over")
+        x = b.run("const u = document.querySelector('.u-over'); return [u.clientWidth, u.clientHeight]")
+        b.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", **self.spot(over, x, 0.02)})
+        for kind in ("mousePressed", "mouseReleased"):
+            b.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, "button": "left", "clickCount": 1, **self.spot(over, x, 0.02)})
+        lit = b.wait(lambda: b.all("tr.lit"), "row of the point")[0]
+        self.assertEqual(lit.get_attribute("data-point"), "0")
+        self.assertEqual(len(b.all(".pline")), len(LAMBDAS))
+        self.assert_quiet()
+
+    @staticmethod
+    def spot(element, size, share):
+        place = element.rect
+        scrolled = element.parent.execute_script("return scrollY")
+        return {"x": place["x"] + size[0] * (share + 0.02), "y": place["y"] - scrolled + size[1] / 2}
+
+    def test_a_long_list_is_drawn_in_part(self):
+        b = self.browser
+        n = 700
+        sweep = call(self.daemon, "POST", "/v1/sweeps", {
+            "name": "many", "base": {"dataset": {**SPHERE, "samples": 20}, "model": {"kind": "identity"}, "probe": None},
+            "grid": {"/dataset/seed": list(range(1, n + 1))}})
+        self.open("/experiments?name=many")
+        most = 0
+        last = sweep["points"][0]["experiments"][0]["id"]
+        deadline = time.time() + 30
+        while not b.all(f"a[href='#/experiments/{last}']"):
+            self.assertLess(time.time(), deadline, f"{len(b.all('.row'))} rows")
+            b.run("scrollTo(0, document.documentElement.scrollHeight)")
+            most = max(most, b.run("return document.querySelectorAll('.row').length"))
+            time.sleep(0.05)
+        self.assertLess(most, 90)
+        self.assertGreater(b.run("return document.documentElement.scrollHeight"), n * 50)
+        self.assertEqual(b.one("[role=table]").get_attribute("aria-rowcount"), str(n + 1))
+        self.assert_quiet()
+
+    # ---- For everybody ----
+
+    def test_nothing_that_people_write_is_run(self):
+        b = self.browser
+        e = self.evil
+        for place in ("/experiments", f"/experiments/{e['id']}", f"/experiments/{e['id']}/spec", f"/experiments/{e['id']}/log",
+                      f"/compare?ids={e['id']},{self.encoder['id']}", f"/new?from={e['id']}", f"/experiments?tag={EVIL[:60].replace('#', '')}"):
+            self.open(place)
+            b.settle()
+            self.assertIn("<img src=x", b.text() + b.run("return [...document.querySelectorAll('input, textarea')].map((e) => e.value).join()"), place)
+            self.assertIsNone(b.run("return window.hacked"), place)
+            self.assertEqual([i.get_attribute("src") for i in b.all("main img") if "blob:" not in i.get_attribute("src")], [], place)
+        self.open(f"/experiments/{e['id']}")
+        b.button("Edit").click()
+        self.assertEqual(b.one("dialog input").get_attribute("value"), EVIL)
+        b.one("dialog input").send_keys(Keys.ESCAPE)
+        self.assert_quiet()
+
+    def test_by_keyboard_alone(self):
+        b = self.browser
+        self.open(f"/experiments/{self.encoder['id']}")
+        b.settle()
+        b.run("document.activeElement.blur(); scrollTo(0, 0)")
+        press = lambda key: b.driver.switch_to.active_element.send_keys(key)  # noqa: E731
+        press(Keys.TAB)
+        self.assertEqual(b.driver.switch_to.active_element.text, "Skip to content")
+        press(Keys.ENTER)
+        self.assertEqual(b.driver.switch_to.active_element.tag_name, "h1")
+        for _ in range(20):
+            press(Keys.TAB)
+            seen = b.run("const s = getComputedStyle(document.activeElement); return s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2")
+            self.assertTrue(seen, b.driver.switch_to.active_element.get_attribute("outerHTML")[:100])
+            if b.driver.switch_to.active_element.get_attribute("role") == "tab":
+                break
+        press(Keys.ARROW_RIGHT)
+        self.assertEqual(b.driver.switch_to.active_element.text, "Activations")
+        b.wait_text("exactly 0")
+        press(Keys.TAB)
+        self.assertEqual(b.driver.switch_to.active_element.get_attribute("role"), "tabpanel")
+        theme = b.run("return document.documentElement.dataset.theme")
+        b.one("button[aria-label$=theme]").send_keys(Keys.ENTER)
+        self.assertNotEqual(b.run("return document.documentElement.dataset.theme"), theme)
+
+    def pages(self):
+        encoder, images = self.encoder["id"], self.images["id"]
+        return {
+            "experiments": "/experiments", "curves": f"/experiments/{encoder}", "activations": f"/experiments/{encoder}/activations",
+            "units": f"/experiments/{encoder}/units", "sphere": f"/experiments/{encoder}/sphere", "filters": f"/experiments/{images}/filters",
+            "spec": f"/experiments/{encoder}/spec", "log": f"/experiments/{encoder}/log", "files": f"/experiments/{encoder}/files",
+            "compare": f"/compare?ids={encoder},{images}", "compare-none": "/compare", "sweeps": "/sweeps", "sweep": f"/sweeps/{self.sweep['id']}",
+            "new": "/new", "new-sweep": f"/new?sweep={self.sweep['id']}", "datasets": "/datasets", "dataset": "/datasets/images",
+            "none": "/experiments?name=there-is-none"}
+
+    def test_every_page_in_both_themes_and_widths(self):
+        b = self.browser
+        faults = {}
+        for name, place in self.pages().items():
+            for width in WIDTHS:
+                b.set_width(width)
+                for theme in ("light", "dark"):
+                    b.set_theme(theme)
+                    self.open(place)
+                    b.settle()
+                    found = b.faults() + b.complaints()
+                    if found:
+                        faults[f"{name} {width} {theme}"] = found[:5]
+                    b.picture(f"{name}-{width}-{theme}")
+        self.assertEqual(faults, {})
+
+    def test_a_place_that_is_not_there(self):
+        b = self.browser
+        self.open("/")
+        b.run("location.hash = '#/nowhere'")
+        b.wait_text("There is no page /nowhere")
+        self.assert_quiet()
+        b.run("location.hash = '#/experiments/000000000000'")
+        b.wait_text("000000000000", ".problem")
+
+
+if __name__ == "__main__":
+    main()
