@@ -150,11 +150,33 @@ static void test_pages_stay_whole_while_rows_are_added(void **state) {
         free(ids[i]);
 }
 
+static void test_a_long_series_comes_whole(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, "{'dataset':{'generator':'sphere','samples':20,'classes':2},'model':{"
+                         "'kind':'mlp','hidden':[1]},'training':{'epochs':5100}}");
+    wait_for(d, id, "succeeded");
+    const struct answer *a = get(d, "/v1/experiments/%s/metrics?max_points=11", id);
+    assert_null(header(a, "Link"));
+    assert_int_equal(json_array_size(at(a->json, "/series")), 11);
+    for (int i = 0; i < 11; i++)
+        assert_int_equal(number_at(json_array_get(at(a->json, "/series"), (size_t)i), "/epoch"),
+                         1 + i * 5099 / 10);
+    a = get(d, "/v1/experiments/%s/metrics", id);
+    assert_int_equal(json_array_size(at(a->json, "/series")), 5000);
+    assert_non_null(strstr(header(a, "Link"), "from_epoch=5001>; rel=\"next\""));
+    a = get(d, "/v1/experiments/%s/metrics?from_epoch=5001", id);
+    assert_int_equal(json_array_size(at(a->json, "/series")), 100);
+    assert_null(header(a, "Link"));
+    free(id);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_every_get_has_a_tag_that_is_known_again, with_daemon,
                                         without_daemon),
         cmocka_unit_test_setup_teardown(test_a_list_has_another_tag_when_it_changes, with_daemon,
+                                        without_daemon),
+        cmocka_unit_test_setup_teardown(test_a_long_series_comes_whole, with_daemon,
                                         without_daemon),
         cmocka_unit_test_setup_teardown(test_pages_stay_whole_while_rows_are_added, with_daemon,
                                         without_daemon),
