@@ -32,8 +32,9 @@
  * Each answer has an X-Request-Id: the client's, where it is 1..64 letters, digits, dots, dashes or
  * underscores, else one of our own.
  *
- * HEAD is answered wherever GET is, OPTIONS everywhere. A reply with an ETag that the request's
- * If-None-Match names becomes 304. A refusal that comes before a large body closes the connection.
+ * HEAD is answered wherever GET is, OPTIONS everywhere. A reply to GET that is in memory and has no
+ * ETag gets a digest of its bytes as one; what the request's If-None-Match names becomes 304. A
+ * refusal that comes before a large body closes the connection.
  */
 #ifndef API_HTTP_H
 #define API_HTTP_H

@@ -274,6 +274,7 @@ const char *const sql[N_SQL] = {
         "FROM event WHERE experiment = ?1 AND kind = 'log' ORDER BY number DESC LIMIT 1 OFFSET ?2)",
     [READ_EVENTS] = "SELECT number, at, kind, epoch, text, detail FROM event WHERE experiment = ?1 "
                     "AND number > ?2 ORDER BY number LIMIT ?3",
+    [LAST_EPOCH] = "SELECT max(epoch) FROM figure WHERE experiment = ?1",
     [LAST_EVENT] = "SELECT max(number) FROM event WHERE experiment = ?1",
     [ADD_USER] = "INSERT INTO user (name, role, max_running, max_queued, max_storage_bytes, "
                  "created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
