@@ -1,7 +1,7 @@
 /** One experiment, live: curves, activations, units, filters or sphere, spec, log, files. */
 
 import { act, download, follow, get, getPage, isFinal, nap, newKey, poll, send } from './api.js';
-import { fill, h, setText } from './dom.js';
+import { fill, h, refill, setText } from './dom.js';
 import { curves } from './curves.js';
 import { at, between, bytes, count, duration, leaves, NONE, number, percent, pretty, specValue, when } from './format.js';
 import { histogramPanel } from './histogram.js';
@@ -62,25 +62,21 @@ export async function show({ root, params, signal, me }) {
     if (before.state !== model.experiment.state) announce(`${model.experiment.name} is ${model.experiment.state}`);
     model.tell('experiment');
   };
+  const showFigures = () => fill(figures, keyFigures(model), trouble(model.experiment));
   const showHead = () => {
-    fill(head, heading(model.experiment, refresh, me));
-    fill(figures, keyFigures(model), trouble(model.experiment));
-    live.show();
+    refill(head, heading(model.experiment, refresh, me));
+    showFigures();
   };
-  /* The heading has buttons that may have the focus: made anew only when it would differ. */
   let shown = '';
-  model.on(() => {
+  model.on((what) => {
     const e = model.experiment;
-    const key = `${e.revision} ${e.state} ${e.queue?.position} ${e.queue?.reason} ${model.series.length}`;
-    if (key !== shown && !head.contains(document.activeElement)) showHead();
-    else if (key !== shown) {
-      fill(figures, keyFigures(model), trouble(e));
-      live.show();
-    }
+    const key = `${e.revision} ${e.state}`;
+    if (what === 'series') showFigures();
+    if (key !== shown) showHead();
     shown = key;
   });
   showHead();
-  fill(root, head, live.element, figures, chosen.element);
+  fill(root, head, live, figures, chosen.element);
   model.series = (await get(`${path}/metrics?max_points=${CURVE_POINTS}`, signal)).series;
   chosen.open();
   model.tell('series');
@@ -229,7 +225,7 @@ function liveBar(model) {
   };
   model.on(show);
   show();
-  return { element, show };
+  return element;
 }
 
 /* The result's figures, or those of the last epoch while there is none. */

@@ -181,6 +181,7 @@ function makeList({ signal, me }, picked, onTag, onPick) {
   async function more() {
     if (busy) return;
     busy = true;
+    showFoot();
     const mine = run.signal;
     try {
       await loadMore(next, mine);
@@ -195,7 +196,7 @@ function makeList({ signal, me }, picked, onTag, onPick) {
   function showFoot() {
     foot.hidden = items.length > 0 && !next;
     if (foot.hidden) return;
-    if (items.length) return void fill(foot, loading('Loading more …'));
+    if (items.length) return void fill(foot, busy ? loading('Loading more …') : 'Scroll for more');
     const filtered = ['name', 'state', 'tag', 'owner'].some((k) => filter[k]) || filter.sort;
     fill(
       foot,

@@ -1,7 +1,7 @@
 /** The queue: what runs, what waits, in which order, and why. */
 
 import { act, getPage, poll } from './api.js';
-import { fill, h } from './dom.js';
+import { fill, h, refill } from './dom.js';
 import { bytes, count, duration, NONE, when } from './format.js';
 import { attempt, button, empty, figure, pageHead, progressBar, table, timeAgo } from './widgets.js';
 
@@ -22,9 +22,9 @@ export async function show({ root, signal, me }) {
       path = more.next;
     }
     const key = JSON.stringify({ ...queue, at: null });
-    if (key === shown || box.contains(document.activeElement?.closest('button'))) return;
+    if (key === shown) return;
     shown = key;
-    fill(box, view(queue, me, read), path && h('div.list-foot', button('Show more', { onclick: () => read((pages += 1)) })));
+    refill(box, view(queue, me, read), path && h('div.list-foot', button('Show more', { onclick: () => read((pages += 1)) })));
   };
   await read();
   fill(root, pageHead('Queue'), box);

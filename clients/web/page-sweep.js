@@ -2,7 +2,7 @@
 
 import { act, download, get, poll } from './api.js';
 import { chart, color, percentAxis } from './charts.js';
-import { fill, h, svg } from './dom.js';
+import { fill, h, refill, svg } from './dom.js';
 import { at, between, count, duration, NONE, number, percent, pointerParts, specValue } from './format.js';
 import { href } from './router.js';
 import { tally } from './page-sweeps.js';
@@ -38,7 +38,7 @@ export async function show({ root, params, signal, me }) {
   const points = h('div');
   fill(root, head, figures, plots, points);
   const showAll = () => {
-    fill(head, heading(model.sweep, refresh, me));
+    refill(head, heading(model.sweep, refresh, me));
     fill(figures, keyFigures(model.sweep), model.sweep.target && h('p.notice', `Search for near_zero ${number(model.sweep.target.near_zero)} ± ${number(model.sweep.target.tolerance)}: ${model.sweep.target.detail}`));
     showPlots();
     showPoints();

@@ -132,8 +132,8 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def set_theme(self, theme):
-        """As the button does it."""
-        self.run("localStorage.setItem('ovrd.theme', arguments[0])", theme)
+        if self.run("return document.documentElement.dataset.theme") != theme:
+            self.run("document.querySelector('button[aria-label$=theme]').click()")
 
     def settle(self):
         """Until nothing is loading and the charts are drawn."""
