@@ -21,13 +21,26 @@ class Daemon:
     def __enter__(self):
         self.directory = tempfile.TemporaryDirectory(prefix="ovrd-science-")
         self.log = open(os.path.join(self.directory.name, "log"), "w+b")
+        self.token = None
         self.start(0)
         return self
 
+    def add_admin(self, name):
+        """Stops the daemon meanwhile. From then on it asks for tokens, and call() sends the admin's."""
+        self.stop()
+        command = [self.program(), "user", "add", name, "--role", "admin", "--data-dir", self.data()]
+        self.token = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        self.start(self.port)
+
+    def program(self):
+        return os.path.join(ROOT, os.environ.get("OVRD_TEST_BUILD", "build"), "ovrd")
+
+    def data(self):
+        return os.path.join(self.directory.name, "data")
+
     def start(self, port):
-        program = os.path.join(ROOT, os.environ.get("OVRD_TEST_BUILD", "build"), "ovrd")
         self.process = subprocess.Popen(
-            [program, "--data-dir", os.path.join(self.directory.name, "data"), "--listen", f"127.0.0.1:{port}"],
+            [self.program(), "--data-dir", self.data(), "--listen", f"127.0.0.1:{port}"],
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         found = re.match(r"listening on http://(.+):(\d+)", self.process.stdout.readline())
         assert found, "the daemon did not start: " + self.last_words()
@@ -51,11 +64,13 @@ class Daemon:
         return self.log.read().decode(errors="replace")[-2000:]
 
     def call(self, method, path, body=None):
-        kind = {"Content-Type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        if body is not None:
+            headers["Content-Type"] = "application/octet-stream" if isinstance(body, bytes) else "application/json"
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         if time.monotonic() - self.answered_at > 10:  # the daemon closes connections without traffic
             self.client.close()
-        self.client.request(method, path, data, kind if body is not None else {})
+        self.client.request(method, path, data, headers)
         answer = self.client.getresponse()
         content = answer.read()
         self.answered_at = time.monotonic()

@@ -25,7 +25,9 @@ class Tap(unittest.TestResult):
 
 
 def run():
-    """All test cases of the program that was started; ends it."""
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
+    """All test cases of the program that was started, or those whose name has its argument; ends it."""
+    loader = unittest.TestLoader()
+    loader.testNamePatterns = [f"*{part}*" for part in sys.argv[1:]] or None
+    suite = loader.loadTestsFromModule(sys.modules["__main__"])
     print(f"1..{suite.countTestCases()}")
     sys.exit(not suite.run(Tap()).wasSuccessful())
