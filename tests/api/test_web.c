@@ -67,7 +67,7 @@ static size_t check_folder(struct daemon *d, const char *folder) {
         skip();
     while ((entry = readdir(dir))) {
         const char *dot = strrchr(entry->d_name, '.');
-        if (!dot || dot == entry->d_name || !strstr(".js.css.svg.html", dot))
+        if (!dot || !dot[1] || !strstr(".js.css.svg.html", dot))
             continue;
         const struct answer *a = get(d, "/assets/%s", entry->d_name);
         assert_status(a, 200);
