@@ -25,7 +25,7 @@ Q        := $(if $(V),,@)
 say      := @$(if $(V),:,echo)
 COMPILE   = $(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) $(HARDENING) $(SANITIZER) -I. -pthread \
             -fopenmp-simd -D_GNU_SOURCE -DOVRD_VERSION='"$(VERSION)"' -MMD -MP
-LINK      = $(CC) $(SANITIZER) -pthread
+LINK      = $(CC) $(SANITIZER) $(LDFLAGS) -pthread
 
 CORE_LIBS   := -llapacke -lopenblas -lm
 SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle -lz
@@ -47,15 +47,16 @@ CORE64 := $(CORE_ALL:%=$(B)/core64/%)
 SERVER := $(filter-out $(B)/server/main.o,$(call objects,server) $(call objects,server/store))
 API    := $(call objects,api)
 
+PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
 # A test links what its folder's name says; core64 is the float64 build of core.
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
-         $(patsubst tests/%.py,$(B)/tests/%,$(wildcard tests/*/test_*.py))
+         $(PYTHON_TESTS)
 
 .PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench clean help format
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -ts'|'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile packaging/install.mk | column -ts'|'
 
 deps: ## install the Debian packages that are missing (sudo where not root)
 	@scripts/deps.sh build
@@ -121,7 +122,7 @@ $(B)/tests/core64/%.o: tests/core64/%.c
 
 # Files that go into the binary as they are: migrations, the API's contract, the dashboard.
 $(B)/server/migrations.o: $(wildcard migrations/*.sql)
-$(B)/api/system.o: api/openapi.json
+$(B)/api/system.o: api/openapi.json docs/errors.md
 $(B)/api/web.o: $(wildcard clients/web/*.* clients/web/vendor/*.*)
 
 $(B)/ovrd: $(B)/server/main.o $(API) $(SERVER) $(CORE)
@@ -152,13 +153,16 @@ $(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduc
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ -ljansson -lm -lcmocka
 # Debian's python3, since numpy and selenium are Debian's.
-$(B)/tests/%: tests/%.py $(B)/ovrd
+$(PYTHON_TESTS): $(B)/%: %.py $(B)/ovrd $(B)/ovrctl
 	$(say) LN $@
 	@mkdir -p $(@D)
-	$(Q)printf '#!/bin/sh\nexec /usr/bin/python3 -B "%s" "$$@"\n' '$(CURDIR)/$<' >$@ && chmod +x $@
+	$(Q)printf '#!/bin/sh\nPYTHONPATH="%s" exec /usr/bin/python3 -B "%s" "$$@"\n' \
+	    '$(CURDIR)/tests:$(CURDIR)/clients/python' '$(CURDIR)/$<' >$@ && chmod +x $@
 $(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson
 
+include packaging/install.mk
+
 .SECONDARY:
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path $(B)/deb -prune -o -type f -name '*.d' -print 2>/dev/null)

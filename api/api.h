@@ -126,6 +126,7 @@ struct reply *handle_prometheus(struct request *request); /* metrics.c */
 struct reply *handle_schema(struct request *request);     /* system.c */
 struct reply *handle_readyz(struct request *request);
 struct reply *handle_version(struct request *request);
+struct reply *handle_problem(struct request *request);
 struct reply *handle_openapi(struct request *request);
 struct reply *handle_dashboard(struct request *request); /* web.c */
 struct reply *handle_asset(struct request *request);

@@ -1651,6 +1651,11 @@ int http_start(struct http **http, const struct http_config *config, const char 
         http_free(made);
         return ovr_fail(err, OVR_IO, NULL, "the threads of the HTTP server could not be started");
     }
+    if (*made->own_name && !config->tls_cert)
+        say(made,
+            "%s has no TLS: tokens go over the network as they are, unless it is a proxy with TLS "
+            "that asks; see --tls-cert",
+            made->url);
     *http = made;
     *url = made->url;
     return 0;

@@ -86,6 +86,7 @@ const struct route api_routes[] = {
     {"GET", "/readyz", handle_readyz, "Does it take experiments?", NULL, NULL, .need = NEED_NOTHING},
     {"GET", "/metrics", handle_prometheus, "Figures of the daemon for Prometheus", NULL, NULL},
     {"GET", "/version", handle_version, "Program, BLAS and processor", NULL, NULL, .need = NEED_NOTHING},
+    {"GET", "/problems/{kind}", handle_problem, "What a kind of problem means", NULL, NULL, .need = NEED_NOTHING},
     {"GET", "/openapi.json", handle_openapi, "This contract", NULL, NULL, .need = NEED_NOTHING},
     {"GET", "/", handle_dashboard, "The dashboard", NULL, NULL, .need = NEED_NOTHING},
     {"GET", "/assets/{name}", handle_asset, "A file of the dashboard", NULL, NULL, .need = NEED_NOTHING},

@@ -49,6 +49,7 @@ struct watcher {
     int64_t handed_at; /* when it last took something; 0: it has slept since */
     int64_t progress_number;
     int ended;
+    uint64_t people; /* when it came: once anything about people has changed it has to come anew */
 };
 
 struct watch {
@@ -63,6 +64,10 @@ struct watch {
     struct watcher *watchers;
     _Atomic int n_watchers;
 };
+
+int watch_count(const struct watch *watch) {
+    return watch->n_watchers;
+}
 
 int64_t watch_now(void) {
     struct timespec now;
@@ -349,6 +354,7 @@ static struct topic *enter_topic(struct watch *watch, const struct experiment *e
 struct watcher *watch_events(struct watch *watch, const struct experiment *e, int64_t after,
                              struct waiter *waiter, struct ovr_err *err) {
     int64_t newest;
+    uint64_t people = store_people_version(watch->api->store);
     if (store_last_event(watch->api->store, e->seq, &newest, err))
         return NULL;
     struct watcher *watcher = new_watcher(watch, e->seq, waiter, watch_now() + HEARTBEAT_MS);
@@ -357,6 +363,7 @@ struct watcher *watch_events(struct watch *watch, const struct experiment *e, in
     static const char hello[] = "retry: 1000\n\n";
     watcher->sending = make_chunk(hello, sizeof hello - 1);
     watcher->number = after < newest ? after : newest;
+    watcher->people = people;
     pthread_mutex_lock(&watch->lock);
     watcher->topic = watcher->sending ? enter_topic(watch, e, newest) : NULL;
     enter(watch, watcher);
@@ -458,6 +465,8 @@ int64_t watcher_read(void *state, uint64_t position, char *out, size_t room) {
     int64_t now = watch_now();
     if (w->handed_at && now - w->handed_at > SLOWEST_MS)
         return OVR_STOPPED;
+    if (!w->sending && store_people_version(w->watch->api->store) != w->people)
+        w->ended = 1; /* it comes again by itself, with what it has seen, if it still may */
     size_t n = 0;
     int64_t rc = 0;
     while (!rc && n < room && !w->ended) {

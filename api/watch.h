@@ -39,6 +39,8 @@ int64_t watcher_read(void *watcher, uint64_t position, char *out, size_t room);
 
 void watch_leave(void *watcher);
 
+int watch_count(const struct watch *watch); /* who watches or waits now */
+
 int64_t watch_now(void); /* ms, monotonic */
 
 /* A piece of a stream. */

@@ -3,6 +3,7 @@
 #
 #   scripts/deps.sh build         what plain `make` needs
 #   scripts/deps.sh build test    and what `make check` needs
+#   scripts/deps.sh build deb     and what `make deb` needs
 #   scripts/deps.sh web           a browser, for the dashboard's tests
 #   scripts/deps.sh build bench   and what `make bench` compares with
 set -eu
@@ -29,8 +30,17 @@ ca-certificates                                -
 tests='
 libcmocka-dev                                  header:cmocka.h
 clang-format                                   program:clang-format
+openssl                                        program:openssl
 python3                                        program:python3
 python3-numpy                                  -
+mypy                                           program:mypy
+python3-yaml                                   -
+'
+deb='
+dpkg-dev                                       program:dpkg-buildpackage
+debhelper                                      program:dh
+dh-python                                      program:dh_python3
+python3                                        program:python3
 '
 web='
 chromium                                       program:chromium
@@ -83,7 +93,7 @@ This is not a Debian system (there is no dpkg-query), so nothing is installed he
 Not found, please install it with this system's packages and try again:
 $lacking
 All that is needed: gcc, make, libmicrohttpd, GnuTLS, jansson, SQLite, OpenBLAS with LAPACKE, nettle, zlib,
-libpng, libcurl and curl; for the tests cmocka, clang-format, python3 with numpy.
+libpng, libcurl and curl; for the tests cmocka, clang-format, openssl, python3 with numpy.
 END
     exit 1
 }
@@ -111,13 +121,14 @@ for set in "$@"; do
     case $set in
     build) wanted="$wanted$build" ;;
     test) wanted="$wanted$tests" ;;
+    deb) wanted="$wanted$deb" ;;
     web) wanted="$wanted$web" ;;
     bench) wanted="$wanted$bench" ;;
     *) wanted= && break ;;
     esac
 done
 if [ -z "$wanted" ]; then
-    echo "usage: scripts/deps.sh build|test|web|bench..." >&2
+    echo "usage: scripts/deps.sh build|test|web|deb|bench..." >&2
     exit 2
 fi
 

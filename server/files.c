@@ -71,6 +71,21 @@ static void remove_leftovers(const char *directory, const char *prefix) {
     closedir(dir);
 }
 
+int64_t files_bytes(const char *data_dir, const char *name) {
+    char path[1024];
+    struct stat found;
+    int64_t bytes = 0;
+    snprintf(path, sizeof path, "%.500s/%s", data_dir, name);
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        if (fstatat(dirfd(dir), entry->d_name, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(found.st_mode))
+            bytes += found.st_size;
+    if (dir)
+        closedir(dir);
+    return bytes;
+}
+
 int files_open_directory(char *path, size_t size, const char *data_dir, const char *name,
                          const char *leftover, struct ovr_err *err) {
     int n = snprintf(path, size, "%s/%s", data_dir, name);

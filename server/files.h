@@ -5,6 +5,7 @@
 #include "core/err.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Fails with errno's reason: OVR_FULL when the disk has no room, else OVR_IO. `what` completes
  * "cannot …". */
@@ -25,6 +26,9 @@ int files_remove_tree(const char *path, struct ovr_err *err);
  * Returns how many entries went. */
 int files_sweep(const char *data_dir, const char *name, int (*needs)(void *context, const char *id),
                 void *context);
+
+/* Bytes of the files of DATA_DIR/<name>, not of those further below. */
+int64_t files_bytes(const char *data_dir, const char *name);
 
 /* The directory's entries are on disk afterwards. */
 int files_sync_directory(const char *path, struct ovr_err *err);

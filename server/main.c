@@ -23,17 +23,37 @@
 enum { SLOW_WAITING = 32 }; /* encode requests and the like; more get 503 */
 enum { DRAIN_SECONDS = 6 }; /* of the 10 s within which SIGTERM ends the process */
 
-/* Memory of the machine, or of its container where that is less. */
+/* What a control group may take; 0: no limit, or no such group. */
+static int64_t cgroup_limit(const char *group) {
+    char name[1024];
+    long long limit = 0;
+    if (snprintf(name, sizeof name, "/sys/fs/cgroup%s/memory.max", group) >= (int)sizeof name)
+        return 0;
+    FILE *file = fopen(name, "re");
+    if (file && fscanf(file, "%lld", &limit) != 1) /* "max" */
+        limit = 0;
+    if (file)
+        fclose(file);
+    return limit > 0 ? limit : 0;
+}
+
+/* Memory of the machine, or what its container or service may take where that is less. */
 static int64_t memory_budget(const struct settings *settings) {
     if (settings->memory_bytes)
         return settings->memory_bytes;
     int64_t bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    FILE *file = fopen("/sys/fs/cgroup/memory.max", "re");
-    long long limit;
-    if (file && fscanf(file, "%lld", &limit) == 1 && limit > 0 && limit < bytes)
-        bytes = limit;
+    char group[900] = "";
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    if (file && fscanf(file, "0::%899[^\n]", group) != 1)
+        group[0] = '\0';
     if (file)
         fclose(file);
+    /* Each group above counts too; a container sees its own as the root. */
+    for (char *slash = group + strlen(group); slash; slash = strrchr(group, '/')) {
+        *slash = '\0';
+        int64_t limit = cgroup_limit(group);
+        bytes = limit && limit < bytes ? limit : bytes;
+    }
     return bytes / 10 * 8;
 }
 
@@ -325,8 +345,8 @@ int main(int argc, char **argv) {
         return complain(&err);
     if (command.verb && action == SETTINGS_RUN)
         return run_user_command(&command, &settings);
-    if (action == SETTINGS_HELP) {
-        settings_help(stdout);
+    if (action == SETTINGS_HELP || action == SETTINGS_MANUAL) {
+        (action == SETTINGS_HELP ? settings_help : settings_manual)(stdout);
         return fflush(stdout) ? 1 : 0;
     }
     static const char *const levels[] = {"debug", "info", "warn", "error"};

@@ -1,6 +1,7 @@
 #include "server/pool.h"
 
 #include "server/log.h"
+#include "server/metrics.h"
 #include "server/sweeps.h"
 
 #include <errno.h>
@@ -427,10 +428,13 @@ void pool_tick(struct pool *pool) {
     enum { LOOK_EVERY_MS = 1000 };
     int64_t now = monotonic_ms();
     pthread_mutex_lock(&pool->lock);
+    double seconds = (double)(now - pool->ticked_ms) / 1000;
     pool->ticked_ms = now;
     for (int i = 0; i < pool->n_slots; i++) {
         struct slot *slot = &pool->slots[i];
         note_cores(slot);
+        if (slot->job && slot->computing)
+            metrics_use(slot->job->experiment.owner, seconds * threads_of(slot->job));
         if (slot->job && now >= slot->deadline_ms)
             ask_to_stop(slot, STOP_TIME_LIMIT);
         if (slot->job && now >= slot->checkpoint_ms) {

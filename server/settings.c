@@ -149,6 +149,8 @@ int settings_read(struct settings *settings, enum settings_action *action, int a
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             *action = SETTINGS_HELP;
+        else if (strcmp(argv[i], "--manual") == 0)
+            *action = SETTINGS_MANUAL;
         else if (strcmp(argv[i], "--version") == 0)
             *action = SETTINGS_VERSION;
         else if (read_flag(settings, argc, argv, &i, err))
@@ -158,10 +160,14 @@ int settings_read(struct settings *settings, enum settings_action *action, int a
 }
 
 void settings_help(FILE *out) {
-    fprintf(out,
-            "ovrd %s: network training service for sparse representation learning\n\n"
-            "usage: ovrd [--option value]...\n\n",
-            OVRD_VERSION);
+    fprintf(
+        out,
+        "ovrd %s: network training service for sparse representation learning\n\n"
+        "usage: ovrd [--option value]...\n"
+        "       ovrd user add NAME --role admin|member|viewer   prints her token; then --data-dir\n"
+        "       ovrd user token NAME                            one more\n"
+        "       ovrd user list\n\n",
+        OVRD_VERSION);
     for (int i = 0; i < N_SETTINGS; i++) {
         char flag[48], name[64];
         snprintf(flag, sizeof flag, "--%s %s", table[i].name, table[i].unit);
@@ -169,5 +175,42 @@ void settings_help(FILE *out) {
         fprintf(out, "  %-26s %s\n  %-26s default %s, environment %s\n", flag, table[i].help, "",
                 table[i].standard, name);
     }
-    fprintf(out, "  %-26s this text\n  %-26s program, BLAS and processor\n", "--help", "--version");
+    fprintf(out,
+            "  %-26s this text\n  %-26s the same as a manual page: man -l <(ovrd --manual)\n"
+            "  %-26s program, BLAS and processor\n",
+            "--help", "--manual", "--version");
+}
+
+/* A text for troff. */
+static void put_text(FILE *out, const char *text) {
+    for (; *text; text++)
+        fprintf(out, *text == '-' ? "\\-" : *text == '\'' ? "\\(aq" : "%c", *text);
+}
+
+void settings_manual(FILE *out) {
+    fprintf(
+        out,
+        ".TH OVRD 8 \"\" \"ovrd %s\" \"System Administration\"\n.SH NAME\n"
+        "ovrd \\- network training service for sparse representation learning\n.SH SYNOPSIS\n"
+        ".B ovrd\n[\\fB\\-\\-option\\fR \\fIvalue\\fR]...\n.br\n"
+        ".B ovrd user add\n\\fINAME\\fR \\-\\-role admin|member|viewer\n.br\n"
+        ".B ovrd user token\n\\fINAME\\fR\n.br\n.B ovrd user list\n.SH DESCRIPTION\n"
+        "Takes experiments over HTTP, queues them, trains, and serves metrics, sparsity histograms "
+        "and weights. Prints one line with its address once it serves; the log goes to standard "
+        "error. SIGTERM saves what runs and ends it within 10 s; it goes on at the next "
+        "start.\n.PP\n"
+        "\\fBuser add\\fR makes a user while no daemon runs on the data directory, and prints her "
+        "token. Beside a live daemon, \\fBovrctl user\\fR does it.\n"
+        ".SH OPTIONS\nAn option wins over its environment variable, that over the default.\n",
+        OVRD_VERSION);
+    for (int i = 0; i < N_SETTINGS; i++) {
+        char name[64];
+        environment_name(&table[i], name);
+        fprintf(out, ".TP\n\\fB\\-\\-");
+        put_text(out, table[i].name);
+        fprintf(out, "\\fR \\fI%s\\fR\n", table[i].unit);
+        put_text(out, table[i].help);
+        fprintf(out, " (default %s, environment %s)\n", table[i].standard, name);
+    }
+    fprintf(out, ".SH SEE ALSO\n.BR ovrctl (1)\n");
 }

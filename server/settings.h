@@ -21,11 +21,12 @@ struct settings {
         connections_per_address, least_body_rate;
 };
 
-enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_VERSION };
+enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_MANUAL, SETTINGS_VERSION };
 
 /* Texts point into argv, the environment or the table. */
 int settings_read(struct settings *settings, enum settings_action *action, int argc, char **argv,
                   struct ovr_err *err);
 void settings_help(FILE *out);
+void settings_manual(FILE *out); /* ovrd(8), for man */
 
 #endif

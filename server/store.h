@@ -138,6 +138,14 @@ struct census {
 };
 int store_census(struct store *store, struct census *census, struct ovr_err *err);
 
+/* What has not ended, by owner ("": nobody) and state. row() copies what it keeps. */
+int store_read_owners(struct store *store,
+                      void (*row)(void *context, const char *owner, enum state state, int64_t n),
+                      void *context, struct ovr_err *err);
+
+/* Of all tensors of all results. */
+int store_tensor_bytes(struct store *store, int64_t *bytes, struct ovr_err *err);
+
 /* Whether a transaction reaches the disk: it makes one. */
 int store_probe(struct store *store, struct ovr_err *err);
 

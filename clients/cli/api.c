@@ -1,9 +1,11 @@
 #include "clients/cli/api.h"
 
+#include "clients/cli/file.h"
 #include "clients/cli/value.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int api_complain_memory(void) {
     return complain(EXIT_USAGE, "not enough memory");
@@ -54,6 +56,8 @@ int api_complain_refusal(struct cli *cli, const struct http_reply *reply) {
     json_t *problem = value_parse(reply->body, reply->body_size);
     print_problem(problem, reply);
     json_decref(problem);
+    if (reply->status == 401)
+        fputs("  ovrctl takes it from $OVRD_TOKEN, --token-file or ~/.config/ovrd/token\n", stderr);
     return EXIT_REFUSED;
 }
 
@@ -102,4 +106,20 @@ int api_stream_request(struct cli *cli, struct http_request request, struct buf 
     http_reply_release(&reply);
     buf_release(path);
     return code;
+}
+
+int api_fetch(struct cli *cli, struct http_request request, struct buf *path, bool binary) {
+    struct whole_file whole;
+    const char *output = cli->options.output;
+    int code = EXIT_OK;
+    if (!output && binary && terminal_is(STDOUT_FILENO))
+        code = complain(EXIT_USAGE, "the answer is binary and this is a terminal; add -o FILE");
+    else if (output)
+        code = whole_file_open(&whole, output);
+    if (code) {
+        buf_release(path);
+        return code;
+    }
+    code = api_stream_request(cli, request, path, output ? whole.file : stdout);
+    return output ? whole_file_close(&whole, code) : code;
 }

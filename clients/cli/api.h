@@ -21,6 +21,9 @@ int api_stream(struct cli *cli, struct buf *path, FILE *out);
 /* The same of any request. */
 int api_stream_request(struct cli *cli, struct http_request request, struct buf *path, FILE *out);
 
+/* The same, into the file of --output, or to standard output; a binary answer not to a terminal. */
+int api_fetch(struct cli *cli, struct http_request request, struct buf *path, bool binary);
+
 /* `errors` or `warnings` of an answer: a line each on stderr, "  /model/hidden/0: must be …". */
 void api_print_faults(const json_t *faults);
 

@@ -1,13 +1,14 @@
 /* ovrctl: what all its files share. The order to read them in: main.c (commands and options),
- * api.c (one conversation with the daemon), jobs.c, queue.c, sweeps.c, watch.c, histogram.c, units.c,
- * manage.c, data.c, model.c, reproduce.c (the commands); http.c, file.c, text.c and value.c are
- * what they stand on. */
+ * api.c (one conversation with the daemon), jobs.c, queue.c, sweeps.c, watch.c, histogram.c,
+ * units.c, manage.c, people.c, data.c, model.c, reproduce.c, raw.c (the commands); config.c,
+ * help.c, complete.c, man.c (what surrounds them); http.c, token.c, sse.c, file.c, text.c and
+ * value.c are what they stand on. */
 #ifndef CLI_H
 #define CLI_H
 
 #include <stdbool.h>
 
-/* Exit codes; documented in the help, relied on by scripts. */
+/* Exit codes; documented in help.c, relied on by scripts. */
 enum exit_code {
     EXIT_OK = 0,
     EXIT_FAILED = 1,      /* the experiment or the sweep failed or was cancelled */
@@ -17,11 +18,11 @@ enum exit_code {
 };
 
 struct options {
-    const char *host;
-    bool json, watch, dry_run, dead, csv, cancel, quick, again;
+    const char *host; /* never NULL when a command runs */
+    bool json, watch, dry_run, dead, csv, cancel, quick, again, remove;
     const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
     const char *epoch, *format, *rows, *output, *sort, *layer, *label, *header, *out, *examples;
-    const char *older_than;
+    const char *older_than, *since, *ca_file, *token_file, *owner, *role, *scope, *expires;
 };
 
 struct cli {
@@ -59,7 +60,21 @@ int command_sweep(struct cli *cli);
 int command_upload(struct cli *cli);
 int command_reproduce(struct cli *cli);
 int command_datasets(struct cli *cli);
+int command_whoami(struct cli *cli);
+int command_user(struct cli *cli);
+int command_token(struct cli *cli);
+int command_audit(struct cli *cli);
+int command_dataset(struct cli *cli);
+int command_preview(struct cli *cli);
+int command_log(struct cli *cli);
+int command_events(struct cli *cli);
+int command_histograms(struct cli *cli);
+int command_tiling(struct cli *cli);
+int command_schema(struct cli *cli);
+int command_get(struct cli *cli);
 int command_version(struct cli *cli);
+int command_completion(struct cli *cli);
+int command_manual(struct cli *cli);
 
 /* Says on stderr what is wrong, after "ovrctl: ". Returns `code`. */
 int complain(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));

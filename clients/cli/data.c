@@ -1,6 +1,7 @@
 /* The commands that move data: weights out, data sets in; and the server's version. */
 #include "clients/cli/api.h"
 #include "clients/cli/file.h"
+#include "clients/cli/jobs.h"
 #include "clients/cli/value.h"
 
 #include <errno.h>
@@ -41,6 +42,7 @@ static int list_tensors(struct cli *cli) {
     if (cli->options.format || cli->options.rows || cli->options.output)
         return complain(EXIT_USAGE, "--format, --rows and -o need the name of a TENSOR");
     buf_path(&path, "/v1/experiments/{}/weights", cli->args[0]);
+    buf_query(&path, "epoch", cli->options.epoch);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)
         code = print_tensors(cli, value_at(answer, "tensors"));
@@ -54,6 +56,7 @@ static int fetch_tensor(struct cli *cli, const char *format, FILE *out) {
     buf_path(&path, "/v1/experiments/{}/weights/{}", cli->args[0], cli->args[1]);
     buf_query(&path, "format", format);
     buf_query(&path, "rows", cli->options.rows);
+    buf_query(&path, "epoch", cli->options.epoch);
     return api_stream(cli, &path, out);
 }
 
@@ -221,6 +224,127 @@ int command_datasets(struct cli *cli) {
     int code = api_get(cli, &path, &answer);
     if (!code && answer)
         code = print_datasets(cli, value_at(answer, "datasets"));
+    json_decref(answer);
+    return code;
+}
+
+/* "10 classes: cat 5000, dog 5000, …", as many as a line of a terminal takes. */
+static void print_classes(const json_t *classes) {
+    enum { SHOWN = 8 };
+    char figure[FIGURE_ROOM];
+    size_t i, n = json_array_size(classes);
+    const json_t *item;
+    printf("    classes   %zu%s", n, n ? ": " : "");
+    json_array_foreach(classes, i, item) {
+        if (i == SHOWN && n > SHOWN) {
+            printf(", ...");
+            break;
+        }
+        printf("%s%s %s", i ? ", " : "", value_string(item, "name"),
+               text_count(figure, value_number(item, "samples")));
+    }
+    putchar('\n');
+}
+
+static void print_split(const json_t *set, const char *split) {
+    const json_t *facts = value_at(value_at(set, "splits"), split);
+    const json_t *summary = value_at(value_at(set, "summary"), split);
+    char figure[FIGURE_ROOM];
+    struct buf shape = {0};
+    if (!facts)
+        return;
+    add_shape(&shape, value_at(facts, "shape"));
+    printf("  %-9s   %s samples of %s values, as %s, %s\n", split,
+           text_count(figure, value_number(facts, "samples")), shape.data ? shape.data : "-",
+           value_string(facts, "format"), value_string(facts, "created_at"));
+    buf_release(&shape);
+    printf("    version   %s\n", value_string(facts, "sha256"));
+    print_classes(value_at(summary, "classes"));
+    print_figures("    values    ", value_at(summary, "values"));
+}
+
+static int remove_dataset(struct cli *cli) {
+    struct buf path = {0};
+    json_t *answer;
+    buf_path(&path, "/v1/datasets/{}", cli->args[0]);
+    int code = api_call(cli, (struct http_request){.method = "DELETE"}, &path, &answer);
+    if (!code && !cli->options.json)
+        printf("%s removed\n", cli->args[0]);
+    json_decref(answer);
+    return code;
+}
+
+int command_dataset(struct cli *cli) {
+    struct buf path = {0};
+    json_t *answer;
+    if (cli->options.remove)
+        return remove_dataset(cli);
+    buf_path(&path, "/v1/datasets/{}", cli->args[0]);
+    int code = api_get(cli, &path, &answer);
+    if (!code && answer) {
+        size_t i;
+        const json_t *part;
+        printf("%s\n", value_string(answer, "name"));
+        print_split(answer, "train");
+        print_split(answer, "test");
+        json_array_foreach(value_at(answer, "waiting"), i, part)
+            printf("  waiting     %s\n", value_string(part, "detail"));
+    }
+    json_decref(answer);
+    return code;
+}
+
+/* A row for each sample, with as many of its values as the terminal is wide. */
+static int print_preview(struct cli *cli, const json_t *answer) {
+    enum { FEATURES_MAX = 16, COLUMN = 11, LEFT = 24 };
+    const json_t *values = value_at(answer, "values"), *names = value_at(answer, "feature_names");
+    const json_t *row;
+    size_t n = json_array_size(json_array_get(values, 0)), i,
+           width = terminal_columns(STDOUT_FILENO);
+    struct column columns[FEATURES_MAX + 2] = {{"row", true, false}, {"class", false, true}};
+    char titles[FEATURES_MAX][FIGURE_ROOM], figure[FIGURE_ROOM];
+    if (!json_is_array(values))
+        return api_complain_nonsense(cli);
+    size_t room = width > LEFT + COLUMN ? (width - LEFT) / COLUMN : 1;
+    room = room > FEATURES_MAX ? FEATURES_MAX : room;
+    size_t shown = n > room ? room : n;
+    double from = value_number(answer, "rows.0"), feature = value_number(answer, "features.0");
+    for (size_t c = 0; c < shown; c++) {
+        const char *name = json_string_value(json_array_get(names, c));
+        if (name)
+            snprintf(titles[c], sizeof titles[c], "%.*s", (int)text_cut(name, COLUMN - 2), name);
+        else
+            snprintf(titles[c], sizeof titles[c], "value %.0f", feature + (double)c);
+        columns[c + 2] = (struct column){titles[c], true, false};
+    }
+    struct table table = {.columns = columns, .n_columns = shown + 2};
+    json_array_foreach(values, i, row) {
+        const json_t *label = json_array_get(value_at(answer, "labels"), i);
+        const char *class = json_string_value(
+            json_array_get(value_at(answer, "label_names"), (size_t)json_integer_value(label)));
+        table_cell(&table, "%.0f", from + (double)i);
+        table_cell(&table, "%s", class ? class : text_fixed(figure, json_number_value(label), 0));
+        for (size_t c = 0; c < shown; c++)
+            table_cell(&table, "%s",
+                       text_figure(figure, json_number_value(json_array_get(row, c))));
+    }
+    return table_print(&table) ? api_complain_memory() : EXIT_OK;
+}
+
+int command_preview(struct cli *cli) {
+    const char *output = cli->options.output, *split = cli->args[1];
+    struct buf path = {0};
+    json_t *answer;
+    buf_path(&path, "/v1/datasets/{}/preview", cli->args[0]);
+    buf_query(&path, "split", split);
+    buf_query(&path, "rows", cli->options.rows);
+    if (output) {
+        buf_query(&path, "format", text_ends_with(output, ".png") ? "png" : "json");
+        return api_fetch(cli, (struct http_request){0}, &path, true);
+    }
+    int code = api_get(cli, &path, &answer);
+    if (!code && answer)
+        code = print_preview(cli, answer);
     json_decref(answer);
     return code;
 }

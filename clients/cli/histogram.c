@@ -127,3 +127,43 @@ int command_histogram(struct cli *cli) {
     json_decref(answer);
     return code;
 }
+
+static int print_histograms(struct cli *cli, const json_t *answer) {
+    static const struct column columns[] = {{"epoch", true, false},
+                                            {"activations", true, false},
+                                            {"exactly zero", true, false},
+                                            {"near zero", true, false},
+                                            {"maximum", true, false}};
+    struct table table = {.columns = columns, .n_columns = sizeof columns / sizeof *columns};
+    const json_t *series = value_at(answer, "series"), *point;
+    char figure[FIGURE_ROOM];
+    size_t i;
+    if (!json_is_array(series))
+        return api_complain_nonsense(cli);
+    json_array_foreach(series, i, point) {
+        struct bins bins = {.edges = value_at(answer, "edges"),
+                            .counts = value_at(point, "counts"),
+                            .n = json_array_size(value_at(point, "counts")),
+                            .zero_count = value_number(point, "zero_count"),
+                            .total = value_number(point, "total")};
+        double near = bins.zero_count + sum(&bins, 0, near_zero_edge(&bins));
+        table_cell(&table, "%.0f", value_number(point, "epoch"));
+        table_cell(&table, "%s", text_count(figure, bins.total));
+        table_cell(&table, "%s", text_fixed(figure, bins.zero_count / bins.total, 4));
+        table_cell(&table, "%s", text_fixed(figure, near / bins.total, 4));
+        table_cell(&table, "%s", text_figure(figure, value_number(point, "maximum")));
+    }
+    return table_print(&table) ? api_complain_memory() : EXIT_OK;
+}
+
+int command_histograms(struct cli *cli) {
+    struct buf path = {0};
+    json_t *answer;
+    buf_path(&path, "/v1/experiments/{}/histograms", cli->args[0]);
+    buf_query(&path, "layer", cli->options.layer);
+    int code = api_get(cli, &path, &answer);
+    if (!code && answer)
+        code = print_histograms(cli, answer);
+    json_decref(answer);
+    return code;
+}

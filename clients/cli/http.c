@@ -1,5 +1,7 @@
 #include "clients/cli/http.h"
 
+#include "clients/cli/token.h"
+
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -10,8 +12,10 @@ enum { CONNECT_TIMEOUT_S = 5, SILENCE_TIMEOUT_S = 60 };
 
 struct http {
     CURL *curl;
-    char *base;    /* without a slash at its end */
-    bool loopback; /* never through a proxy */
+    char *base;          /* without a slash at its end */
+    const char *ca_file; /* or NULL */
+    const char *token;   /* likewise */
+    bool loopback;       /* never through a proxy */
     char curl_error[CURL_ERROR_SIZE];
     char trouble[CURL_ERROR_SIZE + 64]; /* ours, or a copy of libcurl's */
 };
@@ -48,7 +52,7 @@ static void examine(CURLU *parts, const char *url, bool *loopback, const char **
     curl_free(fragment);
 }
 
-int http_open(struct http **out, const char *url, const char **trouble) {
+int http_open(struct http **out, const char *url, const char *ca_file, const char **trouble) {
     *trouble = NULL;
     if (curl_global_init(CURL_GLOBAL_DEFAULT)) {
         *trouble = "libcurl does not start";
@@ -61,6 +65,7 @@ int http_open(struct http **out, const char *url, const char **trouble) {
     if (http && !*trouble) {
         http->curl = curl_easy_init();
         http->base = strdup(url);
+        http->ca_file = ca_file;
     }
     curl_url_cleanup(parts);
     if (!http || !parts || *trouble || !http->curl || !http->base) {
@@ -84,6 +89,10 @@ void http_close(struct http *http) {
     free(http->base);
     free(http);
     curl_global_cleanup();
+}
+
+void http_identify(struct http *http, const char *token) {
+    http->token = token;
 }
 
 void http_reply_release(struct http_reply *reply) {
@@ -216,6 +225,8 @@ static int set_up(CURL *curl, struct transfer *transfer, const char *url,
     SET(CURLOPT_WRITEDATA, transfer);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, transfer);
+    if (transfer->http->ca_file)
+        SET(CURLOPT_CAINFO, transfer->http->ca_file);
     if (transfer->http->loopback)
         SET(CURLOPT_NOPROXY, "*");
     if (request->upload) {
@@ -247,8 +258,14 @@ static void add_header(struct curl_slist **headers, bool *failed, const char *li
         *failed = true;
 }
 
-static struct curl_slist *make_headers(const struct http_request *request, bool *failed) {
+static struct curl_slist *make_headers(const struct http *http, const struct http_request *request,
+                                       bool *failed) {
     struct curl_slist *headers = NULL;
+    if (http->token && *http->token) {
+        char line[TOKEN_ROOM + 32];
+        snprintf(line, sizeof line, "Authorization: Bearer %s", http->token);
+        add_header(&headers, failed, line);
+    }
     add_header(&headers, failed, "Accept: application/json, application/problem+json, */*;q=0.5");
     if (request->upload)
         add_header(&headers, failed, "Content-Type: application/octet-stream");
@@ -300,7 +317,7 @@ int http_send(struct http *http, const struct http_request *request, struct http
     http->curl_error[0] = '\0';
     char *url = NULL;
     bool failed = false;
-    struct curl_slist *headers = make_headers(request, &failed);
+    struct curl_slist *headers = make_headers(http, request, &failed);
     if (asprintf(&url, "%s%s", http->base, request->path) < 0) {
         url = NULL;
         failed = true;

@@ -50,10 +50,14 @@ enum http_code {
     HTTP_LOCAL = -3,       /* sink or upload failed, or no memory */
 };
 
-/* `url` as a person writes it; http and https only. Returns 0 or a negative number with *trouble
+/* `url` as a person writes it; http and https only. ca_file: PEM certificates to trust instead of
+ * the system's; NULL: those; it must outlive the http. Returns 0 or a negative number with *trouble
  * saying what is wrong with it. */
-int http_open(struct http **http, const char *url, const char **trouble);
+int http_open(struct http **http, const char *url, const char *ca_file, const char **trouble);
 void http_close(struct http *http); /* NULL is fine */
+
+/* Sends the token along ("": none), which is borrowed. */
+void http_identify(struct http *http, const char *token);
 
 /* Returns an enum http_code. The caller releases *reply in any case. */
 int http_send(struct http *http, const struct http_request *request, struct http_reply *reply);

@@ -25,8 +25,7 @@ const char *experiment_reason(const json_t *experiment) {
     return "";
 }
 
-/* The numbers of an object in a line, under a label. */
-static void print_figures(const char *label, const json_t *figures) {
+void print_figures(const char *label, const json_t *figures) {
     const char *name, *between = label;
     const json_t *member;
     char figure[FIGURE_ROOM];
@@ -207,11 +206,20 @@ int command_list(struct cli *cli) {
     const struct options *options = &cli->options;
     struct buf path = {0};
     json_t *answer;
+    char day[32];
+    const char *since = options->since;
+    if (since && strlen(since) == strlen("2026-11-24")) {
+        snprintf(day, sizeof day, "%sT00:00:00Z", since);
+        since = day;
+    }
     buf_path(&path, "/v1/experiments");
     buf_query(&path, "state", options->state);
     buf_query(&path, "tag", options->tag);
     buf_query(&path, "name", options->name);
     buf_query(&path, "sweep", options->sweep);
+    buf_query(&path, "owner", options->owner);
+    buf_query(&path, "created_after", since);
+    buf_query(&path, "sort", options->sort);
     buf_query(&path, "limit", options->limit);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)

@@ -11,6 +11,9 @@ bool state_is_final(const char *state);
 /* Why it is not running, or what went wrong with it: a sentence, or "". */
 const char *experiment_reason(const json_t *experiment);
 
+/* The numbers of an object in a line, under a label. */
+void print_figures(const char *label, const json_t *figures);
+
 /* Accuracy, best epoch and sparsity of the result; the error of a failed one. To stdout. */
 void print_outcome(const json_t *experiment);
 

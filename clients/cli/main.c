@@ -1,10 +1,10 @@
 /* The command line: one table of options, one table of commands; dispatch and help both come from
  * them. */
-#include "clients/cli/cli.h"
 #include "clients/cli/http.h"
+#include "clients/cli/table.h"
 #include "clients/cli/text.h"
+#include "clients/cli/token.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <locale.h>
 #include <stdarg.h>
@@ -13,40 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_HOST "http://127.0.0.1:8080"
-
-enum option_bit {
-    OPTION_HOST = 1 << 0,
-    OPTION_JSON = 1 << 1,
-    OPTION_WATCH = 1 << 2,
-    OPTION_DRY_RUN = 1 << 3,
-    OPTION_STATE = 1 << 4,
-    OPTION_TAG = 1 << 5,
-    OPTION_NAME = 1 << 6,
-    OPTION_LIMIT = 1 << 7,
-    OPTION_EPOCH = 1 << 8,
-    OPTION_FORMAT = 1 << 9,
-    OPTION_ROWS = 1 << 10,
-    OPTION_OUTPUT = 1 << 11,
-    OPTION_SORT = 1 << 12,
-    OPTION_DEAD = 1 << 13,
-    OPTION_LAYER = 1 << 14,
-    OPTION_SWEEP = 1 << 15,
-    OPTION_CSV = 1 << 16,
-    OPTION_CANCEL = 1 << 17,
-    OPTION_QUICK = 1 << 18,
-    OPTION_OUT = 1 << 19,
-    OPTION_EXAMPLES = 1 << 20,
-    OPTION_AGAIN = 1 << 21,
-    OPTION_LABEL = 1 << 22,
-    OPTION_HEADER = 1 << 23,
-    OPTION_OLDER = 1 << 24,
-    OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_JSON,
-};
-
 static bool is_number(const char *text) {
     size_t n = strspn(text, "0123456789");
     return n > 0 && n <= 9 && !text[n];
+}
+
+static bool is_epoch(const char *text) {
+    return is_number(text) || !strcmp(text, "best") || !strcmp(text, "last");
 }
 
 static bool is_limit(const char *text) {
@@ -62,20 +35,15 @@ static bool is_not_empty(const char *text) {
     return *text != '\0';
 }
 
-/* An option fills one member of struct options: a flag where it has no argument, else a text. */
-static const struct option_row {
-    unsigned bit;
-    const char *name;      /* with its dashes */
-    const char *shorthand; /* another spelling, or NULL */
-    const char *argument;  /* NULL: a flag */
-    size_t offset;
-    bool (*accepts)(const char *text);
-    const char *wants; /* what `accepts` accepts */
-    const char *help;
-} option_rows[] = {
+const struct option_row option_rows[] = {
     {OPTION_HOST, "--host", NULL, "URL", offsetof(struct options, host), is_not_empty, "a URL",
-     "the daemon (default: $OVRD_URL, else " DEFAULT_HOST ")"},
-    {OPTION_JSON, "--json", NULL, NULL, offsetof(struct options, json), NULL, NULL,
+     "the daemon (default: " DEFAULT_HOST ")", "OVRD_URL"},
+    {OPTION_COMMON, "--ca-file", NULL, "FILE", offsetof(struct options, ca_file), is_not_empty,
+     "a file name", "certificates to trust for https (default: the system's)", "OVRD_CA_FILE"},
+    {OPTION_COMMON, "--token-file", NULL, "FILE", offsetof(struct options, token_file),
+     is_not_empty, "a file name",
+     "your token (default: $OVRD_TOKEN, else the file ~/.config/ovrd/token); chmod 600 it", NULL},
+    {OPTION_COMMON, "--json", NULL, NULL, offsetof(struct options, json), NULL, NULL,
      "print the server's JSON as it is; errors go to stderr; watch prints the end only"},
     {OPTION_WATCH, "--watch", NULL, NULL, offsetof(struct options, watch), NULL, NULL,
      "stay and watch it to its end"},
@@ -91,12 +59,17 @@ static const struct option_row {
      "only those of this sweep"},
     {OPTION_CSV, "--csv", NULL, NULL, offsetof(struct options, csv), NULL, NULL,
      "the whole table as CSV, a line for each experiment"},
+    {OPTION_SINCE, "--since", NULL, "TIME", offsetof(struct options, since), is_not_empty, "a time",
+     "only those created after this, such as 2026-11-24 or 2026-11-24T09:30:00Z"},
+    {OPTION_REMOVE, "--remove", NULL, NULL, offsetof(struct options, remove), NULL, NULL,
+     "remove it"},
     {OPTION_CANCEL, "--cancel", NULL, NULL, offsetof(struct options, cancel), NULL, NULL,
      "cancel what has not ended"},
     {OPTION_LIMIT, "--limit", NULL, "N", offsetof(struct options, limit), is_limit,
      "a number from 1 to 500", "at most so many (default 50, at most 500)"},
-    {OPTION_EPOCH, "--epoch", NULL, "N", offsetof(struct options, epoch), is_number, "a number",
-     "after this epoch (default: the best one)"},
+    {OPTION_EPOCH, "--epoch", NULL, "N", offsetof(struct options, epoch), is_epoch,
+     "a number, best or last",
+     "after this epoch; of weights: best or last (default: the best one)"},
     {OPTION_FORMAT, "--format", NULL, "FORMAT", offsetof(struct options, format), is_not_empty,
      "a format",
      "of a tensor, codes or classes: json or npy (default: npy where FILE ends in .npy, else\n"
@@ -104,7 +77,9 @@ static const struct option_row {
      "of an upload: cifar10, csv, idx or npy (default: by the name of FILE, else cifar10);\n"
      "of metrics: csv, with every figure"},
     {OPTION_LABEL, "--label", NULL, "COLUMN", offsetof(struct options, label), is_not_empty,
-     "a column", "of a csv upload: where the labels are; a name, a number from 0, or last"},
+     "a column",
+     "of a csv upload: where the labels are; a name, a number from 0, or last;\n"
+     "of a token: what it is for"},
     {OPTION_HEADER, "--header", NULL, "true|false", offsetof(struct options, header), is_not_empty,
      "true or false",
      "of a csv upload: is the first line one of names? (default: found out by its values)"},
@@ -114,7 +89,8 @@ static const struct option_row {
      "a file name", "write the answer there, whole or not at all"},
     {OPTION_SORT, "--sort", NULL, "FIGURE", offsetof(struct options, sort), is_not_empty,
      "a figure such as firing_rate, or -firing_rate",
-     "by this column, smallest first; with a minus (--sort=-mean) largest first"},
+     "by this column, smallest first; with a minus (--sort=-mean) largest first;\n"
+     "of a list: created, finished or a figure such as result.accuracy"},
     {OPTION_DEAD, "--dead", NULL, NULL, offsetof(struct options, dead), NULL, NULL,
      "only units that answer to no sample"},
     {OPTION_LAYER, "--layer", NULL, "N", offsetof(struct options, layer), is_number, "a number",
@@ -127,34 +103,45 @@ static const struct option_row {
      "a directory", "where the examples are (default: those ovrctl came with)"},
     {OPTION_OLDER, "--older-than", NULL, "AGE", offsetof(struct options, older_than), is_not_empty,
      "an age like 30d", "that ended longer ago than this: 30d, 12h, 90m"},
+    {OPTION_OWNER, "--owner", NULL, "NAME", offsetof(struct options, owner), is_not_empty,
+     "a user's name", "only what this user owns; me: what is yours"},
+    {OPTION_ROLE, "--role", NULL, "ROLE", offsetof(struct options, role), is_not_empty, "a role",
+     "viewer (reads), member (and changes what is hers) or admin"},
+    {OPTION_SCOPE, "--scope", NULL, "SCOPE", offsetof(struct options, scope), is_not_empty,
+     "a scope", "of a token: read, write or admin (default: as the role)"},
+    {OPTION_EXPIRES, "--expires", NULL, "TIME", offsetof(struct options, expires), is_not_empty,
+     "a time", "when the token ends, such as 2027-11-24T00:00:00Z (default: never)"},
     {OPTION_AGAIN, "--again", NULL, NULL, offsetof(struct options, again), NULL, NULL,
      "run anew what the daemon has run already"},
 };
 
-static const struct command {
-    const char *name, *arguments, *help;
-    int min_args, max_args;
-    unsigned options; /* besides those that all have */
-    int (*run)(struct cli *cli);
-} commands[] = {
+const struct command commands[] = {
     {"submit", "FILE|-", "queue an experiment, or a sweep (it has a base); prints the id", 1, 1,
      OPTION_WATCH | OPTION_DRY_RUN, command_submit},
     {"list", "", "experiments, newest first", 0, 0,
-     OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_SWEEP | OPTION_LIMIT, command_list},
+     OPTION_STATE | OPTION_TAG | OPTION_NAME | OPTION_SWEEP | OPTION_OWNER | OPTION_SINCE |
+         OPTION_SORT | OPTION_LIMIT,
+     command_list},
     {"show", "ID", "one experiment", 1, 1, 0, command_show},
     {"queue", "", "what runs, what waits, in which order and why", 0, 0, OPTION_LIMIT,
      command_queue},
     {"watch", "ID", "its progress, live, until it ends", 1, 1, 0, command_watch},
+    {"log", "ID", "what happened to it, line by line", 1, 1, 0, command_log},
+    {"events", "ID", "its events as they come, as Server-Sent Events", 1, 1, 0, command_events},
     {"metrics", "ID", "its figures, epoch by epoch", 1, 1, OPTION_FORMAT, command_metrics},
     {"histogram", "ID", "its activations as a histogram", 1, 1, OPTION_EPOCH | OPTION_LAYER,
      command_histogram},
+    {"histograms", "ID", "the same after every epoch, in short", 1, 1, OPTION_LAYER,
+     command_histograms},
     {"compare", "A B",
      "how far the activations of two are apart; ID:3 means after epoch 3, ID alone the best", 2, 2,
      OPTION_LAYER, command_compare},
     {"units", "ID", "what each hidden unit does", 1, 1,
      OPTION_SORT | OPTION_DEAD | OPTION_LAYER | OPTION_LIMIT, command_units},
+    {"tiling", "ID", "on the sphere: which unit answers in which cell", 1, 1, OPTION_LAYER,
+     command_tiling},
     {"weights", "ID [TENSOR]", "its tensors, or the values of one", 1, 2,
-     OPTION_FORMAT | OPTION_ROWS | OPTION_OUTPUT, command_weights},
+     OPTION_EPOCH | OPTION_FORMAT | OPTION_ROWS | OPTION_OUTPUT, command_weights},
     {"encode", "ID FILE|-",
      "the codes of samples: JSON or npy as the server takes it, or the experiment's own split,\n"
      "      train or test",
@@ -167,8 +154,9 @@ static const struct command {
     {"pause", "ID", "stop it at its next step; it goes on from there", 1, 1, 0, command_pause},
     {"resume", "ID", "let a paused one go on", 1, 1, 0, command_resume},
     {"cancel", "ID", "stop it at its next step, for good", 1, 1, 0, command_cancel},
-    {"edit", "ID JSON", "change name, tags, notes or priority: edit ID '{\"name\": \"better\"}'", 2,
-     2, 0, command_edit},
+    {"edit", "ID JSON",
+     "change name, tags, notes, priority or private: edit ID '{\"name\": \"better\"}'", 2, 2, 0,
+     command_edit},
     {"delete", "ID", "delete it and its files; it must have ended", 1, 1, 0, command_delete},
     {"rerun", "ID [JSON]", "run its spec again, changed by a patch; prints the new id", 1, 2,
      OPTION_WATCH, command_rerun},
@@ -176,7 +164,7 @@ static const struct command {
      command_replay},
     {"prune", "", "delete those that ended long ago", 0, 0,
      OPTION_OLDER | OPTION_STATE | OPTION_DRY_RUN, command_prune},
-    {"sweeps", "", "sweeps, newest first", 0, 0, OPTION_LIMIT, command_sweeps},
+    {"sweeps", "", "sweeps, newest first", 0, 0, OPTION_OWNER | OPTION_LIMIT, command_sweeps},
     {"sweep", "ID", "the table of its points", 1, 1, OPTION_CSV | OPTION_WATCH | OPTION_CANCEL,
      command_sweep},
     {"upload", "NAME SPLIT FILE|- [LABELS]",
@@ -190,13 +178,30 @@ static const struct command {
     {"backup", "", "a copy of everything into the server's data directory", 0, 0, 0,
      command_backup},
     {"datasets", "", "the data sets on the server", 0, 0, 0, command_datasets},
+    {"whoami", "", "whose token this is, and what it may do", 0, 0, 0, command_whoami},
+    {"user", "list|add|edit|remove [NAME] [JSON]",
+     "people, for admins: add NAME --role ROLE prints her first token; edit NAME JSON changes\n"
+     "      role, quotas and disabled: edit anna '{\"quotas\": {\"queued\": 200}}'",
+     1, 3, OPTION_ROLE, command_user},
+    {"token", "list|add|revoke NAME [ID]", "a user's tokens; add prints the new one, once", 2, 3,
+     OPTION_LABEL | OPTION_SCOPE | OPTION_EXPIRES, command_token},
+    {"audit", "[OBJECT]", "who changed what, newest first; of one experiment, sweep, user, …", 0, 1,
+     OPTION_LIMIT, command_audit},
+    {"dataset", "NAME", "one of them: its splits, classes and values", 1, 1, OPTION_REMOVE,
+     command_dataset},
+    {"preview", "NAME [SPLIT]", "its first samples; into a FILE.png as pictures", 1, 2,
+     OPTION_ROWS | OPTION_OUTPUT, command_preview},
+    {"schema", "", "JSON Schema of a spec", 0, 0, OPTION_OUTPUT, command_schema},
+    {"get", "PATH", "what the server answers to a GET, as it is: get /metrics", 1, 1, OPTION_OUTPUT,
+     command_get},
     {"version", "", "of ovrctl and of the server", 0, 0, 0, command_version},
+    {"completion", "bash|zsh|fish", "a script for the shell: source <(ovrctl completion bash)", 1,
+     1, 0, command_completion},
+    {"manual", "", "the manual page: man -l <(ovrctl manual)", 0, 0, 0, command_manual},
 };
 
-enum {
-    N_OPTIONS = sizeof option_rows / sizeof *option_rows,
-    N_COMMANDS = sizeof commands / sizeof *commands,
-};
+const int n_options = sizeof option_rows / sizeof *option_rows;
+const int n_commands = sizeof commands / sizeof *commands;
 
 int complain(int code, const char *format, ...) {
     va_list args;
@@ -208,65 +213,16 @@ int complain(int code, const char *format, ...) {
     return code;
 }
 
-/* The help of an option may go over several lines; the later ones are set below the first. */
-static void print_option(const struct option_row *row) {
-    char left[40];
-    snprintf(left, sizeof left, "%s%s%s%s%s", row->shorthand ? row->shorthand : "",
-             row->shorthand ? ", " : "", row->name, row->argument ? " " : "",
-             row->argument ? row->argument : "");
-    const char *line = row->help;
-    for (;;) {
-        int n = (int)strcspn(line, "\n");
-        printf("  %-19s %.*s\n", left, n, line);
-        if (!line[n])
-            return;
-        line += n + 1;
-        left[0] = '\0';
-    }
-}
-
-static void print_command_usage(const struct command *command) {
-    printf("  ovrctl %s%s%s", command->name, *command->arguments ? " " : "", command->arguments);
-    for (int i = 0; i < N_OPTIONS; i++) {
-        const struct option_row *row = &option_rows[i];
-        if (command->options & row->bit)
-            printf(" [%s%s%s]", row->shorthand ? row->shorthand : row->name,
-                   row->argument ? " " : "", row->argument ? row->argument : "");
-    }
-    printf("\n      %s\n", command->help);
-}
-
-/* The whole help, or one command's with the options it takes. */
-static void print_help(const struct command *only) {
-    printf("usage: ovrctl COMMAND [ARGUMENTS] [OPTIONS]\n\n");
-    for (int i = 0; i < N_COMMANDS; i++)
-        if (!only || only == &commands[i])
-            print_command_usage(&commands[i]);
-    if (!only)
-        printf("  ovrctl help [COMMAND]\n      this, or what concerns one command\n");
-    printf("\noptions:\n");
-    for (int i = 0; i < N_OPTIONS; i++)
-        if (!only || ((only->options | OPTIONS_EVERYWHERE) & option_rows[i].bit))
-            print_option(&option_rows[i]);
-    printf("\nexit codes:\n"
-           "  0  done\n"
-           "  1  the experiment or sweep failed or was cancelled (watch, --watch), or not all\n"
-           "     could be run (reproduce)\n"
-           "  2  bad usage, or a local file could not be read or written\n"
-           "  3  the server refused, or its answer made no sense\n"
-           "  4  the server could not be reached\n");
-}
-
 static const struct command *find_command(const char *name) {
-    for (int i = 0; i < N_COMMANDS; i++)
+    for (int i = 0; i < n_commands; i++)
         if (!strcmp(commands[i].name, name))
             return &commands[i];
     complain(EXIT_USAGE, "there is no command '%s'; 'ovrctl help' lists them", name);
     return NULL;
 }
 
-static const struct option_row *find_option(const char *text, size_t n) {
-    for (int i = 0; i < N_OPTIONS; i++) {
+const struct option_row *find_option(const char *text, size_t n) {
+    for (int i = 0; i < n_options; i++) {
         const struct option_row *row = &option_rows[i];
         if ((strlen(row->name) == n && !strncmp(row->name, text, n)) ||
             (row->shorthand && strlen(row->shorthand) == n && !strncmp(row->shorthand, text, n)))
@@ -277,7 +233,7 @@ static const struct option_row *find_option(const char *text, size_t n) {
 
 /* Takes the option at argv[*at], and its argument: "--limit 3" or "--limit=3". Moves *at to the
  * last word used. Adds the option's bit to *used. */
-static int take_option(char **argv, int *at, struct options *options, unsigned *used) {
+static int take_option(char **argv, int *at, struct options *options, uint64_t *used) {
     const char *text = argv[*at], *value = strchr(text, '=');
     size_t n = value ? (size_t)(value - text) : strlen(text);
     const struct option_row *row = find_option(text, n);
@@ -302,7 +258,7 @@ static int take_option(char **argv, int *at, struct options *options, unsigned *
 
 /* Sorts the words of the command line into options and the rest, which it moves to the front of
  * `argv`. After "--" everything is rest; "-" alone is a file. */
-static int sort_words(char **argv, struct options *options, unsigned *used, int *n_rest) {
+static int sort_words(char **argv, struct options *options, uint64_t *used, int *n_rest) {
     bool options_over = false;
     *n_rest = 0;
     for (int i = 0; argv[i]; i++) {
@@ -326,9 +282,9 @@ static int sort_words(char **argv, struct options *options, unsigned *used, int 
 }
 
 /* Everything about the words after the command that can be wrong without asking the server. */
-static int check_usage(const struct command *command, char **args, int n_args, unsigned used) {
-    unsigned alien = used & ~(command->options | OPTIONS_EVERYWHERE);
-    for (int i = 0; i < N_OPTIONS; i++)
+static int check_usage(const struct command *command, char **args, int n_args, uint64_t used) {
+    uint64_t alien = used & ~(command->options | OPTIONS_EVERYWHERE);
+    for (int i = 0; i < n_options; i++)
         if (alien & option_rows[i].bit)
             return complain(EXIT_USAGE, "'%s' has no option %s; see 'ovrctl help %s'",
                             command->name, option_rows[i].name, command->name);
@@ -344,16 +300,21 @@ static int check_usage(const struct command *command, char **args, int n_args, u
 
 static int run_command(const struct command *command, struct cli *cli) {
     const char *trouble;
-    if (http_open(&cli->http, cli->options.host, &trouble))
+    char token[TOKEN_ROOM];
+    int code = token_find(cli->options.token_file, token);
+    if (code)
+        return code;
+    if (http_open(&cli->http, cli->options.host, cli->options.ca_file, &trouble))
         return complain(EXIT_USAGE, "%s: %s", cli->options.host, trouble);
-    int code = command->run(cli);
+    http_identify(cli->http, token);
+    code = command->run(cli);
     http_close(cli->http);
     return code;
 }
 
 static int run(char **argv) {
-    struct options options = {.host = getenv("OVRD_URL")};
-    unsigned used = 0;
+    struct options options = {0};
+    uint64_t used = 0;
     int n_rest;
     int code = sort_words(argv, &options, &used, &n_rest);
     if (code)
@@ -369,14 +330,20 @@ static int run(char **argv) {
         print_help(only);
         return EXIT_OK;
     }
-    const struct command *command = find_command(argv[0]);
-    if (!command)
+    bool completes = !strcmp(argv[0], "complete");
+    const struct command *command = completes ? NULL : find_command(argv[0]);
+    if (!command && !completes)
         return EXIT_USAGE;
-    code = check_usage(command, argv + 1, n_rest - 1, used);
+    if (command)
+        code = check_usage(command, argv + 1, n_rest - 1, used);
     if (code)
         return code;
-    if (!options.host || !*options.host)
-        options.host = DEFAULT_HOST;
+    if (!code)
+        code = read_settings(&options);
+    if (code)
+        return code;
+    if (completes)
+        return complete_words(&options, argv + 1);
     struct cli cli = {.options = options, .args = argv + 1};
     return run_command(command, &cli);
 }

@@ -59,6 +59,7 @@ int command_sweeps(struct cli *cli) {
     size_t i;
     const json_t *sweep;
     buf_path(&path, "/v1/sweeps");
+    buf_query(&path, "owner", cli->options.owner);
     buf_query(&path, "limit", cli->options.limit);
     int code = api_get(cli, &path, &answer);
     const json_t *list = value_at(answer, "sweeps");

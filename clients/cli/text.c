@@ -251,6 +251,10 @@ bool terminal_is(int fd) {
 
 size_t terminal_columns(int fd) {
     struct winsize size;
+    const char *said = getenv("COLUMNS");
+    int columns = said ? atoi(said) : 0;
+    if (columns > 0)
+        return (size_t)columns;
     if (!ioctl(fd, TIOCGWINSZ, &size) && size.ws_col > 0)
         return size.ws_col;
     return 80;
@@ -294,22 +298,27 @@ static size_t column_width(const struct table *table, size_t c) {
     return width;
 }
 
-/* Takes from the elastic column what the row has too much for a terminal. */
-static void fit_to_terminal(const struct table *table, size_t *widths) {
+/* On a terminal, takes from the elastic column what the row has too much. Where that is not enough
+ * the last columns are left out; *shown is how many there are. */
+static void fit_to_terminal(const struct table *table, size_t *widths, size_t *shown) {
     enum { NARROWEST = 8 };
-    size_t total = 0, elastic = table->n_columns;
+    size_t total = 0, room = terminal_columns(STDOUT_FILENO), elastic = table->n_columns;
+    *shown = table->n_columns;
+    if (!terminal_is(STDOUT_FILENO))
+        return;
     for (size_t c = 0; c < table->n_columns; c++) {
         total += widths[c] + (c ? 2 : 0);
         if (table->columns[c].elastic)
             elastic = c;
     }
-    size_t room = terminal_columns(STDOUT_FILENO);
-    if (elastic == table->n_columns || total <= room || !terminal_is(STDOUT_FILENO))
-        return;
-    size_t excess = total - room, width = widths[elastic];
-    widths[elastic] = width > excess + NARROWEST ? width - excess
-                      : width < NARROWEST        ? width
-                                                 : NARROWEST;
+    if (elastic < table->n_columns && total > room) {
+        size_t width = widths[elastic], excess = total - room;
+        size_t least = width < NARROWEST ? width : NARROWEST;
+        widths[elastic] = width > excess + least ? width - excess : least;
+        total -= width - widths[elastic];
+    }
+    while (total > room && *shown > 1)
+        total -= widths[--*shown] + 2;
 }
 
 static void print_cell(const char *text, size_t width, const struct column *column, bool last) {
@@ -329,23 +338,28 @@ static void print_cell(const char *text, size_t width, const struct column *colu
     fputs(last ? "\n" : "  ", stdout);
 }
 
-static void print_rows(const struct table *table, const size_t *widths) {
+static void print_rows(const struct table *table, const size_t *widths, size_t shown) {
     size_t n = table->n_columns;
-    for (size_t c = 0; c < n; c++)
-        print_cell(table->columns[c].title, widths[c], &table->columns[c], c + 1 == n);
+    for (size_t c = 0; c < shown; c++)
+        print_cell(table->columns[c].title, widths[c], &table->columns[c], c + 1 == shown);
     for (size_t i = 0; i + n <= table->n_cells; i += n)
-        for (size_t c = 0; c < n; c++)
-            print_cell(table->cells[i + c], widths[c], &table->columns[c], c + 1 == n);
+        for (size_t c = 0; c < shown; c++)
+            print_cell(table->cells[i + c], widths[c], &table->columns[c], c + 1 == shown);
+    if (shown < n)
+        fprintf(stderr, "(too narrow for");
+    for (size_t c = shown; c < n; c++)
+        fprintf(stderr, "%s %s%s", c > shown ? "," : "", table->columns[c].title,
+                c + 1 == n ? ")\n" : "");
 }
 
 int table_print(struct table *table) {
-    size_t *widths = calloc(table->n_columns, sizeof *widths);
+    size_t *widths = calloc(table->n_columns, sizeof *widths), shown;
     int result = widths && !table->failed ? 0 : -1;
     if (!result) {
         for (size_t c = 0; c < table->n_columns; c++)
             widths[c] = column_width(table, c);
-        fit_to_terminal(table, widths);
-        print_rows(table, widths);
+        fit_to_terminal(table, widths, &shown);
+        print_rows(table, widths, shown);
     }
     for (size_t i = 0; i < table->n_cells; i++)
         free(table->cells[i]);

@@ -47,12 +47,12 @@ double text_time(const char *rfc3339);
 void buf_bar(struct buf *buf, double share, size_t columns, const char *rest);
 
 bool terminal_is(int fd);
-size_t terminal_columns(int fd); /* 80 where it cannot be known */
+size_t terminal_columns(int fd); /* $COLUMNS where set; 80 where it cannot be known */
 bool terminal_utf8(void);
 
 /* A table that is collected cell by cell, row after row, then printed with columns as wide as
- * they need to be. Cells are cleaned. At most one column is elastic: it is cut to fit a terminal.
- */
+ * they need to be. Cells are cleaned. At most one column is elastic: it is cut to fit a terminal;
+ * after that the last columns are left out, so they are the least important ones. */
 struct column {
     const char *title;
     bool right, elastic;

@@ -51,6 +51,39 @@ int command_units(struct cli *cli) {
     return code;
 }
 
+/* A row for each band, from the north on; in each sector the unit that answers most. */
+static int print_tiling(struct cli *cli, const json_t *answer) {
+    const json_t *cells = value_at(answer, "cells"), *cell;
+    double sectors = value_number(answer, "sectors");
+    size_t i, n = json_array_size(cells);
+    char unit[FIGURE_ROOM];
+    if (!json_is_array(cells) || !(sectors >= 1))
+        return api_complain_nonsense(cli);
+    printf("the unit of layer %s that answers most, a line for each band of latitude, a column for "
+           "each sector\n\n",
+           value_string(answer, "layer"));
+    for (i = n; i > 0; i--) {
+        /* The bands go from the south to the north, a line from west to east. */
+        size_t width = (size_t)sectors, at = (i - 1) / width * width + (n - i) % width;
+        cell = json_array_get(cells, at);
+        printf("%6s%s", text_fixed(unit, value_number(cell, "unit"), 0),
+               (n - i + 1) % width ? "" : "\n");
+    }
+    return EXIT_OK;
+}
+
+int command_tiling(struct cli *cli) {
+    struct buf path = {0};
+    json_t *answer;
+    buf_path(&path, "/v1/experiments/{}/tiling", cli->args[0]);
+    buf_query(&path, "layer", cli->options.layer);
+    int code = api_get(cli, &path, &answer);
+    if (!code && answer)
+        code = print_tiling(cli, answer);
+    json_decref(answer);
+    return code;
+}
+
 static void print_side(const char *label, const json_t *side) {
     char share[FIGURE_ROOM];
     double epoch = value_number(side, "epoch");

@@ -143,7 +143,7 @@ int store_get_part(struct store *store, const char *dataset, const char *split, 
 
 /* OVR_CONFLICT when an experiment that has not ended uses the data set. */
 static int must_be_unused(struct connection *c, const char *dataset, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, USER_OF_DATASET, "s", dataset);
+    sqlite3_stmt *row = db_bind(c, USER_OF_DATASET, "si", dataset, visible_to());
     char id[ID_SIZE];
     int rc = 0, step = sqlite3_step(row);
     if (step == SQLITE_ROW) {

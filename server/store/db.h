@@ -106,6 +106,8 @@ enum sql {
     NOTE_LOSS,
     DELETE_EXPERIMENT,
     CENSUS,
+    OWNERS,
+    TENSOR_BYTES,
     PROBE,
     ADD_LINE,
     TRIM_LINES,
@@ -165,6 +167,7 @@ struct store {
     struct blocked *blocked;
     size_t n_blocked;
     struct quotas quotas;    /* of who has none of her own */
+    int people_changed;      /* in the transaction at hand */
     _Atomic uint64_t people; /* grows with every change of users and tokens */
 };
 

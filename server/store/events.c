@@ -36,6 +36,11 @@ int begin_events(struct store *store, struct ovr_err *err) {
 }
 
 void tell_changes(struct store *store, int stored) {
+    /* Who watches with a token that may be no more has to look again, so this concerns all. */
+    if (store->people_changed)
+        store->n_changed = MOST_CHANGED + 1;
+    store->people += stored && store->people_changed;
+    store->people_changed = 0;
     store->queue_version += stored && store->n_changed;
     if (stored && store->n_changed && store->listener)
         store->listener(store->listener_context, store->changed,

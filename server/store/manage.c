@@ -52,7 +52,7 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
 
 /* OVR_CONFLICT when something that has not ended needs it. */
 static int must_be_unneeded(struct connection *c, const char *id, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, USER_OF_EXPERIMENT, "s", id);
+    sqlite3_stmt *row = db_bind(c, USER_OF_EXPERIMENT, "si", id, visible_to());
     char what[16], user[ID_SIZE];
     int rc = 0, step = sqlite3_step(row);
     if (step == SQLITE_ROW) {
@@ -116,6 +116,34 @@ int store_census(struct store *store, struct census *census, struct ovr_err *err
         census->oldest_at[state] = sqlite3_column_int64(row, 2);
     }
     int rc = step == SQLITE_DONE ? 0 : db_fail(c, err);
+    sqlite3_reset(row);
+    db_give_back(c);
+    return rc;
+}
+
+int store_read_owners(struct store *store,
+                      void (*give)(void *context, const char *owner, enum state state, int64_t n),
+                      void *context, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    sqlite3_stmt *row = db_bind(c, OWNERS, "");
+    char owner[USER_NAME_SIZE], state[16];
+    int step;
+    while ((step = sqlite3_step(row)) == SQLITE_ROW) {
+        copy_column(row, 0, owner, sizeof owner);
+        copy_column(row, 1, state, sizeof state);
+        give(context, owner, find_state(state), sqlite3_column_int64(row, 2));
+    }
+    int rc = step == SQLITE_DONE ? 0 : db_fail(c, err);
+    sqlite3_reset(row);
+    db_give_back(c);
+    return rc;
+}
+
+int store_tensor_bytes(struct store *store, int64_t *bytes, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    sqlite3_stmt *row = db_bind(c, TENSOR_BYTES, "");
+    int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
+    *bytes = rc ? 0 : sqlite3_column_int64(row, 0);
     sqlite3_reset(row);
     db_give_back(c);
     return rc;

@@ -191,11 +191,8 @@ uint64_t store_people_version(const struct store *store) {
 
 /* Ends a change of people. */
 static int end_people(struct store *store, int rc, struct ovr_err *err) {
-    rc = db_commit(store, rc, err);
-    if (!rc)
-        store->people++;
-    db_release_writer(store);
-    return rc;
+    store->people_changed = 1;
+    return db_end(store, rc, err);
 }
 
 /* NULL for below 0, which db_bind() has no letter for. */

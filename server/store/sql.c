@@ -14,6 +14,7 @@
 #define LISTED_EXPERIMENTS "SELECT " ALL_COLUMNS
 /* To who asks; 0: an admin, or nobody whose rights are to be looked at. */
 #define VISIBLE(asker) "(" asker " = 0 OR NOT private OR owner = " asker ")"
+#define VISIBLE_ID(asker) "CASE WHEN " VISIBLE(asker) " THEN id ELSE '(private)' END"
 #define LIST_FILTER                                                                                \
     "(?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND "  \
     "(?4 IS NULL OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq "   \
@@ -220,9 +221,9 @@ const char *const sql[N_SQL] = {
     [LIST_SPLITS] = "SELECT " SPLIT_COLUMNS OWNER_OF_SPLIT
                     " FROM dataset_split WHERE current AND (?1 IS NULL OR "
                     "dataset = ?1) ORDER BY dataset, split DESC",
-    [USER_OF_DATASET] =
-        "SELECT id FROM experiment WHERE state NOT IN ('succeeded', 'failed', 'cancelled') AND "
-        "json_extract(spec, '$.dataset.name') = ?1 LIMIT 1",
+    [USER_OF_DATASET] = "SELECT " VISIBLE_ID(
+        "?2") " FROM experiment WHERE state NOT IN ('succeeded', 'failed', "
+              "'cancelled') AND json_extract(spec, '$.dataset.name') = ?1 LIMIT 1",
     [RETIRE_DATASET] = "UPDATE dataset_split SET current = 0 WHERE dataset = ?1 AND current",
     [FORGET_VERSIONS] =
         "DELETE FROM dataset_split WHERE NOT current AND (?1 IS NULL OR dataset = ?1) AND NOT "
@@ -243,18 +244,26 @@ const char *const sql[N_SQL] = {
         "coalesce(?4, notes), priority = coalesce(?5, priority), private = coalesce(?6, private), "
         "revision = revision + 1 "
         "WHERE seq = ?1",
-    [USER_OF_EXPERIMENT] =
-        "SELECT 'experiment', id FROM experiment WHERE state IN ('queued', 'running', 'paused') "
-        "AND "
-        "(instr(spec, '\"experiment\":\"' || ?1 || '\"') OR (replays AND rerun_of = ?1)) UNION ALL "
-        "SELECT 'sweep', s.id FROM experiment AS e JOIN sweep AS s ON s.seq = e.sweep WHERE e.id = "
-        "?1 AND (s.more OR EXISTS (SELECT 1 FROM experiment AS q WHERE q.sweep = s.seq AND q.state "
-        "IN ('queued', 'running', 'paused'))) LIMIT 1",
+    [USER_OF_EXPERIMENT] = "SELECT 'experiment', " VISIBLE_ID(
+        "?2") " FROM experiment WHERE state IN ('queued', 'running', 'paused') "
+              "AND "
+              "(instr(spec, '\"experiment\":\"' || ?1 || '\"') OR (replays AND rerun_of = ?1)) "
+              "UNION ALL "
+              "SELECT 'sweep', s.id FROM experiment AS e JOIN sweep AS s ON s.seq = e.sweep WHERE "
+              "e.id = "
+              "?1 AND (s.more OR EXISTS (SELECT 1 FROM experiment AS q WHERE q.sweep = s.seq AND "
+              "q.state "
+              "IN ('queued', 'running', 'paused'))) LIMIT 1",
     [NOTE_LOSS] = "UPDATE sweep SET revision = revision + 1 + ?2 WHERE seq = (SELECT sweep FROM "
                   "experiment WHERE seq = ?1)",
     [DELETE_EXPERIMENT] = "DELETE FROM experiment WHERE seq = ?1",
     [CENSUS] = "SELECT c.state, c.n, e.created_at FROM (SELECT state, count(*) AS n, min(seq) AS "
                "first FROM experiment GROUP BY state) AS c JOIN experiment AS e ON e.seq = c.first",
+    [OWNERS] =
+        "SELECT coalesce(u.name, ''), c.state, c.n FROM (SELECT owner, state, count(*) AS n "
+        "FROM experiment WHERE state IN ('queued', 'running', 'paused') GROUP BY owner, state) "
+        "AS c LEFT JOIN user AS u ON u.seq = c.owner ORDER BY u.name, c.state",
+    [TENSOR_BYTES] = "SELECT coalesce(sum(rows * columns), 0) * 4 FROM tensor",
     [PROBE] = "UPDATE probe SET at = ?1",
     [ADD_LINE] = "INSERT INTO event (experiment, number, at, kind, text) SELECT ?1, "
                  "coalesce(max(number), 0) + 1, ?2, 'log', ?3 FROM event WHERE experiment = ?1",

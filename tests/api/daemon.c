@@ -153,6 +153,10 @@ void daemon_start(struct daemon *d, const char *const *options) {
 }
 
 struct daemon *daemon_new(const char *const *options) {
+    return daemon_trusting(options, NULL);
+}
+
+struct daemon *daemon_trusting(const char *const *options, const char *authority) {
     for (char **variable = environ; *variable;) {
         char name[64];
         size_t n = strcspn(*variable, "=");
@@ -169,6 +173,7 @@ struct daemon *daemon_new(const char *const *options) {
     snprintf(d->dir, sizeof d->dir, "/tmp/ovrd-test-XXXXXX");
     assert_non_null(mkdtemp(d->dir));
     snprintf(d->log, sizeof d->log, "%s.log", d->dir);
+    d->authority = authority;
     d->curl = curl_easy_init();
     assert_non_null(d->curl);
     daemon_start(d, options);

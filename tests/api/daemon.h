@@ -57,6 +57,8 @@ struct daemon {
 
 /* Options such as "--workers", "1" end with NULL; they may be NULL. */
 struct daemon *daemon_new(const char *const *options);
+/* One with a certificate that only this file knows. */
+struct daemon *daemon_trusting(const char *const *options, const char *authority);
 void daemon_free(
     struct daemon *daemon); /* ends it by SIGTERM, which must work; removes its files */
 void daemon_start(struct daemon *daemon, const char *const *options); /* again, same directory */

@@ -65,6 +65,7 @@ static const char *instance(const char *template) {
                             : strncmp(c, "{tensor}", 8) == 0        ? "encoder.bias"
                             : strncmp(template, "/assets/", 8) == 0 ? "main.js"
                             : strncmp(c, "{name}", 6) == 0          ? of_people ? "anna" : "cifar10"
+                            : strncmp(c, "{kind}", 6) == 0          ? "stale"
                                                                     : "train";
         n += (size_t)snprintf(path + n, sizeof path - n, "%s", value);
         c = strchr(c, '}');

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define QUICK(more)                                                                                \
@@ -223,6 +224,7 @@ static void test_sorted_pages(void **state) {
 static void test_metrics(void **state) {
     struct daemon *d = *state;
     char *id = submit(d, QUICK("")), type[128] = "", name[128];
+    int n_lines = 0, n_same = 0;
     wait_for(d, id, "succeeded");
     const struct answer *a = get(d, "/metrics");
     assert_status(a, 200);
@@ -231,7 +233,14 @@ static void test_metrics(void **state) {
         if (sscanf(line, "# TYPE %127s", type) == 1 || strncmp(line, "# HELP ", 7) == 0)
             continue;
         size_t n = strcspn(line, "{ ");
+        assert_true(n < sizeof name);
         snprintf(name, sizeof name, "%.*s", (int)n, line);
+        for (const char *before = a->body; *before;) { /* no series twice */
+            size_t length = strcspn(before, "\n"), key = (size_t)(strrchr(line, ' ') - line) + 1;
+            n_same += strncmp(before, line, key) == 0;
+            before += length + (before[length] == '\n');
+        }
+        n_lines++;
         assert_true(strncmp(name, type, strlen(type)) == 0);
         char *end, *number = strrchr(line, ' ');
         assert_non_null(number);
@@ -239,12 +248,33 @@ static void test_metrics(void **state) {
         assert_true(end > number + 1 && !*end);
     }
     free(copy);
+    assert_int_equal(n_same, n_lines);
     assert_non_null(strstr(a->body, "\novrd_experiments{state=\"succeeded\"} 1\n"));
     assert_non_null(strstr(a->body, "\novrd_training_epochs_total 3\n"));
     assert_non_null(strstr(a->body, "\novrd_training_samples_total 270\n")); /* 90 of them */
     assert_non_null(strstr(a->body, "\novrd_job_wait_seconds_count 1\n"));
     assert_non_null(strstr(a->body, "\novrd_cache_misses_total 1\n"));
-    assert_non_null(strstr(a->body, "route=\"/v1/experiments/{id}\""));
+    assert_non_null(strstr(a->body, "ovrd_http_request_duration_seconds_bucket{method=\"POST\","
+                                    "route=\"/v1/experiments\",le=\"0.0005\"}"));
+    static const char *const more[] = {
+        "ovrd_running_jobs 0",      "ovrd_training_threads 0",
+        "ovrd_memory_used_bytes 0", "ovrd_watchers 0",
+        "ovrd_disk_full 0",         "ovrd_storage_bytes{kind=\"results\"} ",
+        "ovrd_core_seconds_total{", "process_start_time_seconds "};
+    char *endless = submit(d, ENDLESS);
+    wait_for_epoch(d, endless, 2);
+    nap(250); /* cores are counted ten times a second */
+    const struct answer *busy = get(d, "/metrics");
+    assert_status(post(d, text("/v1/experiments/%s/cancel", endless), NULL), 202);
+    for (size_t i = 0; i < COUNT(more); i++)
+        if (!strstr(i < 6 ? a->body : busy->body, text("\n%s", more[i])))
+            fail_msg("there is no %s", more[i]);
+    assert_non_null(strstr(busy->body, "\novrd_running_jobs 1\n"));
+    assert_non_null(strstr(busy->body, "\novrd_training_threads 1\n"));
+    assert_non_null(strstr(busy->body, "\novrd_owner_experiments{owner=\"\",state=\"running\"} 1"));
+    assert_true(atof(strstr(busy->body, "\nprocess_start_time_seconds ") + 28) >
+                (double)time(NULL) - 600 * SLOWNESS);
+    free(endless);
     assert_null(strstr(a->body, id)); /* labels are few */
     if (system("command -v promtool >/dev/null 2>&1") == 0) {
         FILE *promtool = popen("promtool check metrics", "w");

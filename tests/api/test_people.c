@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define SPHERE "'dataset':{'generator':'sphere','samples':200}"
 #define SPEC "{" SPHERE ",'model':{'kind':'mlp','hidden':[8]},'training':{'epochs':1}}"
@@ -60,7 +61,7 @@ static int set_up(void **state) {
     assert_status(
         send(d, "DELETE", text("/v1/users/anna/tokens/%s", text_at(list->json, "/tokens/0/id"))),
         204);
-    owner_token = strdup(text_at(list->json, "/tokens/1/id"));
+    owner_token = strdup(text_at(list->json, "/tokens/2/id"));
     time_t soon = time(NULL) + 2;
     char at[32];
     strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%SZ", gmtime(&soon));
@@ -488,7 +489,34 @@ static void test_the_audit(void **state) {
     d->token[0] = '\0';
 }
 
-/* A stream that a token opened ends when that token does. */
+/* A stream that a token opened ends with it, long before the next heartbeat. */
+static void test_streams_end_with_their_token(void **state) {
+    struct daemon *d = *state;
+    char command[600], id[16];
+    become(d, OWNER);
+    char *long_one = submit(d, "{'dataset':{'generator':'sphere','samples':100000},'model':{'kind':"
+                               "'mlp','hidden':[256]},'training':{'epochs':10000}}");
+    const struct answer *a = post(d, "/v1/users/anna/tokens", "{'label':'stream'}");
+    snprintf(id, sizeof id, "%s", text_at(a->json, "/id"));
+    post(d, text("/v1/experiments/%s/pause", long_one), NULL);
+    snprintf(command, sizeof command,
+             "curl -sN -m 20 -H 'Authorization: Bearer %s' %s/v1/experiments/%s/events",
+             text_at(a->json, "/token"), d->url, long_one);
+    FILE *stream = popen(command, "r");
+    char line[500];
+    assert_non_null(fgets(line, sizeof line, stream)); /* it is open */
+    nap(500);
+    assert_status(send(d, "DELETE", text("/v1/users/anna/tokens/%s", id)), 204);
+    double revoked = now();
+    while (fgets(line, sizeof line, stream))
+        ;
+    assert_true(now() - revoked < 3 * SLOWNESS);
+    assert_int_equal(pclose(stream), 0); /* in good order */
+    assert_status(post(d, text("/v1/experiments/%s/cancel", long_one), NULL), 202);
+    free(long_one);
+    d->token[0] = '\0';
+}
+
 static void test_a_private_lab(void **state) {
     (void)state;
     static const char *const options[] = {"--visibility", "private", NULL};
@@ -593,6 +621,7 @@ int main(void) {
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_quotas),
         cmocka_unit_test(test_the_audit),
+        cmocka_unit_test(test_streams_end_with_their_token),
         cmocka_unit_test(test_a_private_lab),
         cmocka_unit_test(test_ovrctl),
     };

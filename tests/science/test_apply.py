@@ -10,8 +10,8 @@ import zlib
 try:
     import numpy as np
 
-    import tap
-    from ovrd import Daemon
+    from daemon import Daemon
+    from support import main
 except ImportError as missing:
     print(f"1..1\nnot ok 1 # SKIP {missing} (Debian: python3-numpy)")
     sys.exit(0)
@@ -226,4 +226,4 @@ class Apply(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    tap.run()
+    main()

@@ -8,7 +8,7 @@ try:
     import numpy as np
 
     import models
-    from ovrd import Daemon
+    from daemon import Daemon
 except ModuleNotFoundError as missing:
     print(f"1..1\nnot ok 1 # SKIP {missing} (Debian: python3-numpy)")
     sys.exit(0)

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "science"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "science"))
 
 from selenium import webdriver
 from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException, WebDriverException
@@ -12,9 +12,10 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from ovrd import ROOT, Daemon  # noqa: F401, the tests' own daemon
+from daemon import Daemon  # noqa: F401, the tests' own daemon
+from support import BUILD
 
-PICTURES = os.path.join(ROOT, os.environ.get("OVRD_TEST_BUILD", "build"), "web")
+PICTURES = os.path.join(BUILD, "web")
 WIDTHS = {1280: 860, 390: 844}
 
 # What is wrong with the page as it stands: texts of too little contrast, controls without a name, ids that are

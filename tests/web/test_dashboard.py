@@ -11,7 +11,7 @@ try:
     from selenium.webdriver.common.keys import Keys
 
     from browser import WIDTHS, Browser, Daemon, call
-    import tap
+    from support import main
 except ImportError as missing:
     print(f"1..1\nnot ok 1 # SKIP {missing} (Debian: python3-selenium, python3-numpy)")
     sys.exit(0)
@@ -149,10 +149,9 @@ class Dashboard(unittest.TestCase):
         self.open(f"/experiments/{experiment['id']}")
         b.wait_text("Epoch ")
         b.wait(lambda: b.all(".chart canvas"), "curve")
-        port = self.daemon.port
         self.daemon.stop(signal.SIGKILL)
         b.wait(lambda: b.one(".banner").is_displayed(), "banner")
-        self.daemon.start(port)
+        self.daemon.start()
         b.wait(lambda: not b.one(".banner").is_displayed(), "connection", 30)
         b.wait_text("Epoch ", seconds=30)
         epoch = "return Number(document.querySelector('.u-legend .u-value').textContent.replace(/\\D/g, ''))"
@@ -396,4 +395,4 @@ class People(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    tap.run()
+    main()

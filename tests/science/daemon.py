@@ -3,65 +3,35 @@ import http.client
 import io
 import json
 import os
-import re
-import signal
 import subprocess
-import tempfile
 import time
 
 import numpy as np
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from support import BUILD, Process
+
 RECORD = 3073  # bytes: a label and 32×32 pixels in three planes
 
 
-class Daemon:
-    """A context manager: starts ovrd on a free port with an empty directory, and ends it."""
-
-    def __enter__(self):
-        self.directory = tempfile.TemporaryDirectory(prefix="ovrd-science-")
-        self.log = open(os.path.join(self.directory.name, "log"), "w+b")
-        self.token = None
-        self.start(0)
-        return self
+class Daemon(Process):
+    token = None
 
     def add_admin(self, name):
         """Stops the daemon meanwhile. From then on it asks for tokens, and call() sends the admin's."""
         self.stop()
-        command = [self.program(), "user", "add", name, "--role", "admin", "--data-dir", self.data()]
+        command = [os.path.join(BUILD, "ovrd"), "user", "add", name, "--role", "admin",
+                   "--data-dir", os.path.join(self.directory.name, "data")]
         self.token = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-        self.start(self.port)
+        self.start()
 
-    def program(self):
-        return os.path.join(ROOT, os.environ.get("OVRD_TEST_BUILD", "build"), "ovrd")
-
-    def data(self):
-        return os.path.join(self.directory.name, "data")
-
-    def start(self, port):
-        self.process = subprocess.Popen(
-            [self.program(), "--data-dir", self.data(), "--listen", f"127.0.0.1:{port}"],
-            stdout=subprocess.PIPE, stderr=self.log, text=True)
-        found = re.match(r"listening on http://(.+):(\d+)", self.process.stdout.readline())
-        assert found, "the daemon did not start: " + self.last_words()
-        self.port = int(found[2])
-        self.client = http.client.HTTPConnection(found[1], self.port, timeout=120)
+    def start(self):
+        super().start()
+        self.client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         self.answered_at = time.monotonic()
 
-    def stop(self, signal=signal.SIGTERM):
+    def stop(self, *signal):
         self.client.close()
-        self.process.send_signal(signal)
-        self.process.wait()
-        self.process.stdout.close()
-
-    def __exit__(self, *_):
-        self.stop()
-        self.log.close()
-        self.directory.cleanup()
-
-    def last_words(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")[-2000:]
+        super().stop(*signal)
 
     def call(self, method, path, body=None):
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}

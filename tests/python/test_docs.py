@@ -1,0 +1,101 @@
+"""The documents say what the program does: every kind of problem is explained and leads to its explanation, the table of
+the spec is the schema's, every example is valid, every link leads somewhere."""
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import unittest
+
+import ovrd
+from support import BUILD, ROOT, Process, main
+
+DOCUMENTS = ["README.md", "clients/python/README.md", *("docs/" + n for n in sorted(os.listdir(os.path.join(ROOT, "docs"))))]
+
+
+def read(name):
+    with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+        return file.read()
+
+
+class Documents(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.process = Process()
+        cls.process.__enter__()
+        cls.lab = ovrd.connect(cls.process.url)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.lab.close()
+        cls.process.__exit__()
+
+    def test_every_kind_of_problem_is_explained(self):
+        kinds = re.search(r"kinds\[\] = \{(.*?)\n\};", read("api/problem.c"), re.S)[1]
+        slugs = set(re.findall(r'^    \{"([a-z-]+)", ', kinds, re.M))
+        self.assertGreater(len(slugs), 20)
+        explained = re.findall(r"^## (.*)$", read("docs/errors.md"), re.M)
+        self.assertEqual(explained, sorted(slugs))
+        for slug in slugs:
+            answer = self.lab.request("GET", f"/problems/{slug}")
+            text = answer.content.decode()
+            self.assertTrue(text.startswith(f"## {slug}\n"), slug)
+            self.assertEqual(text.count("\n## ") + 1, 1, slug)
+            self.assertGreater(len(text), 60)
+
+    def test_a_problem_leads_to_its_explanation(self):
+        with self.assertRaises(ovrd.NotFound) as caught:
+            self.lab.experiment("nobody")
+        self.assertIn("## not-found", self.lab.request("GET", caught.exception.type).content.decode())
+        for name in ("nothing", "stal", "%23%23", "a" * 200):
+            with self.assertRaises(ovrd.NotFound):
+                self.lab.request("GET", "/problems/" + name)
+
+    def test_the_table_is_the_schemas(self):
+        found = importlib.util.spec_from_file_location("table", os.path.join(ROOT, "scripts", "spec-table.py"))
+        script = importlib.util.module_from_spec(found)
+        found.loader.exec_module(script)
+        made = script.table(self.lab.schema())
+        self.assertGreater(made.count("\n"), 80)
+        self.assertEqual(read("docs/spec.md").partition(script.MARK)[2], made,
+                         "run: build/ovrctl schema | scripts/spec-table.py docs/spec.md")
+
+    def test_examples_of_the_spec_are_valid(self):
+        """As far as they can be here: a data set and an experiment that are not there are the only faults."""
+        blocks = re.findall(r"(?:^    .*\n)+", read("docs/spec.md"), re.M)
+        self.assertGreater(len(blocks), 12)
+        for block in blocks:
+            document = json.loads(block)
+            try:
+                self.lab.estimate(document)
+            except ovrd.Invalid as error:
+                for fault in error.faults:
+                    self.assertRegex(fault.detail, "cifar10|k3f9m2xq7a1b", block)
+
+    def test_examples_of_the_quick_start_are_valid(self):
+        text = read("docs/quickstart.md")
+        for body in re.findall(r"curl --json '(.*?)'", text, re.S):
+            try:
+                self.lab.estimate(json.loads(body))
+            except ovrd.Invalid as error:
+                self.assertTrue(all("mine" in fault.detail for fault in error.faults), f"{body}\n{error}")
+
+    def test_links_lead_somewhere(self):
+        for name in DOCUMENTS:
+            for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", read(name)):
+                path = os.path.normpath(os.path.join(ROOT, os.path.dirname(name), target))
+                self.assertTrue(os.path.exists(path), f"{name}: {target}")
+
+    def test_options_that_are_named_exist(self):
+        known = {"--data-binary", "--profile", "--build", "--now"}  # of curl, docker and systemctl
+        for program, word in (("ovrd", "--help"), ("ovrctl", "help")):
+            said = subprocess.run([os.path.join(BUILD, program), word], capture_output=True, text=True, check=True)
+            known |= set(re.findall(r"(?<!\S)--[a-z-]+", said.stdout))
+        for name in DOCUMENTS:
+            if name.startswith("docs/"):
+                for option in re.findall(r"(?<=[`\s])--[a-z][a-z-]*", read(name)):
+                    self.assertIn(option, known, name)
+
+
+if __name__ == "__main__":
+    main()
