@@ -39,16 +39,7 @@ const places = [
   { path: '/admin', text: 'People', icon: 'people' },
 ];
 
-/**
- * @typedef {Object} Me
- * @property {string?} name null on a daemon without users
- * @property {string} role
- * @property {boolean} users whether the daemon has any
- * @property {boolean} canWrite
- * @property {boolean} admin
- */
-
-/** @type {Me} */
+/** @type {import('./router.js').Me} */
 const me = { name: null, role: 'admin', users: false, canWrite: true, admin: false };
 
 const main = h('main', { id: 'main' });

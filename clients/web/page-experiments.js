@@ -314,7 +314,7 @@ function howItGoes(e, bar) {
     return [p.phase === 'training' ? `epoch ${p.epoch}/${p.epochs}${eta}` : `${p.phase}${eta}`, bar.element];
   }
   const text = {
-    queued: () => e.queue && `${e.queue.position}. ${e.queue.reason}${e.queue.requeued_because ? ` (${e.queue.requeued_because})` : ''}`,
+    queued: () => e.queue && `${e.queue.reason}${e.queue.requeued_because ? ` (${e.queue.requeued_because})` : ''}`,
     failed: () => e.error?.detail ?? e.error?.title,
     succeeded: () => (e.result ? `${count(e.result.epochs)} epochs in ${duration(e.result.seconds)}` : NONE),
   }[e.state]?.();

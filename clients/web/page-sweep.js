@@ -4,7 +4,7 @@ import { act, download, get, poll } from './api.js';
 import { chart, color, percentAxis } from './charts.js';
 import { fill, h, refill, svg } from './dom.js';
 import { at, between, count, duration, NONE, number, percent, pointerParts, specValue } from './format.js';
-import { href } from './router.js';
+import { href, mayChange } from './router.js';
 import { tally } from './page-sweeps.js';
 import { announce, ask, attempt, badge, button, empty, figure, linkButton, pageHead, progressBar, select, table, tag, timeAgo } from './widgets.js';
 
@@ -88,7 +88,7 @@ function heading(s, refresh, me) {
   return pageHead(s.name, {
     sub,
     actions: [
-      s.state === 'running' && me.canWrite && button('Cancel', { name: 'stop', kind: 'danger', onclick: cancel }),
+      s.state === 'running' && mayChange(me, s.owner) && button('Cancel', { name: 'stop', kind: 'danger', onclick: cancel }),
       done.length > 1 && done.length <= 12 && linkButton('Compare points', href('/compare', { ids: done.map((p) => p.experiments.find((x) => x.state === 'succeeded').id).join(',') }), 'list'),
       me.canWrite && linkButton('Run with changes', href('/new', { sweep: s.id }), 'edit'),
       button('Table (CSV)', { name: 'down', onclick: () => attempt(() => download(`/v1/sweeps/${s.id}?format=csv`, `${s.name}.csv`)) }),

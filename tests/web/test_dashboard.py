@@ -333,7 +333,7 @@ class Dashboard(unittest.TestCase):
         b.wait_text("Waiting")
         waiting = self.get("/v1/queue")["waiting"]
         self.assertTrue(waiting)
-        b.wait_text(waiting[0]["reason"])
+        b.wait_text(waiting[0]["reason"].split(";")[0])
         last = waiting[-1]
         b.wait(lambda: b.all("tbody button"), "button")[-1].click()
         b.wait(lambda: self.get(f"/v1/experiments/{last['id']}")["priority"] == 1, "priority 1")
