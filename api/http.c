@@ -21,6 +21,7 @@
 
 #include "api/problem.h"
 #include "api/tls.h"
+#include "server/digest.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -143,7 +144,8 @@ struct exchange {
 
 struct reply {
     int status;
-    int64_t size; /* -1: unknown */
+    int64_t size;      /* -1: unknown */
+    const void *bytes; /* all of the body; NULL: it is made while it is sent */
     struct MHD_Response *response;
 };
 
@@ -175,12 +177,18 @@ void reply_free(struct reply *reply) {
     free(reply);
 }
 
+static struct reply *with_bytes(struct reply *reply, const void *bytes) {
+    if (reply)
+        reply->bytes = bytes;
+    return reply;
+}
+
 struct reply *reply_bytes(int status, const char *content_type, void *bytes, size_t n) {
     struct MHD_Response *response =
         MHD_create_response_from_buffer(n, bytes, MHD_RESPMEM_MUST_FREE);
     if (!response)
         free(bytes);
-    return reply_new(status, content_type, (int64_t)n, response);
+    return with_bytes(reply_new(status, content_type, (int64_t)n, response), bytes);
 }
 
 struct reply *reply_json(int status, json_t *body) {
@@ -210,7 +218,7 @@ struct reply *reply_static(int status, const char *content_type, const void *byt
     /* libmicrohttpd only reads what is persistent, whatever its prototype says. */
     struct MHD_Response *response =
         MHD_create_response_from_buffer(n, (void *)(uintptr_t)bytes, MHD_RESPMEM_PERSISTENT);
-    return reply_new(status, content_type, (int64_t)n, response);
+    return with_bytes(reply_new(status, content_type, (int64_t)n, response), bytes);
 }
 
 struct stream {
@@ -406,14 +414,16 @@ static bool names_etag(const char *list, const char *etag) {
     return false;
 }
 
+static bool is_get(const struct exchange *exchange) { /* or HEAD */
+    return exchange->request.method && strcmp(exchange->request.method, "GET") == 0;
+}
+
 /* libmicrohttpd sends the headers of a 304 as those of the 200 it stands for, without the body. */
 static void answer_not_modified(const struct exchange *exchange, struct reply *reply) {
     const char *etag = MHD_get_response_header(reply->response, "ETag");
     const char *list = request_header(&exchange->request, "If-None-Match");
-    if (reply->status == 200 && etag && list && exchange->request.method &&
-        strcmp(exchange->request.method, "GET") == 0 && names_etag(list, etag)) {
+    if (reply->status == 200 && etag && list && is_get(exchange) && names_etag(list, etag))
         reply->status = 304;
-    }
 }
 
 /* libmicrohttpd 0.9.75 sends the last chunk of a body of unknown size even where no body goes out,
@@ -424,7 +434,19 @@ static void avoid_chunks_without_body(const struct exchange *exchange, const str
         MHD_set_response_options(reply->response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
 }
 
+/* What has no revision has a digest of its bytes. */
+static struct reply *with_etag(const struct exchange *exchange, struct reply *reply) {
+    char digest[DIGEST_SIZE];
+    if (!reply || reply->status != 200 || !reply->bytes || !is_get(exchange) ||
+        MHD_get_response_header(reply->response, "ETag") ||
+        MHD_get_response_header(reply->response, "Cache-Control")) /* never to be had again */
+        return reply;
+    digest_of(reply->bytes, (size_t)reply->size, digest);
+    return reply_etag(reply, "%.32s", digest);
+}
+
 static struct reply *with_default_headers(const struct exchange *exchange, struct reply *reply) {
+    reply = with_etag(exchange, reply);
     reply = reply_header(reply, "X-Content-Type-Options", "%s", "nosniff");
     if (*exchange->id)
         reply = reply_header(reply, "X-Request-Id", "%s", exchange->id);

@@ -58,7 +58,7 @@ static void test_edit(void **state) {
     json_t *spec = at(seen->json, "/spec");
     assert_problem(edit(d, id, NULL, "{'name':'x'}"), 428, "precondition-required", "If-Match");
     assert_problem(edit(d, id, "\"1\"", "{'name':'x'}"), 412, "stale", "not 1 any more");
-    assert_problem(edit(d, id, "nonsense", "{'name':'x'}"), 412, "stale", "ETag");
+    assert_problem(edit(d, id, "nonsense", "{'name':'x'}"), 422, "invalid-request", "ETag");
     const struct answer *a = edit(d, id, etag, "{'name':'new','tags':['a','b'],'notes':'better'}");
     assert_status(a, 200);
     assert_string_equal(text_at(a->json, "/name"), "new");
@@ -118,6 +118,31 @@ static void test_delete(void **state) {
     assert_string_equal(text_at(get(d, "/v1/experiments/%s", replay)->json, "/rerun_of"), id);
     assert_status(post(d, text("/v1/experiments/%s/cancel", blocker), NULL), 202);
     free(id), free(blocker), free(heir), free(replay);
+}
+
+/* Trying again makes no second job, and a key stands for one request only. */
+static void test_run_again_once(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK("")), *other = submit(d, QUICK("")), path[2][80];
+    static const char *const how[] = {"rerun", "replay"};
+    wait_for(d, id, "succeeded");
+    wait_for(d, other, "succeeded");
+    for (size_t i = 0; i < COUNT(how); i++) {
+        snprintf(path[0], sizeof path[0], "/v1/experiments/%s/%s", id, how[i]);
+        snprintf(path[1], sizeof path[1], "/v1/experiments/%s/%s", other, how[i]);
+        struct call again = {.method = "POST",
+                             .path = path[0],
+                             .headers = {i ? "Idempotency-Key: b" : "Idempotency-Key: a"}};
+        const struct answer *a = call(d, &again), *b = call(d, &again);
+        assert_status(a, 202);
+        assert_status(b, 202);
+        assert_string_equal(text_at(b->json, "/id"), text_at(a->json, "/id"));
+        assert_string_equal(header(b, "Location"), text_at(a->json, "/links/self"));
+        again.path = path[1];
+        assert_problem(call(d, &again), 422, "idempotency", "another body");
+    }
+    assert_int_equal(json_array_size(at(get(d, "/v1/experiments")->json, "/experiments")), 4);
+    free(id), free(other);
 }
 
 static void test_rerun_and_replay(void **state) {
@@ -428,6 +453,7 @@ int main(void) {
         with(with_daemon, test_edit),
         with(with_one_worker, test_priority_of_a_queued_one),
         with(with_one_worker, test_delete),
+        with(with_daemon, test_run_again_once),
         with(with_daemon, test_rerun_and_replay),
         cmocka_unit_test(test_replay_elsewhere),
         with(with_daemon, test_sorted_pages),
