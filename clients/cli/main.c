@@ -164,7 +164,7 @@ const struct command commands[] = {
     {"replay", "ID", "run it again and compare bit for bit; prints the new id", 1, 1, OPTION_WATCH,
      command_replay},
     {"prune", "", "delete those that ended long ago", 0, 0,
-     OPTION_OLDER | OPTION_STATE | OPTION_DRY_RUN, command_prune},
+     OPTION_OLDER | OPTION_STATE | OPTION_TAG | OPTION_DRY_RUN, command_prune},
     {"sweeps", "", "sweeps, newest first", 0, 0, OPTION_OWNER | OPTION_LIMIT, command_sweeps},
     {"sweep", "ID", "the table of its points", 1, 1, OPTION_CSV | OPTION_WATCH | OPTION_CANCEL,
      command_sweep},
