@@ -98,27 +98,41 @@ static void time_before(double age, char text[32]) {
     strftime(text, 32, "%Y-%m-%dT%H:%M:%S", gmtime_r(&at, &parts));
 }
 
-/* Deletes those of one page that ended before `until`; *n counts, *kept what could not be. Returns
- * whether the page holds one that ended later, so that no older one follows. */
-static bool prune_page(struct cli *cli, const json_t *list, const char *until, int *n, int *kept) {
+struct pruning {
+    const char *until; /* what ended before this goes */
+    json_t *gone;      /* {id, state, name} of each; NULL: they are printed as they go */
+    int n, kept;       /* gone; could not be deleted */
+};
+
+static void has_gone(struct pruning *pruning, const json_t *experiment) {
+    const char *id = value_string(experiment, "id"), *state = value_string(experiment, "state");
+    const char *name = value_string(experiment, "name");
+    pruning->n++;
+    if (pruning->gone)
+        json_array_append_new(pruning->gone,
+                              json_pack("{s:s, s:s, s:s}", "id", id, "state", state, "name", name));
+    else
+        printf("%s %s %s\n", id, state, name);
+}
+
+/* Deletes those of one page. Returns whether it holds one that ended later, so that no older one
+ * follows. */
+static bool prune_page(struct cli *cli, const json_t *list, struct pruning *pruning) {
     const json_t *experiment;
     size_t i;
     json_array_foreach(list, i, experiment) {
-        const char *id = value_string(experiment, "id"), *state = value_string(experiment, "state");
-        if (strcmp(value_string(experiment, "finished_at"), until) >= 0)
+        if (strcmp(value_string(experiment, "finished_at"), pruning->until) >= 0)
             return true;
-        if (!cli->options.dry_run && delete_one(cli, id)) {
-            ++*kept;
-            continue;
-        }
-        printf("%s %s %s\n", id, state, value_string(experiment, "name"));
-        ++*n;
+        if (!cli->options.dry_run && delete_one(cli, value_string(experiment, "id")))
+            pruning->kept++;
+        else
+            has_gone(pruning, experiment);
     }
     return false;
 }
 
 /* Pages are cut behind an experiment, so the next one is right also when this one's are gone. */
-static int prune_pages(struct cli *cli, const char *until, int *n, int *kept) {
+static int prune_pages(struct cli *cli, struct pruning *pruning) {
     struct buf path = {0};
     buf_path(&path, "/v1/experiments");
     buf_query(&path, "sort", "finished");
@@ -138,7 +152,7 @@ static int prune_pages(struct cli *cli, const char *until, int *n, int *kept) {
         else if (reply.status != 200)
             code = api_complain_refusal(cli, &reply);
         else
-            over = prune_page(cli, value_at(answer, "experiments"), until, n, kept) || !*reply.next;
+            over = prune_page(cli, value_at(answer, "experiments"), pruning) || !*reply.next;
         buf_release(&path);
         path = (struct buf){0};
         buf_add(&path, reply.next);
@@ -163,20 +177,32 @@ static bool is_sure(const struct cli *cli, const char *until) {
     return fgets(answer, sizeof answer, stdin) && (*answer == 'y' || *answer == 'Y');
 }
 
+/* The whole as one JSON text. */
+static int print_pruned(const struct pruning *pruning) {
+    json_t *answer = json_pack("{s:O, s:i}", "deleted", pruning->gone, "kept", pruning->kept);
+    int failed = !answer || json_dumpf(answer, stdout, JSON_COMPACT);
+    json_decref(answer);
+    return failed ? api_complain_memory() : (putchar('\n'), EXIT_OK);
+}
+
 int command_prune(struct cli *cli) {
     double age = cli->options.older_than ? parse_age(cli->options.older_than) : -1;
     char until[32];
-    int n = 0, kept = 0;
+    struct pruning pruning = {.until = until};
     if (age < 0)
         return complain(EXIT_USAGE, "--older-than wants an age like 30d, 12h or 90m");
     time_before(age, until);
-    cli->options.json = false;
-    if (!is_sure(cli, until))
+    if (cli->options.json)
+        pruning.gone = json_array();
+    else if (!is_sure(cli, until))
         return EXIT_OK;
-    int code = prune_pages(cli, until, &n, &kept);
-    if (!code)
-        printf("%d %s\n", n, cli->options.dry_run ? "would be deleted" : "deleted");
-    return code ? code : kept ? EXIT_REFUSED : EXIT_OK;
+    int code = prune_pages(cli, &pruning);
+    if (!code && pruning.gone)
+        code = print_pruned(&pruning);
+    else if (!code)
+        printf("%d %s\n", pruning.n, cli->options.dry_run ? "would be deleted" : "deleted");
+    json_decref(pruning.gone);
+    return code ? code : pruning.kept ? EXIT_REFUSED : EXIT_OK;
 }
 
 int command_backup(struct cli *cli) {

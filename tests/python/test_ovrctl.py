@@ -74,6 +74,8 @@ class Routes(unittest.TestCase):
                 time.sleep(0.02)
             call("resume", run_on)
             call("cancel", run_on)
+            gone = json.loads(call("prune", "--older-than", "0m", "--state", "cancelled", "--json"))
+            self.assertEqual(([e["id"] for e in gone["deleted"]], gone["kept"]), ([run_on], 0))
             many = call("submit", sweep, "--watch").split()[0]
             self.assertEqual(len(call("sweep", many, "--csv").splitlines()), 3)
             call("sweep", many, "--cancel", code=3)  # it has ended
