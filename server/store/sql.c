@@ -80,12 +80,15 @@ const char *const sql[N_SQL] = {
         LISTED_EXPERIMENTS LIST_BY_END("<") "ORDER BY finished_at DESC, seq DESC LIMIT ?6",
     [LIST_LEAST] = LISTED_EXPERIMENTS LIST_BY_FIGURE(">") "ORDER BY key, number LIMIT ?6",
     [LIST_MOST] = LISTED_EXPERIMENTS LIST_BY_FIGURE("<") "ORDER BY key DESC, number DESC LIMIT ?6",
-    [NEXT_OWNER] = "SELECT min(owner) FROM experiment WHERE state = 'queued' AND waits_for IS "
-                   "NULL AND owner > ?1",
+    /* Without statistics the planner takes the index by state, and then looks at all that wait. */
+    [NEXT_OWNER] =
+        "SELECT min(owner) FROM experiment INDEXED BY experiment_queue WHERE state = 'queued' "
+        "AND waits_for IS NULL AND owner > ?1",
     [FIRST_OF_OWNER] =
         "SELECT q.seq, q.priority, q.memory_bytes, u.max_running, s.core_seconds, s.at FROM "
-        "(SELECT seq, priority, memory_bytes FROM experiment WHERE state = 'queued' AND waits_for "
-        "IS NULL AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q LEFT JOIN user AS u ON "
+        "(SELECT seq, priority, memory_bytes FROM experiment INDEXED BY experiment_queue WHERE "
+        "state = 'queued' AND waits_for IS NULL AND owner IS ?1 ORDER BY priority DESC, seq LIMIT "
+        "1) AS q LEFT JOIN user AS u ON "
         "u.seq = ?1 LEFT JOIN usage AS s ON s.owner = coalesce(?1, 0)",
     /* Behind a hundred that do not fit nobody looks. */
     [FITTING_OF_OWNER] =
@@ -93,9 +96,12 @@ const char *const sql[N_SQL] = {
         "experiment WHERE state = 'queued' AND waits_for IS NULL AND owner IS ?1 ORDER BY priority "
         "DESC, seq LIMIT 100) WHERE memory_bytes <= ?2 ORDER BY priority DESC, seq LIMIT 1",
     [READ_WAITING] =
-        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL FROM experiment WHERE state "
-        "= 'queued' AND waits_for IS NULL UNION ALL SELECT seq, owner, priority, memory_bytes, "
-        "core_seconds, waits_for FROM experiment WHERE waits_for IS NOT NULL AND state = 'queued'",
+        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL FROM experiment INDEXED BY "
+        "experiment_queue WHERE state = 'queued' AND waits_for IS NULL UNION ALL SELECT seq, "
+        "owner, priority, memory_bytes, "
+        "core_seconds, waits_for FROM experiment INDEXED BY experiment_waits WHERE waits_for IS "
+        "NOT "
+        "NULL AND state = 'queued'",
     [READ_OWNERS] =
         "SELECT 0 AS owner, '', NULL, s.core_seconds, s.at FROM (SELECT 0) LEFT JOIN usage AS s ON "
         "s.owner = 0 UNION ALL SELECT u.seq, u.name, u.max_running, s.core_seconds, s.at FROM user "
@@ -103,8 +109,9 @@ const char *const sql[N_SQL] = {
     [READ_USE] = "SELECT core_seconds, at FROM usage WHERE owner = ?1",
     [WRITE_USE] = "INSERT INTO usage (owner, core_seconds, at) VALUES (?1, ?2, ?3) ON CONFLICT "
                   "(owner) DO UPDATE SET core_seconds = ?2, at = ?3",
-    [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM experiment WHERE state = 'queued' "
-                    "AND waits_for IS NULL LIMIT ?1)",
+    [COUNT_QUEUE] =
+        "SELECT count(*) FROM (SELECT 1 FROM experiment INDEXED BY experiment_queue WHERE "
+        "state = 'queued' AND waits_for IS NULL LIMIT ?1)",
     [CLAIM] =
         "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
         "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' AND "
