@@ -47,6 +47,7 @@ CORE64 := $(CORE_ALL:%=$(B)/core64/%)
 SERVER := $(filter-out $(B)/server/main.o,$(call objects,server) $(call objects,server/store))
 API    := $(call objects,api)
 
+PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
 # A test links what its folder's name says; core64 is the float64 build of core.
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(PYTHON_TESTS)
@@ -157,7 +158,6 @@ $(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduc
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ -ljansson -lm -lcmocka
 # Debian's python3, since numpy and selenium are Debian's.
-PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
 $(PYTHON_TESTS): $(B)/%: %.py $(B)/ovrd $(B)/ovrctl
 	$(say) LN $@
 	@mkdir -p $(@D)

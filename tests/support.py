@@ -75,6 +75,9 @@ class Tap(unittest.TestResult):
 
 
 def main():
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
+    """All test cases of the program that was started, or those whose name has one of its arguments."""
+    loader = unittest.TestLoader()
+    loader.testNamePatterns = [f"*{part}*" for part in sys.argv[1:]] or None
+    suite = loader.loadTestsFromModule(sys.modules["__main__"])
     print(f"1..{suite.countTestCases()}")
     sys.exit(not suite.run(Tap()).wasSuccessful())

@@ -56,6 +56,17 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** The same where one may just be at work: what had the focus has it again, or its like by name. */
+export function refill(element, ...children) {
+  const { activeElement } = document;
+  const nameOf = (e) => e.getAttribute('aria-label') || e.textContent;
+  const focused = element.contains(activeElement) ? { selector: activeElement.localName, name: nameOf(activeElement) } : null;
+  fill(element, ...children);
+  if (!focused) return;
+  const like = [...element.querySelectorAll(focused.selector)].find((e) => nameOf(e) === focused.name);
+  (like ?? element.querySelector('h1'))?.focus({ preventScroll: true });
+}
+
 /** Sets a text only if it differs, so that nothing is announced or laid out in vain. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -133,7 +133,7 @@ const common = [
   '/preprocess', '/model/kind', '/model/hidden', '/model/activation', '/model/top_k', '/model/tied', '/model/dropout', '/loss/ovr', '/loss/ovr/lambda', '/loss/ovr/form', '/loss/activity',
   '/loss/activity/target', '/optimizer/name', '/optimizer/learning_rate', '/training/epochs', '/training/batch_size', '/training/seed', '/training/protocol', '/training/schedule',
 ];
-const isCommon = (pointer) => common.includes(pointer) || !/^\/(name|tags|priority|notes|dataset|model|loss|optimizer|training)(\/[a-z0-9_]+)?$/.test(pointer);
+const isCommon = (pointer) => common.includes(pointer) || !/^\/(name|tags|priority|private|notes|dataset|model|loss|optimizer|training)(\/[a-z0-9_]+)?$/.test(pointer);
 
 const titles = { dataset: 'Data set', preprocess: 'Preprocessing', model: 'Model', loss: 'Loss', optimizer: 'Optimizer', training: 'Training', probe: 'Probe', '': 'Experiment', l1: 'ℓ1', l2: 'ℓ2', ovr: 'OVR', kl: 'KL', top_k: 'top k', lambda: 'λ (lambda)', lambda_per_pair: 'λ per pair' };
 export const title = (name) => titles[name] ?? name.replaceAll('_', ' ');
@@ -169,8 +169,9 @@ export function specForm(schema, { change, datasets }) {
     document = newDocument;
     controls = new Map();
     const root = Object.entries(schema.properties);
-    const plain = root.filter(([, s]) => shapeOf(s).kind === 'scalar');
-    const sections = root.filter(([name, s]) => shapeOf(s).kind !== 'scalar' && (isUsed(`/${name}`, document) || document[name] !== undefined));
+    const isPlain = (s) => ['scalar', 'enum', 'flag'].includes(shapeOf(s).kind);
+    const plain = root.filter(([, s]) => isPlain(s));
+    const sections = root.filter(([name, s]) => !isPlain(s) && (isUsed(`/${name}`, document) || document[name] !== undefined));
     fill(element, card('', plain.map(([name, s]) => [`/${name}`, s])), sections.map(([name, s]) => section(name, s)));
     if (focus !== undefined) controls.get(focus)?.control.focus();
   }

@@ -34,13 +34,13 @@ const pages = [
 const places = [
   { path: '/experiments', text: 'Experiments', icon: 'list' },
   { path: '/sweeps', text: 'Sweeps', icon: 'sweep' },
-  { path: '/queue', text: 'Queue', icon: 'queue', needs: 'queue' },
+  { path: '/queue', text: 'Queue', icon: 'queue' },
   { path: '/datasets', text: 'Data sets', icon: 'data' },
-  { path: '/admin', text: 'People', icon: 'people', needs: 'admin' },
+  { path: '/admin', text: 'People', icon: 'people' },
 ];
 
-/** @type {{name: string?, role: string, users: boolean, canWrite: boolean, queue: boolean, admin: boolean}} */
-const me = { name: null, role: 'admin', users: false, canWrite: true, queue: false, admin: false };
+/** @type {import('./router.js').Me} */
+const me = { name: null, role: 'admin', users: false, canWrite: true, admin: false };
 
 const main = h('main', { id: 'main' });
 const nav = h('nav.nav', { 'aria-label': 'Main' });
@@ -76,7 +76,7 @@ function showNav(path) {
   fill(
     nav,
     places
-      .filter((p) => !p.needs || me[p.needs])
+      .filter((p) => p.path !== '/admin' || me.admin)
       .map((p) => h('a', { href: `#${p.path}`, 'aria-current': isHere(p) ? 'page' : null }, icon(p.icon), h('span', p.text))),
   );
 }
@@ -118,7 +118,7 @@ function showFrame() {
 
 let leave = new AbortController();
 
-async function showPage() {
+async function showPage(moved) {
   leave.abort();
   leave = new AbortController();
   const { signal } = leave;
@@ -133,9 +133,9 @@ async function showPage() {
     await found.show({ root, params, query, signal, setQuery, me });
   } catch (error) {
     if (signal.aborted || error.name === 'AbortError') return;
-    if (error.status !== 401) root.replaceChildren(problemBox(error, showPage));
+    if (error.status !== 401) root.replaceChildren(problemBox(error, () => showPage(true)));
   }
-  if (!signal.aborted) main.querySelector('h1')?.focus({ preventScroll: true });
+  if (moved && !signal.aborted) main.querySelector('h1')?.focus({ preventScroll: true });
 }
 
 function find(path) {
@@ -146,23 +146,11 @@ function find(path) {
   return [null, []];
 }
 
-/* ---- Who is there, and what the daemon can do ---- */
-
-async function ifThere(path) {
-  try {
-    return await get(path);
-  } catch (error) {
-    if (error.status === 404 || error.status === 403) return null;
-    throw error;
-  }
-}
+/* ---- Who is there ---- */
 
 async function meet() {
-  const person = await ifThere('/v1/me');
-  if (person) Object.assign(me, { name: person.name, role: person.role, users: person.users ?? person.name !== null });
-  me.canWrite = me.role !== 'viewer' && person?.scope !== 'read';
-  me.queue = (await ifThere('/v1/queue')) !== null;
-  me.admin = me.users && me.role === 'admin' && (await ifThere('/v1/users')) !== null;
+  const { name, role, scope, users } = await get('/v1/me');
+  Object.assign(me, { name, role, users, canWrite: scope !== 'read', admin: users && scope === 'admin' });
 }
 
 function showSignin() {
@@ -185,13 +173,13 @@ async function start() {
   }
   showFrame();
   showAccount();
-  await showPage();
+  await showPage(false);
 }
 
 signals.addEventListener('unauthorized', showSignin);
 signals.addEventListener('offline', () => (banner.hidden = false));
 signals.addEventListener('online', () => (banner.hidden = true));
-addEventListener('hashchange', () => main.isConnected && showPage());
+addEventListener('hashchange', () => main.isConnected && showPage(true));
 system.addEventListener('change', showTheme);
 showTheme();
 start();

@@ -6,7 +6,7 @@ import { bytes, count, NONE } from './format.js';
 import { ask, attempt, button, empty, labelled, load, pageHead, select, table, tabs, timeAgo } from './widgets.js';
 
 const roles = [['admin', 'admin: everything'], ['member', 'member: own experiments'], ['viewer', 'viewer: looks only']];
-const scopes = [['', 'all that the role may'], ['read', 'read only']];
+const scopes = [['', 'all that the role may'], ['read', 'read only'], ['write', 'read and write']];
 
 /** @param {import('./router.js').Context} context */
 export async function show({ root, signal, me }) {

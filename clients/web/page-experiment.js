@@ -1,11 +1,11 @@
 /** One experiment, live: curves, activations, units, filters or sphere, spec, log, files. */
 
 import { act, download, follow, get, getPage, isFinal, nap, newKey, poll, send } from './api.js';
-import { fill, h, setText } from './dom.js';
+import { fill, h, refill, setText } from './dom.js';
 import { curves } from './curves.js';
-import { at, between, bytes, count, duration, leaves, NONE, number, percent, pretty, specValue, when } from './format.js';
+import { at, between, bytes, count, duration, leaves, NONE, number, percent, pretty, when } from './format.js';
 import { histogramPanel } from './histogram.js';
-import { go, href } from './router.js';
+import { go, href, mayChange } from './router.js';
 import { spherePanel } from './sphere.js';
 import {
   announce,
@@ -62,25 +62,21 @@ export async function show({ root, params, signal, me }) {
     if (before.state !== model.experiment.state) announce(`${model.experiment.name} is ${model.experiment.state}`);
     model.tell('experiment');
   };
+  const showFigures = () => fill(figures, keyFigures(model), trouble(model.experiment));
   const showHead = () => {
-    fill(head, heading(model.experiment, refresh, me));
-    fill(figures, keyFigures(model), trouble(model.experiment));
-    live.show();
+    refill(head, heading(model.experiment, refresh, me));
+    showFigures();
   };
-  /* The heading has buttons that may have the focus: made anew only when it would differ. */
   let shown = '';
-  model.on(() => {
+  model.on((what) => {
     const e = model.experiment;
-    const key = `${e.revision} ${e.state} ${e.queue?.position} ${e.queue?.reason} ${model.series.length}`;
-    if (key !== shown && !head.contains(document.activeElement)) showHead();
-    else if (key !== shown) {
-      fill(figures, keyFigures(model), trouble(e));
-      live.show();
-    }
+    const key = `${e.revision} ${e.state}`;
+    if (what === 'series') showFigures();
+    if (key !== shown) showHead();
     shown = key;
   });
   showHead();
-  fill(root, head, live.element, figures, chosen.element);
+  fill(root, head, live, figures, chosen.element);
   model.series = (await get(`${path}/metrics?max_points=${CURVE_POINTS}`, signal)).series;
   chosen.open();
   model.tell('series');
@@ -130,15 +126,17 @@ async function watch(model, refresh, signal) {
 function heading(e, refresh, me) {
   const sub = [
     badge(e.state),
+    e.private && h('span.tag', { title: 'Seen by its owner and admins only' }, 'private'),
     e.tags.map((t) => tag(t, () => go('/experiments', { tag: t }))),
     h('span.muted', e.owner && me.users ? `${e.owner} · ` : '', 'created ', timeAgo(e.created_at), ' · ', h('code', e.id)),
     e.sweep && h('a', { href: `#/sweeps/${e.sweep}` }, `point ${e.point} of a sweep`),
     e.rerun_of && h('a', { href: `#/experiments/${e.rerun_of}` }, e.replays ? 'replays another' : 'runs another again'),
   ];
-  return pageHead(e.name, { sub, actions: me.canWrite ? actionButtons(e, refresh) : null });
+  return pageHead(e.name, { sub, actions: actionButtons(e, refresh, me) });
 }
 
-function actionButtons(e, refresh) {
+function actionButtons(e, refresh, me) {
+  const own = mayChange(me, e.owner);
   const path = `/v1/experiments/${e.id}`;
   const post = (what, done) => () =>
     attempt(async () => {
@@ -160,14 +158,14 @@ function actionButtons(e, refresh) {
   };
   const ended = isFinal(e.state);
   return [
-    ['queued', 'running'].includes(e.state) && button('Pause', { name: 'pause', onclick: post('pause', 'Paused') }),
-    e.state === 'paused' && button('Resume', { name: 'play', kind: 'primary', onclick: post('resume', 'Back in the queue') }),
-    !ended && button('Cancel', { name: 'stop', kind: 'danger', onclick: cancel }),
-    ended && button('Run again', { name: 'again', title: 'The same spec as a new experiment', onclick: open('rerun') }),
-    linkButton('Run with changes', href('/new', { from: e.id }), 'edit'),
-    e.state === 'succeeded' && button('Replay', { name: 'replay', title: 'Run it again and compare bit for bit', onclick: open('replay') }),
-    button('Edit', { name: 'edit', title: 'Name, tags, notes, priority', onclick: () => edit(e, refresh) }),
-    ended && button('Delete', { name: 'trash', kind: 'danger', onclick: remove }),
+    own && ['queued', 'running'].includes(e.state) && button('Pause', { name: 'pause', onclick: post('pause', 'Paused') }),
+    own && e.state === 'paused' && button('Resume', { name: 'play', kind: 'primary', onclick: post('resume', 'Back in the queue') }),
+    own && !ended && button('Cancel', { name: 'stop', kind: 'danger', onclick: cancel }),
+    me.canWrite && ended && button('Run again', { name: 'again', title: 'The same spec as a new experiment', onclick: open('rerun') }),
+    me.canWrite && linkButton('Run with changes', href('/new', { from: e.id }), 'edit'),
+    me.canWrite && e.state === 'succeeded' && button('Replay', { name: 'replay', title: 'Run it again and compare bit for bit', onclick: open('replay') }),
+    own && button('Edit', { name: 'edit', title: 'Name, tags, notes, priority', onclick: () => edit(e, refresh) }),
+    own && ended && button('Delete', { name: 'trash', kind: 'danger', onclick: remove }),
   ].filter(Boolean);
 }
 
@@ -229,7 +227,7 @@ function liveBar(model) {
   };
   model.on(show);
   show();
-  return { element, show };
+  return element;
 }
 
 /* The result's figures, or those of the last epoch while there is none. */
@@ -258,7 +256,7 @@ function trouble(e) {
   const replay = at(e, 'result.replay');
   return [
     e.error && h('div.problem', { role: 'alert' }, h('div', h('strong', e.error.title), h('p', e.error.detail))),
-    replay && h('p.notice', 'Replay: ', typeof replay === 'string' ? replay : specValue(replay)),
+    replay && h('p.notice', { class: replay === 'match' ? 'notice fine' : 'notice' }, replay === 'match' ? 'Replay: every epoch and the final weights are the same, bit for bit.' : `Replay: ${replay}.`),
   ];
 }
 

@@ -181,6 +181,7 @@ function makeList({ signal, me }, picked, onTag, onPick) {
   async function more() {
     if (busy) return;
     busy = true;
+    showFoot();
     const mine = run.signal;
     try {
       await loadMore(next, mine);
@@ -195,7 +196,7 @@ function makeList({ signal, me }, picked, onTag, onPick) {
   function showFoot() {
     foot.hidden = items.length > 0 && !next;
     if (foot.hidden) return;
-    if (items.length) return void fill(foot, loading('Loading more …'));
+    if (items.length) return void fill(foot, busy ? loading('Loading more …') : 'Scroll for more');
     const filtered = ['name', 'state', 'tag', 'owner'].some((k) => filter[k]) || filter.sort;
     fill(
       foot,
@@ -313,7 +314,7 @@ function howItGoes(e, bar) {
     return [p.phase === 'training' ? `epoch ${p.epoch}/${p.epochs}${eta}` : `${p.phase}${eta}`, bar.element];
   }
   const text = {
-    queued: () => e.queue && `${e.queue.position}. ${e.queue.reason}${e.queue.requeued_because ? ` (${e.queue.requeued_because})` : ''}`,
+    queued: () => e.queue && `${e.queue.reason}${e.queue.requeued_because ? ` (${e.queue.requeued_because})` : ''}`,
     failed: () => e.error?.detail ?? e.error?.title,
     succeeded: () => (e.result ? `${count(e.result.epochs)} epochs in ${duration(e.result.seconds)}` : NONE),
   }[e.state]?.();

@@ -1,8 +1,9 @@
 /** The queue: what runs, what waits, in which order, and why. */
 
 import { act, getPage, poll } from './api.js';
-import { fill, h } from './dom.js';
+import { fill, h, refill } from './dom.js';
 import { bytes, count, duration, NONE, when } from './format.js';
+import { mayChange } from './router.js';
 import { attempt, button, empty, figure, pageHead, progressBar, table, timeAgo } from './widgets.js';
 
 const POLL_MS = 2000;
@@ -22,9 +23,9 @@ export async function show({ root, signal, me }) {
       path = more.next;
     }
     const key = JSON.stringify({ ...queue, at: null });
-    if (key === shown || box.contains(document.activeElement?.closest('button'))) return;
+    if (key === shown) return;
     shown = key;
-    fill(box, view(queue, me, read), path && h('div.list-foot', button('Show more', { onclick: () => read((pages += 1)) })));
+    refill(box, view(queue, me, read), path && h('div.list-foot', button('Show more', { onclick: () => read((pages += 1)) })));
   };
   await read();
   fill(root, pageHead('Queue'), box);
@@ -72,7 +73,7 @@ function waitingTable(list, me, read) {
     });
   const columns = [{ text: '#', number: true }, { text: 'Experiment' }, me.users && { text: 'Owner' }, { text: 'Priority', number: true }, { text: 'Why it waits' }, { text: 'Starts', number: true }, { text: 'Waiting since', number: true }].filter(Boolean);
   const rows = list.map((e) =>
-    h('tr', h('td.n', e.position), h('td', link(e)), owner(e, me), h('td.n', e.priority, me.canWrite && e.id && [' ', button('+1', { kind: 'small', title: `Raise the priority of ${e.name}`, onclick: first(e) })]), h('td.wrap', e.reason), h('td.n', inSome(e.estimated_start)), h('td.n', timeAgo(e.created_at))),
+    h('tr', h('td.n', e.position), h('td', link(e)), owner(e, me), h('td.n', e.priority, e.id && mayChange(me, e.owner) && [' ', button('+1', { kind: 'small', title: `Raise the priority of ${e.name}`, onclick: first(e) })]), h('td.wrap', e.reason), h('td.n', inSome(e.estimated_start)), h('td.n', timeAgo(e.created_at))),
   );
   return table(columns, rows, { caption: 'Waiting experiments' });
 }

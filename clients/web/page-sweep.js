@@ -2,9 +2,9 @@
 
 import { act, download, get, poll } from './api.js';
 import { chart, color, percentAxis } from './charts.js';
-import { fill, h, svg } from './dom.js';
+import { fill, h, refill, svg } from './dom.js';
 import { at, between, count, duration, NONE, number, percent, pointerParts, specValue } from './format.js';
-import { href } from './router.js';
+import { href, mayChange } from './router.js';
 import { tally } from './page-sweeps.js';
 import { announce, ask, attempt, badge, button, empty, figure, linkButton, pageHead, progressBar, select, table, tag, timeAgo } from './widgets.js';
 
@@ -38,7 +38,7 @@ export async function show({ root, params, signal, me }) {
   const points = h('div');
   fill(root, head, figures, plots, points);
   const showAll = () => {
-    fill(head, heading(model.sweep, refresh, me));
+    refill(head, heading(model.sweep, refresh, me));
     fill(figures, keyFigures(model.sweep), model.sweep.target && h('p.notice', `Search for near_zero ${number(model.sweep.target.near_zero)} ± ${number(model.sweep.target.tolerance)}: ${model.sweep.target.detail}`));
     showPlots();
     showPoints();
@@ -88,7 +88,7 @@ function heading(s, refresh, me) {
   return pageHead(s.name, {
     sub,
     actions: [
-      s.state === 'running' && me.canWrite && button('Cancel', { name: 'stop', kind: 'danger', onclick: cancel }),
+      s.state === 'running' && mayChange(me, s.owner) && button('Cancel', { name: 'stop', kind: 'danger', onclick: cancel }),
       done.length > 1 && done.length <= 12 && linkButton('Compare points', href('/compare', { ids: done.map((p) => p.experiments.find((x) => x.state === 'succeeded').id).join(',') }), 'list'),
       me.canWrite && linkButton('Run with changes', href('/new', { sweep: s.id }), 'edit'),
       button('Table (CSV)', { name: 'down', onclick: () => attempt(() => download(`/v1/sweeps/${s.id}?format=csv`, `${s.name}.csv`)) }),
@@ -178,6 +178,7 @@ function figureCard(model, again, signal) {
   if (!axes.length) return parallelCard(model);
   const axis = axes.includes(model.axis) ? model.axis : axes[0];
   const done = points.filter((p) => p.result);
+  const failed = points.filter((p) => p.error && typeof p.values[axis] === 'number');
   const choose = (key) => (v) => {
     model[key] = v;
     again();
@@ -192,7 +193,7 @@ function figureCard(model, again, signal) {
   const body = done.length ? sweepChart(model, axis, signal).element : empty('No result yet', 'The first point of the figure comes with the first experiment that succeeds.');
   const what = `${nameOf(model.left)} and ${nameOf(model.right).toLowerCase()} against ${axisName(axis)}`;
   return [
-    h('section.card', h('div.card-head', h('h2', what, h('small', model.sweep.repeats > 1 ? 'mean ± standard deviation over the seeds' : 'click a point to find it below')), tools), body),
+    h('section.card', h('div.card-head', h('h2', what, h('small', [model.sweep.repeats > 1 && 'mean ± standard deviation over the seeds', failed.length > 0 && '✕: failed', 'click a point to find it below'].filter(Boolean).join('; '))), tools), body),
     parallelCard(model),
   ];
 }
@@ -222,7 +223,15 @@ function sweepChart(model, axis, signal) {
       spreads.push(xs.map((x) => at(by.get(x)?.sd ?? {}, path) ?? null));
     }
   });
-  const shareAxis = (path) => ({ axis: { ...(isShare(path) ? percentAxis : {}), label: nameOf(path), labelSize: 18, labelGap: 0, labelFont: '600 11px system-ui, sans-serif' } });
+  /* Room for the whiskers. */
+  const rangeOf = (side) => (u, low, high) => {
+    const ends = series.flatMap((s, k) => (s.scale === side ? data[k + 1].flatMap((v, i) => (v === null ? [] : [v - (spreads[k][i] ?? 0), v + (spreads[k][i] ?? 0)])) : []));
+    const [a, b] = ends.length ? [Math.min(...ends), Math.max(...ends)] : [low ?? 0, high ?? 1];
+    const room = (b - a || Math.abs(a) || 1) * 0.08;
+    return [a - room, b + room];
+  };
+  const failed = xs.map((x) => pointsOf(model, axis, x).some((p) => p.error));
+  const shareAxis = (path, side) => ({ scale: { range: rangeOf(side) }, axis: { ...(isShare(path) ? percentAxis : {}), label: nameOf(path), labelSize: 18, labelGap: 0, labelFont: '600 11px system-ui, sans-serif' } });
   const made = chart(
     {
       label: `${nameOf(model.left)} and ${nameOf(model.right)} against ${axisName(axis)}`,
@@ -235,17 +244,38 @@ function sweepChart(model, axis, signal) {
         axis: scale.log ? { splits: (u, i, low, high) => scale.splits.filter((s) => s >= low && s <= high), values: (u, all) => all.map(scale.text) } : {},
         series: { value: (u, v, s, i) => (i === null || i === undefined ? NONE : number(xs[i], 4)) },
       },
-      y: shareAxis(model.left),
-      y2: shareAxis(model.right),
+      y: shareAxis(model.left, 'y'),
+      y2: shareAxis(model.right, 'y2'),
       cursor: { drag: { x: false, y: false } },
-      plot: { hooks: { draw: [(u) => drawSpreads(u, series, spreads)], ready: [(u) => onClick(u, (i) => light(model, pointsAt(model, axis, xs[i]), true))] } },
+      plot: { hooks: { draw: [(u) => drawSpreads(u, series, spreads), (u) => drawFailed(u, failed)], ready: [(u) => onClick(u, (i) => light(model, pointsAt(model, axis, xs[i]), true))] } },
     },
     signal,
   );
   return made;
 }
 
-const pointsAt = (model, axis, x) => model.sweep.points.filter((p) => p.values[axis] === x).map((p) => p.point);
+const pointsOf = (model, axis, x) => model.sweep.points.filter((p) => p.values[axis] === x);
+const pointsAt = (model, axis, x) => pointsOf(model, axis, x).map((p) => p.point);
+
+/* A cross at the foot where a point has failed. */
+function drawFailed(u, failed) {
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.strokeStyle = getComputedStyle(u.root).getPropertyValue('--danger');
+  ctx.lineWidth = 2;
+  const y = bbox.top + bbox.height - 10;
+  failed.forEach((is, i) => {
+    if (!is) return;
+    const x = u.valToPos(u.data[0][i], 'x', true);
+    ctx.beginPath();
+    ctx.moveTo(x - 5, y - 5);
+    ctx.lineTo(x + 5, y + 5);
+    ctx.moveTo(x - 5, y + 5);
+    ctx.lineTo(x + 5, y - 5);
+    ctx.stroke();
+  });
+  ctx.restore();
+}
 
 function onClick(u, call) {
   u.over.addEventListener('click', () => u.cursor.idx !== null && u.cursor.idx !== undefined && call(u.cursor.idx));

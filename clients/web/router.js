@@ -1,13 +1,25 @@
 /** Pages by the part of the address behind '#', so that the daemon needs no path for them. */
 
 /**
+ * @typedef {Object} Me
+ * @property {string?} name null on a daemon without users
+ * @property {string} role
+ * @property {boolean} users whether the daemon has any
+ * @property {boolean} canWrite
+ * @property {boolean} admin
+ */
+
+/** May this person change what that one owns? The daemon has the last word. */
+export const mayChange = (person, owner) => person.canWrite && (!person.users || person.admin || person.name === owner);
+
+/**
  * @typedef {Object} Context what a page gets
  * @property {HTMLElement} root where it puts itself
  * @property {string[]} params parts of the path that stand for {}
  * @property {URLSearchParams} query
  * @property {AbortSignal} signal aborted when the page is left
  * @property {(changes: Object<string, string?>) => void} setQuery changes the address without going anywhere
- * @property {Object} me who is signed in
+ * @property {Me} me who is signed in
  */
 
 /** '#/experiments/{}' against '#/experiments/abc' gives ['abc'], or null. */

@@ -337,7 +337,23 @@ static void test_ovrctl(void **state) {
     assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --state failed"), "0 deleted"));
     assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), "2 deleted"));
     assert_json(get(d, "/v1/experiments")->json, "/experiments", "[]");
-    free(id);
+    /* Those of a tag. */
+    char *sweep = strdup(text_at(
+        post(d, "/v1/sweeps",
+             "{'base':{'tags':['old'],'dataset':{'generator':'sphere','samples':20},'model':{"
+             "'kind':'mlp','hidden':[2]},'training':{'epochs':1}},'points':[{}],'repeats':20}")
+            ->json,
+        "/id"));
+    char *other = submit(d, QUICK(""));
+    wait_for(d, other, "succeeded");
+    for (int i = 0;
+         i < 500 && strcmp(text_at(get(d, "/v1/sweeps/%s", sweep)->json, "/state"), "succeeded");
+         i++)
+        nap(20);
+    nap(1100);
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --tag old"), "20 deleted"));
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), "1 deleted"));
+    free(id), free(other), free(sweep);
 }
 
 #define LONGER                                                                                     \
@@ -405,6 +421,26 @@ static void test_backups_are_limited(void **state) {
     daemon_free(d);
 }
 
+/* Who asked for it stands in the daemon's log, and in the answer. */
+static void test_request_ids(void **state) {
+    struct daemon *d = *state;
+    const struct answer *a =
+        call(d, &(struct call){.method = "POST",
+                               .path = "/v1/experiments",
+                               .headers = {"Content-Type: application/json", "X-Request-Id: me-7"},
+                               .body = "{\"dataset\":{\"generator\":\"sphere\",\"samples\":100},"
+                                       "\"model\":{\"kind\":\"mlp\",\"hidden\":[8]},\"training\":{"
+                                       "\"epochs\":1}}"});
+    assert_status(a, 202);
+    assert_string_equal(header(a, "X-Request-Id"), "me-7");
+    const char *id = text_at(a->json, "/id");
+    wait_for(d, id, "succeeded");
+    assert_int_equal(system(text("grep -q 'experiment=%s queued.* request=me-7$' %s", id, d->log)),
+                     0);
+    assert_int_not_equal(system(text("grep -q 'experiment=%s started.* request=' %s", id, d->log)),
+                         0);
+}
+
 static void test_ready(void **state) {
     struct daemon *d = *state;
     assert_json(get(d, "/readyz")->json, "/status", "'ready'");
@@ -425,6 +461,7 @@ int main(void) {
         with(with_daemon, test_ovrctl),
         cmocka_unit_test(test_backup_and_restore),
         cmocka_unit_test(test_backups_are_limited),
+        with(with_daemon, test_request_ids),
         with(with_daemon, test_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

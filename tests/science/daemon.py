@@ -2,16 +2,28 @@
 import http.client
 import io
 import json
+import os
+import subprocess
 import time
 
 import numpy as np
 
-from support import Process
+from support import BUILD, Process
 
 RECORD = 3073  # bytes: a label and 32×32 pixels in three planes
 
 
 class Daemon(Process):
+    token = None
+
+    def add_admin(self, name):
+        """Stops the daemon meanwhile. From then on it asks for tokens, and call() sends the admin's."""
+        self.stop()
+        command = [os.path.join(BUILD, "ovrd"), "user", "add", name, "--role", "admin",
+                   "--data-dir", os.path.join(self.directory.name, "data")]
+        self.token = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        self.start()
+
     def start(self):
         super().start()
         self.client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -22,11 +34,13 @@ class Daemon(Process):
         super().stop(*signal)
 
     def call(self, method, path, body=None):
-        kind = {"Content-Type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        if body is not None:
+            headers["Content-Type"] = "application/octet-stream" if isinstance(body, bytes) else "application/json"
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         if time.monotonic() - self.answered_at > 10:  # the daemon closes connections without traffic
             self.client.close()
-        self.client.request(method, path, data, kind if body is not None else {})
+        self.client.request(method, path, data, headers)
         answer = self.client.getresponse()
         content = answer.read()
         self.answered_at = time.monotonic()

@@ -7,7 +7,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "science"))
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -44,7 +44,7 @@ for (let node; (node = walker.nextNode());) {
   const found = ratio(over(rgba(style.color), back), back);
   if (found < wanted) faults.push(`contrast ${found.toFixed(2)} of "${node.data.trim().slice(0, 40)}" (${e.className || e.tagName})`);
 }
-if (texts < 5) faults.push(`only ${texts} texts`);
+if (texts < 3) faults.push(`only ${texts} texts`);
 const nameOf = (e) => e.getAttribute('aria-label') || (e.labels && [...e.labels].map((l) => l.textContent).join('')) || e.textContent.trim() || e.title ||
   (e.getAttribute('aria-labelledby') || '').split(' ').map((id) => document.getElementById(id)?.textContent ?? '').join('');
 for (const e of document.querySelectorAll('a, button, input, select, textarea, [role=progressbar], [role=img], [role=tabpanel], dialog[open]'))
@@ -103,7 +103,7 @@ class Browser:
         while True:
             try:
                 value = condition()
-            except (StaleElementReferenceException, IndexError):
+            except (StaleElementReferenceException, ElementNotInteractableException, IndexError):
                 value = None
             if value:
                 return value
@@ -121,6 +121,10 @@ class Browser:
                     if e.is_displayed() and text in (e.text.strip(), e.get_attribute("aria-label"))]
         return self.wait(find, f"button {text}")[0]
 
+    def click(self, text, within="body"):
+        """It may be made anew just then."""
+        self.wait(lambda: self.button(text, within).click() or True, f"button {text} to click")
+
     def field(self, pointer):
         return self.one(f"[data-pointer='{pointer}']")
 
@@ -129,12 +133,13 @@ class Browser:
         element.send_keys(text)
 
     def set_width(self, width, height=None):
+        self.width = width
         metrics = {"width": width, "height": height or WIDTHS[width], "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def set_theme(self, theme):
-        """As the button does it."""
-        self.run("localStorage.setItem('ovrd.theme', arguments[0])", theme)
+        if self.run("return document.documentElement.dataset.theme") != theme:
+            self.run("document.querySelector('button[aria-label$=theme]').click()")
 
     def settle(self):
         """Until nothing is loading and the charts are drawn."""
@@ -144,14 +149,13 @@ class Browser:
     def picture(self, name):
         """The whole page, as a file in build/web."""
         os.makedirs(PICTURES, exist_ok=True)
-        width = self.run("return innerWidth")
-        height = min(2600, max(WIDTHS[width], self.run("return document.documentElement.scrollHeight")))
-        self.set_width(width, height)
+        height = min(2600, max(WIDTHS[self.width], self.run("return document.documentElement.scrollHeight")))
+        self.set_width(self.width, height)
         time.sleep(0.15)
         try:
             self.driver.save_screenshot(os.path.join(PICTURES, name + ".png"))
         finally:
-            self.set_width(width)
+            self.set_width(self.width)
 
     def faults(self):
         return self.run(LOOK_OVER)

@@ -45,7 +45,7 @@ class Dashboard(unittest.TestCase):
         cls.evil = run({**ENCODER, "name": EVIL, "tags": [EVIL[:60], "x"], "notes": EVIL, "training": {"epochs": 2}})
         cls.sweep = call(cls.daemon, "POST", "/v1/sweeps", {
             "name": "lambdas", "base": ENCODER, "repeats": 2,
-            "points": [{"loss": {"ovr": {"lambda": v}}} for v in LAMBDAS] + [{"optimizer": {"learning_rate": 1e30}}]})
+            "points": [{"loss": {"ovr": {"lambda": v}}} for v in LAMBDAS] + [{"model": {"kind": "mlp", "hidden": [8]}, "optimizer": {"name": "sgd", "learning_rate": 1e30}}]})
         deadline = time.time() + 60
         while call(cls.daemon, "GET", f"/v1/sweeps/{cls.sweep['id']}")["state"] == "running":
             assert time.time() < deadline
@@ -80,7 +80,7 @@ class Dashboard(unittest.TestCase):
     def test_a_form_is_submitted_and_watched_until_it_ends(self):
         b = self.browser
         self.open("/new")
-        b.button("Start anew").click()
+        b.click("Start anew")
         b.type(b.field("/name"), "from-the-form")
         b.type(b.field("/tags"), "one, two")
         b.type(b.field("/model/hidden"), "32")
@@ -88,7 +88,7 @@ class Dashboard(unittest.TestCase):
         b.type(b.field("/training/epochs"), "80")
         b.wait_text("alone on this machine")
         self.assertIn('"hidden": [32]', b.one(".editor").get_attribute("value"))
-        b.button("Submit").click()
+        b.click("Submit")
         b.wait_text("from-the-form", "h1")
         # Live, without being loaded again: first it runs and its epochs grow, then it has a result.
         b.run("window.same = true")
@@ -108,7 +108,7 @@ class Dashboard(unittest.TestCase):
     def test_a_fault_is_shown_at_its_field(self):
         b = self.browser
         self.open("/new")
-        b.button("Start anew").click()
+        b.click("Start anew")
         b.type(b.field("/model/hidden"), "-3")
         b.wait(lambda: b.field("/model/hidden").get_attribute("aria-invalid"), "mark at the field")
         fault = b.one("#" + b.field("/model/hidden").get_attribute("aria-describedby").split()[-1])
@@ -134,7 +134,7 @@ class Dashboard(unittest.TestCase):
         other = self.daemon.run({**ENCODER, "name": "sphere-encoder-2", "loss": {"ovr": {"lambda": 1e-3}}})
         for name in ("sphere-encoder", "sphere-encoder-2"):
             b.one(f"input[aria-label='Compare {name}']").click()
-        b.button("Compare 2").click()
+        b.click("Compare 2")
         b.settle()
         distance = self.get(f"/v1/compare/histograms?a={other['id']}&b={self.encoder['id']}")
         b.wait_text("Distance of the histograms")
@@ -157,8 +157,8 @@ class Dashboard(unittest.TestCase):
         epoch = "return Number(document.querySelector('.u-legend .u-value').textContent.replace(/\\D/g, ''))"
         before = b.run(epoch)
         b.wait(lambda: b.run(epoch) > before, "epoch after the restart", 30)
-        b.button("Cancel").click()
-        b.button("Cancel it").click()
+        b.click("Cancel")
+        b.click("Cancel it")
         b.wait_text("cancelled", ".page-head")
         errors = [c for c in b.complaints() if "ERR_CONNECTION_REFUSED" not in c and "ERR_INCOMPLETE_CHUNKED" not in c and "ERR_CONNECTION_RESET" not in c and "ERR_EMPTY_RESPONSE" not in c]
         self.assertEqual(errors, [])
@@ -168,19 +168,19 @@ class Dashboard(unittest.TestCase):
         experiment = call(self.daemon, "POST", "/v1/experiments", LONG)
         self.open(f"/experiments/{experiment['id']}")
         b.wait_text("running", ".page-head")
-        b.button("Pause").click()
+        b.click("Pause")
         b.wait_text("paused", ".page-head")
-        b.button("Edit").click()
+        b.click("Edit")
         b.type(b.one("dialog input"), "renamed")
-        b.button("Save", "dialog").click()
+        b.click("Save", "dialog")
         b.wait_text("renamed", "h1")
-        b.button("Resume").click()
+        b.click("Resume")
         b.wait_text("running", ".page-head")
-        b.button("Cancel").click()
-        b.button("Cancel it", "dialog").click()
+        b.click("Cancel")
+        b.click("Cancel it", "dialog")
         b.wait_text("cancelled", ".page-head")
-        b.button("Delete").click()
-        b.button("Delete it", "dialog").click()
+        b.click("Delete")
+        b.click("Delete it", "dialog")
         b.wait_text("Experiments", "h1")
         self.assertNotIn(experiment["id"], [e["id"] for e in self.get("/v1/experiments")["experiments"]])
         self.assert_quiet()
@@ -193,7 +193,7 @@ class Dashboard(unittest.TestCase):
             self.open("/datasets")
             b.one("form input").send_keys("flowers")
             b.one("form input[type=file]").send_keys(file.name)
-            b.button("Upload").click()
+            b.click("Upload")
             b.wait_text("flowers train is stored")
         b.wait(lambda: [a for a in b.all("td a") if a.text == "flowers"], "row of flowers")[0].click()
         b.wait_text("flowers", "h1")
@@ -229,7 +229,7 @@ class Dashboard(unittest.TestCase):
         scrolled = element.parent.execute_script("return scrollY")
         return {"x": place["x"] + size[0] * (share + 0.02), "y": place["y"] - scrolled + size[1] / 2}
 
-    def test_a_long_list_is_drawn_in_part(self):
+    def test_with_many_experiments_the_list_is_drawn_in_part(self):
         b = self.browser
         n = 700
         sweep = call(self.daemon, "POST", "/v1/sweeps", {
@@ -262,7 +262,7 @@ class Dashboard(unittest.TestCase):
             self.assertIsNone(b.run("return window.hacked"), place)
             self.assertEqual([i.get_attribute("src") for i in b.all("main img") if "blob:" not in i.get_attribute("src")], [], place)
         self.open(f"/experiments/{e['id']}")
-        b.button("Edit").click()
+        b.click("Edit")
         self.assertEqual(b.one("dialog input").get_attribute("value"), EVIL)
         b.one("dialog input").send_keys(Keys.ESCAPE)
         self.assert_quiet()
@@ -271,7 +271,6 @@ class Dashboard(unittest.TestCase):
         b = self.browser
         self.open(f"/experiments/{self.encoder['id']}")
         b.settle()
-        b.run("document.activeElement.blur(); scrollTo(0, 0)")
         press = lambda key: b.driver.switch_to.active_element.send_keys(key)  # noqa: E731
         press(Keys.TAB)
         self.assertEqual(b.driver.switch_to.active_element.text, "Skip to content")
@@ -299,18 +298,18 @@ class Dashboard(unittest.TestCase):
             "units": f"/experiments/{encoder}/units", "sphere": f"/experiments/{encoder}/sphere", "filters": f"/experiments/{images}/filters",
             "spec": f"/experiments/{encoder}/spec", "log": f"/experiments/{encoder}/log", "files": f"/experiments/{encoder}/files",
             "compare": f"/compare?ids={encoder},{images}", "compare-none": "/compare", "sweeps": "/sweeps", "sweep": f"/sweeps/{self.sweep['id']}",
-            "new": "/new", "new-sweep": f"/new?sweep={self.sweep['id']}", "datasets": "/datasets", "dataset": "/datasets/images",
+            "queue": "/queue", "new": "/new", "new-sweep": f"/new?sweep={self.sweep['id']}", "datasets": "/datasets", "dataset": "/datasets/images",
             "none": "/experiments?name=there-is-none"}
 
     def test_every_page_in_both_themes_and_widths(self):
         b = self.browser
         faults = {}
         for name, place in self.pages().items():
+            self.open(place)
             for width in WIDTHS:
                 b.set_width(width)
                 for theme in ("light", "dark"):
                     b.set_theme(theme)
-                    self.open(place)
                     b.settle()
                     found = b.faults() + b.complaints()
                     if found:
@@ -326,6 +325,73 @@ class Dashboard(unittest.TestCase):
         self.assert_quiet()
         b.run("location.hash = '#/experiments/000000000000'")
         b.wait_text("000000000000", ".problem")
+
+    def test_priorities_are_raised_in_the_queue(self):
+        b = self.browser
+        made = [call(self.daemon, "POST", "/v1/experiments", LONG) for _ in range(8)]
+        self.open("/queue")
+        b.wait_text("Waiting")
+        waiting = self.get("/v1/queue")["waiting"]
+        self.assertTrue(waiting)
+        b.wait_text(waiting[0]["reason"].split(";")[0])
+        last = waiting[-1]
+        b.wait(lambda: b.all("tbody button"), "button")[-1].click()
+        b.wait(lambda: self.get(f"/v1/experiments/{last['id']}")["priority"] == 1, "priority 1")
+        self.assertIn(last["id"], [e["id"] for e in made])
+        self.assert_quiet()
+
+
+class People(unittest.TestCase):
+    """A daemon that asks for tokens."""
+
+    def test_signing_in_and_adding_people(self):
+        with Daemon() as daemon, Browser() as b:
+            daemon.add_admin("anna")
+            b.open(daemon.port, "/experiments")
+            b.wait_text("Sign in")
+            self.look(b, "signin")
+            b.complaints()
+            b.type(b.one("#token"), "ovrd_wrong")
+            b.click("Sign in")
+            b.wait_text("not valid", ".fault")
+            b.type(b.one("#token"), daemon.token)
+            b.click("Sign in")
+            b.wait_text("No experiments yet")
+            self.assertNotIn(daemon.token, b.driver.current_url)
+            self.assertEqual(b.run("return localStorage.getItem('ovrd.token')"), None)
+            self.assertEqual([c for c in b.complaints() if "401" not in c], [])
+            b.one("a[href='#/admin']").click()
+            b.click("Add a user")
+            b.type(b.one("dialog input"), EVIL)
+            b.click("Add", "dialog")
+            b.wait_text("name", "dialog .fault")
+            b.type(b.one("dialog input"), "bert")
+            b.run("const s = document.querySelector('dialog select'); s.value = 'viewer'; s.dispatchEvent(new Event('change'))")
+            b.click("Add", "dialog")
+            token = b.one("dialog .secret").text
+            b.click("Done", "dialog")
+            b.wait_text("bert")
+            b.settle()
+            b.complaints()
+            self.look(b, "people")
+            b.click("Audit")
+            b.wait_text("anna", ".panel:not([hidden])")
+            b.click("Sign out")
+            b.type(b.one("#token"), token)
+            b.click("Sign in")
+            b.wait_text("bert", ".account")
+            self.assertEqual([b.all("a[href='#/new']"), b.all("a[href='#/admin']")], [[], []])
+
+    def look(self, b, name):
+        faults = []
+        for theme in ("light", "dark"):
+            b.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]})
+            for width in WIDTHS:
+                b.set_width(width)
+                faults += b.faults()
+                b.picture(f"{name}-{width}-{theme}")
+        b.set_width(1280)
+        self.assertEqual(faults, [])
 
 
 if __name__ == "__main__":
