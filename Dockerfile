@@ -11,7 +11,8 @@ COPY . .
 RUN make -j"$(nproc)" all && make install PREFIX=/usr DESTDIR=/out
 
 FROM debian:bookworm-slim
-# hadolint ignore=DL3008 -- Debian's stable versions are what it is built with
+# Debian's stable versions, which it was built with: not pinned.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends \
         ca-certificates libcurl4 libgnutls30 libjansson4 liblapacke libmicrohttpd12 libnettle8 libopenblas0-pthread \
         libpng16-16 libsqlite3-0 zlib1g \

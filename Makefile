@@ -52,7 +52,7 @@ PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(PYTHON_TESTS)
 
-.PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench clean help format
+.PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
 all: $(B)/ovrd $(B)/ovrctl
 
 help: ## this list
@@ -90,6 +90,11 @@ run-bench:
 	@scripts/deps.sh bench || echo "Going on without what is missing."
 	@$(MAKE) -s --no-print-directory all $(B)/tests/bench/bench
 	@python3 tests/bench/run.py --build $(B) $(BENCH)
+fuzz-api: all ## requests made from the contract, against a daemon (installs schemathesis below build/)
+	@scripts/deps.sh fuzz
+	@[ -x build/fuzz/bin/schemathesis ] || { python3 -m venv build/fuzz && \
+	    build/fuzz/bin/pip install -q -r tests/fuzz/requirements.txt; }
+	@build/fuzz/bin/python tests/fuzz/fuzz.py $(B)/ovrd $(FUZZ)
 format: ## clang-format over all C sources
 	clang-format -i $(wildcard */*.[ch] */*/*.[ch])
 clean: ## remove everything that was built

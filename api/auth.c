@@ -4,6 +4,7 @@
  * that is not taken is not told. */
 #include "api/api.h"
 #include "server/gate.h"
+#include "server/log.h"
 
 #include <string.h>
 #include <strings.h>
@@ -98,4 +99,5 @@ int api_admit(struct request *request, struct reply **refusal) {
 
 void api_act(const struct request *request) {
     ask_as(request ? &request->asker : NULL);
+    log_set_request(request ? request->id : NULL);
 }

@@ -139,8 +139,9 @@ int make_chunks(struct api *api, const char *id, int64_t seq, int64_t after, str
 
 static struct reply *read_last_id(const struct request *request, int64_t *after) {
     const char *text = request_header(request, "Last-Event-ID");
-    if (!text)
-        return query_int(request, "last_event_id", 0, INT64_MAX, after);
+    struct reply *reply = query_int(request, "last_event_id", 0, INT64_MAX, after);
+    if (!text || reply)
+        return reply;
     size_t n = strspn(text, "0123456789");
     if (n == 0 || n > 18 || text[n])
         return problem(422, "invalid-request",

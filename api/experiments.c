@@ -230,10 +230,11 @@ static struct reply *read_filter(const struct request *request, struct experimen
     for (int i = 0; filter->state && i < N_STATES; i++)
         known |= strcmp(filter->state, state_names[i]) == 0;
     if (!reply && !known)
-        reply = problem(422, "invalid-query",
-                        "state must be queued, running, succeeded, failed or cancelled, got "
-                        "\"%.40s\"",
-                        filter->state);
+        reply =
+            problem(422, "invalid-query",
+                    "state must be queued, running, paused, succeeded, failed or cancelled, got "
+                    "\"%.40s\"",
+                    filter->state);
     return reply;
 }
 

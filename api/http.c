@@ -21,6 +21,7 @@
 
 #include "api/problem.h"
 #include "api/tls.h"
+#include "server/digest.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -33,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,7 +46,8 @@ enum {
     RETRY_AFTER_S = 5,
     STOP_WAIT_MS = 2000,
     STOP_POLL_MS = 10,
-    HEADROOM = 64,      /* connections above the limit that can still be told so, at least */
+    HEADROOM = 64, /* connections above the limit that can still be told so, at least */
+    REQUEST_ID_SIZE = 65,
     MAX_PATH_DEPTH = 8, /* segments; no route has that many */
     HEADERS_MS = 10000, /* beside the idle timeout, for the headers of the next request */
     TICK_MS = 1000,
@@ -90,6 +93,8 @@ struct http {
     struct MHD_Response *out_of_memory; /* made in time */
     atomic_int connections;
     atomic_int exchanges;
+    unsigned start_id; /* tells the requests of one process from those of another */
+    _Atomic uint64_t n_requests;
     atomic_bool draining;
     struct desk desk;
     pthread_mutex_t waiting; /* guards the list, and the flags of sleep_until_woken() */
@@ -128,6 +133,7 @@ struct exchange {
     bool upload_failed;
     bool settled; /* the answer is known, and is `answer` (NULL: out of memory) */
     struct reply *answer;
+    char id[REQUEST_ID_SIZE];
     int status; /* what was answered, for the log; 0: nothing yet */
     int64_t size;
     struct exchange *next; /* at the desk */
@@ -138,7 +144,8 @@ struct exchange {
 
 struct reply {
     int status;
-    int64_t size; /* -1: unknown */
+    int64_t size;      /* -1: unknown */
+    const void *bytes; /* all of the body; NULL: it is made while it is sent */
     struct MHD_Response *response;
 };
 
@@ -170,12 +177,18 @@ void reply_free(struct reply *reply) {
     free(reply);
 }
 
+static struct reply *with_bytes(struct reply *reply, const void *bytes) {
+    if (reply)
+        reply->bytes = bytes;
+    return reply;
+}
+
 struct reply *reply_bytes(int status, const char *content_type, void *bytes, size_t n) {
     struct MHD_Response *response =
         MHD_create_response_from_buffer(n, bytes, MHD_RESPMEM_MUST_FREE);
     if (!response)
         free(bytes);
-    return reply_new(status, content_type, (int64_t)n, response);
+    return with_bytes(reply_new(status, content_type, (int64_t)n, response), bytes);
 }
 
 struct reply *reply_json(int status, json_t *body) {
@@ -205,7 +218,7 @@ struct reply *reply_static(int status, const char *content_type, const void *byt
     /* libmicrohttpd only reads what is persistent, whatever its prototype says. */
     struct MHD_Response *response =
         MHD_create_response_from_buffer(n, (void *)(uintptr_t)bytes, MHD_RESPMEM_PERSISTENT);
-    return reply_new(status, content_type, (int64_t)n, response);
+    return with_bytes(reply_new(status, content_type, (int64_t)n, response), bytes);
 }
 
 struct stream {
@@ -401,14 +414,16 @@ static bool names_etag(const char *list, const char *etag) {
     return false;
 }
 
+static bool is_get(const struct exchange *exchange) { /* or HEAD */
+    return exchange->request.method && strcmp(exchange->request.method, "GET") == 0;
+}
+
 /* libmicrohttpd sends the headers of a 304 as those of the 200 it stands for, without the body. */
 static void answer_not_modified(const struct exchange *exchange, struct reply *reply) {
     const char *etag = MHD_get_response_header(reply->response, "ETag");
     const char *list = request_header(&exchange->request, "If-None-Match");
-    if (reply->status == 200 && etag && list && exchange->request.method &&
-        strcmp(exchange->request.method, "GET") == 0 && names_etag(list, etag)) {
+    if (reply->status == 200 && etag && list && is_get(exchange) && names_etag(list, etag))
         reply->status = 304;
-    }
 }
 
 /* libmicrohttpd 0.9.75 sends the last chunk of a body of unknown size even where no body goes out,
@@ -419,8 +434,22 @@ static void avoid_chunks_without_body(const struct exchange *exchange, const str
         MHD_set_response_options(reply->response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
 }
 
+/* What has no revision has a digest of its bytes. */
+static struct reply *with_etag(const struct exchange *exchange, struct reply *reply) {
+    char digest[DIGEST_SIZE];
+    if (!reply || reply->status != 200 || !reply->bytes || !is_get(exchange) ||
+        MHD_get_response_header(reply->response, "ETag") ||
+        MHD_get_response_header(reply->response, "Cache-Control")) /* never to be had again */
+        return reply;
+    digest_of(reply->bytes, (size_t)reply->size, digest);
+    return reply_etag(reply, "%.32s", digest);
+}
+
 static struct reply *with_default_headers(const struct exchange *exchange, struct reply *reply) {
+    reply = with_etag(exchange, reply);
     reply = reply_header(reply, "X-Content-Type-Options", "%s", "nosniff");
+    if (*exchange->id)
+        reply = reply_header(reply, "X-Request-Id", "%s", exchange->id);
     if (reply && !MHD_get_response_header(reply->response, "Cache-Control"))
         reply = reply_header(reply, "Cache-Control", "%s", "no-cache");
     if (reply && atomic_load(&exchange->http->draining) &&
@@ -1142,9 +1171,24 @@ static bool answers_before_body(const struct exchange *exchange) {
            exchange->announced > exchange->http->config.max_body_bytes;
 }
 
+/* The client's id, or one that no other request of this process has. */
+static void name_request(struct exchange *exchange) {
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    const char *theirs = request_header(&exchange->request, "X-Request-Id");
+    size_t n = theirs ? strlen(theirs) : 0;
+    if (n && n < sizeof exchange->id && strspn(theirs, allowed) == n)
+        memcpy(exchange->id, theirs, n + 1);
+    else
+        snprintf(exchange->id, sizeof exchange->id, "%08x-%llx", exchange->http->start_id,
+                 (unsigned long long)atomic_fetch_add(&exchange->http->n_requests, 1));
+    exchange->request.id = exchange->id;
+}
+
 static enum MHD_Result begin(struct exchange *exchange, const char *verb) {
     exchange->begun = true;
     exchange->verb = verb;
+    name_request(exchange);
     expect_body(exchange->peer);
     if (examine(exchange) || !answers_before_body(exchange))
         return MHD_YES;
@@ -1319,16 +1363,17 @@ static void log_exchange(const struct exchange *exchange, bool whole) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     double ms = (double)(now.tv_sec - exchange->started.tv_sec) * 1e3 +
                 (double)(now.tv_nsec - exchange->started.tv_nsec) * 1e-6;
-    char verb[4 * 16 + 5], path[4 * MAX_SHOWN + 5], status[16] = "-", size[32] = "-", line[1024];
+    char verb[4 * 16 + 5], path[4 * MAX_SHOWN + 5], status[16] = "-", size[32] = "-", line[1400];
     escape(verb, sizeof verb, exchange->verb ? exchange->verb : "-", 16);
     escape(path, sizeof path, exchange->target, shown_length(exchange->target));
     if (exchange->status)
         snprintf(status, sizeof status, "%d", exchange->status);
     if (exchange->size >= 0)
         snprintf(size, sizeof size, "%lld", (long long)exchange->size);
-    snprintf(line, sizeof line, "%s %s %s %s bytes %.1f ms%s", verb, path, status, size, ms,
+    snprintf(line, sizeof line, "request=%s method=%s path=%s status=%s bytes=%s ms=%.1f%s",
+             *exchange->id ? exchange->id : "-", verb, path, status, size, ms,
              whole ? "" : " broken off");
-    config->log(config->context, line);
+    config->log(config->context, exchange->status, line);
 }
 
 static void observe(const struct exchange *exchange) {
@@ -1439,7 +1484,7 @@ static void on_trouble(void *cls, const char *format, va_list args) {
     int n = snprintf(line, sizeof line, "libmicrohttpd: ");
     vsnprintf(line + n, sizeof line - (size_t)n, format, args);
     line[strcspn(line, "\r\n")] = '\0';
-    http->config.log(http->config.context, line);
+    http->config.log(http->config.context, 0, line);
 }
 
 /* ---- Start and stop ---- */
@@ -1630,6 +1675,8 @@ int http_start(struct http **http, const struct http_config *config, const char 
     if (!made)
         return ovr_nomem(err, "the HTTP server");
     made->config = *config;
+    if (getrandom(&made->start_id, sizeof made->start_id, GRND_NONBLOCK) < 0)
+        made->start_id = (unsigned)time(NULL);
     pthread_mutex_init(&made->desk.lock, NULL);
     pthread_cond_init(&made->desk.changed, NULL);
     pthread_mutex_init(&made->waiting, NULL);

@@ -7,22 +7,34 @@
  *
  * The transport itself refuses what no handler should see:
  *
- *   400  a Host or Authorization that is doubled, no Host, two Content-Lengths or one beside
- *        Transfer-Encoding, a path or a query with a bad escape, an encoded slash or NUL, a dot
- * segment, a control character or broken UTF-8 401, 403, 429  what config.admit refuses, before a
- * body is read 403  a Host that is not this machine's (a page that rebinds its name to 127.0.0.1
- * sends one), and another site's Origin on a method that changes something 404  a path that no
- * route has, 405 (with Allow) a method that no route of the path has 413  a body over the route's
- * limit, before it is read where its length is announced 415  a body that says it is not JSON where
- * the route takes JSON 422  query arguments that the route doesn't know, or twice the same 429
- * (with Retry-After) too many connections from an address 503  (with Retry-After) a full house, or
- * one that closes
+ *   400        a Host or Authorization that is doubled, no Host, two Content-Lengths or one beside
+ *              Transfer-Encoding, a path or a query with a bad escape, an encoded slash or NUL, a
+ *              dot segment, a control character or broken UTF-8
+ *
+ *   401, 403   what config.admit refuses, before a body is read
+ *
+ *   403        a Host that is not this machine's (a page that rebinds its name to 127.0.0.1 sends
+ *              one), and another site's Origin on a method that changes something
+ *
+ *   404, 405   a path that no route has; with Allow: a method that no route of the path has
+ *
+ *   413, 415   a body over the route's limit, before it is read where its length is announced; one
+ *              that says it is not JSON where the route takes JSON
+ *
+ *   422        query arguments that the route doesn't know, or twice the same
+ *
+ *   429, 503   with Retry-After: too many connections from an address; a full house, or one that
+ *              closes
  *
  * A client that dawdles is cut off: one that takes longer than the idle timeout and 10 s for the
  * headers of its next request, or sends a body more slowly than it must.
  *
- * HEAD is answered wherever GET is, OPTIONS everywhere. A reply with an ETag that the request's
- * If-None-Match names becomes 304. A refusal that comes before a large body closes the connection.
+ * Each answer has an X-Request-Id: the client's, where it is 1..64 letters, digits, dots, dashes or
+ * underscores, else one of our own.
+ *
+ * HEAD is answered wherever GET is, OPTIONS everywhere. A reply to GET that is in memory and has no
+ * ETag gets a digest of its bytes as one; what the request's If-None-Match names becomes 304. A
+ * refusal that comes before a large body closes the connection.
  */
 #ifndef API_HTTP_H
 #define API_HTTP_H
@@ -54,6 +66,7 @@ struct request {
     void *upload;     /* routes with a sink: what sink.open returned */
     void *state;      /* what request_keep() was given */
     void *connection; /* for the two functions below */
+    const char *id;   /* of the request, in the log and in X-Request-Id */
     /* Slow routes: not 0 once the server closes, and then an answer is wanted soon. Else NULL. */
     const _Atomic int *stop;
 };
@@ -190,9 +203,10 @@ struct http_config {
     /* The handler or the sink's open is about to be called for this request, and then, with NULL,
      * was called; on the thread that calls it. May be NULL. */
     void (*act)(const struct request *request);
-    /* A line per request and for trouble, without a line break; called from several threads at
-     * once. May be NULL. */
-    void (*log)(void *context, const char *line);
+    /* A line per request, "request=… method=… path=… status=… bytes=… ms=…", without a line break;
+     * status 0: it got no answer, or it is about trouble with a connection. Called from several
+     * threads at once. May be NULL. */
+    void (*log)(void *context, int status, const char *line);
     /* The same for what the operator should know. May be NULL. */
     void (*trouble)(void *context, const char *line);
     /* After each request; route NULL: none fits. status 0: it got no answer. May be NULL. */

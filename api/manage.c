@@ -23,7 +23,8 @@ struct reply *read_if_match(const struct request *request, const char *what, int
     long long number =
         *text == '"' && text[1] >= '0' && text[1] <= '9' ? strtoll(text + 1, &end, 10) : -1;
     if (number < 0 || (*end != '"' && *end != '-'))
-        return problem(412, "stale", "If-Match is not an ETag of this %s, as \"17\" is", what);
+        return problem(422, "invalid-request", "If-Match is not an ETag of this %s, as \"17\" is",
+                       what);
     *revision = number;
     return NULL;
 }
@@ -103,14 +104,16 @@ static json_t *without_nulls(json_t *patch, int private) {
 
 struct reply *handle_edit(struct request *request) {
     const struct api *api = request->context;
-    int64_t revision;
-    struct reply *reply = read_if_match(request, "experiment", &revision);
-    json_t *patch = reply ? NULL : body_json(request, &reply);
+    int64_t revision = -1;
+    struct reply *reply = NULL;
+    json_t *patch = body_json(request, &reply);
     struct spec *spec = patch ? malloc(sizeof *spec) : NULL;
     struct ovr_err err = {0};
     if (patch && !json_is_object(patch))
         reply =
             problem(422, "invalid-request", "a change is an object, such as {\"name\": \"new\"}");
+    else if (patch && (reply = read_if_match(request, "experiment", &revision)))
+        ; /* only what would be taken is held against a revision: RFC 9110, 13.2.1 */
     else if (patch && !spec && ovr_nomem(&err, "a change"))
         reply = problem_from(&err);
     else if (patch)

@@ -296,7 +296,8 @@ struct reply *handle_prometheus(struct request *request) {
         free(text);
         return rc ? problem_from(&err) : NULL;
     }
-    return reply_bytes(200, "text/plain; version=0.0.4; charset=utf-8", text, size);
+    struct reply *reply = reply_bytes(200, "text/plain; version=0.0.4; charset=utf-8", text, size);
+    return reply_header(reply, "Cache-Control", "%s", "no-store");
 }
 
 /* Readiness */

@@ -255,11 +255,15 @@ struct reply *handle_edit_user(struct request *request) {
     struct body_member members[] = {{"role", M_ROLE, &role, 0, 0},
                                     {"disabled", M_FLAG, &disabled, 0, 0},
                                     {"quotas", M_QUOTAS, &quotas, 0, 0}};
-    struct reply *reply = read_if_match(request, "user", &revision);
-    json_t *body =
-        reply ? NULL : read_body(request, members, sizeof members / sizeof *members, &reply);
+    struct reply *reply = NULL;
+    json_t *body = read_body(request, members, sizeof members / sizeof *members, &reply);
     if (!body)
         return reply;
+    reply = read_if_match(request, "user", &revision);
+    if (reply) {
+        json_decref(body);
+        return reply;
+    }
     const struct user_edit edit = {
         .role = members[0].given ? &role : NULL,
         .disabled = members[1].given ? &disabled : NULL,

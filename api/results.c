@@ -11,6 +11,7 @@ struct series {
     json_t *list;
     json_t *last; /* the epoch being filled; borrowed */
     int epoch;
+    int thinned; /* it goes to the end, with gaps */
 };
 
 static int put_in_series(void *context, int epoch, const struct figure *figure) {
@@ -24,17 +25,23 @@ static int put_in_series(void *context, int epoch, const struct figure *figure) 
     return json_put_figure(series->last, figure);
 }
 
-/* At most `points` of the list, evenly spread, the first and the last among them. */
-static json_t *thin_out(json_t *list, size_t points) {
-    size_t n = json_array_size(list);
-    if (n <= points)
-        return list;
-    json_t *few = json_array();
-    for (size_t i = 0; i < points; i++)
-        json_array_append(few,
-                          json_array_get(list, points == 1 ? n - 1 : i * (n - 1) / (points - 1)));
-    json_decref(list);
-    return few;
+/* From epoch `from` on: the first that fit into a reply, or where there are more than `points` (0:
+ * any number) so many of them, evenly spread, the first and the last of all among them. */
+static int read_series(struct api *api, int64_t seq, int64_t from, int64_t points,
+                       struct series *series, struct ovr_err *err) {
+    int64_t last = 0;
+    int rc = points ? store_last_epoch(api->store, seq, &last, err) : 0;
+    int64_t n = last - from + 1;
+    if (rc || n <= points)
+        return rc ? rc
+                  : store_read_figures(api->store, seq, (int)from, (int)from + EPOCHS_PER_REPLY - 1,
+                                       put_in_series, series, err);
+    for (int64_t i = 0; !rc && i < points; i++) {
+        int epoch = (int)(from + (points == 1 ? n - 1 : i * (n - 1) / (points - 1)));
+        rc = store_read_figures(api->store, seq, epoch, epoch, put_in_series, series, err);
+    }
+    series->thinned = 1;
+    return rc;
 }
 
 /* CSV (RFC 4180). Names and texts of figures have no commas or quotes; a value that was not finite
@@ -116,7 +123,7 @@ struct reply *handle_metrics(struct request *request) {
     struct api *api = request->context;
     struct experiment e;
     struct ovr_err err = {0};
-    int64_t from = 1, points = EPOCHS_PER_REPLY;
+    int64_t from = 1, points = 0;
     struct reply *reply = query_int(request, "from_epoch", 1, 1000000, &from);
     if (!reply)
         reply = query_int(request, "max_points", 1, EPOCHS_PER_REPLY, &points);
@@ -129,19 +136,18 @@ struct reply *handle_metrics(struct request *request) {
     if (store_get_experiment(api->store, request->segments[0], &e, &err))
         return problem_from(&err);
     struct series series = {.list = json_array()};
-    int to = (int)from + EPOCHS_PER_REPLY - 1;
-    if (store_read_figures(api->store, e.seq, (int)from, to, put_in_series, &series, &err)) {
+    if (read_series(api, e.seq, from, points, &series, &err)) {
         json_decref(series.list);
         reply = problem_from(&err);
     } else {
-        int full = json_array_size(series.list) == EPOCHS_PER_REPLY;
-        json_t *list = thin_out(series.list, (size_t)points);
-        reply = csv ? reply_csv(list) : reply_json(200, json_pack("{s:o}", "series", list));
+        int more = !series.thinned && json_array_size(series.list) == EPOCHS_PER_REPLY;
+        reply = csv ? reply_csv(series.list)
+                    : reply_json(200, json_pack("{s:o}", "series", series.list));
         reply = reply_etag(reply, "%lld%s", (long long)e.revision, csv ? "-csv" : "");
-        if (full)
-            reply = reply_header(reply, "Link",
-                                 "</v1/experiments/%s/metrics?from_epoch=%d%s>; rel=\"next\"", e.id,
-                                 to + 1, csv ? "&format=csv" : "");
+        if (more)
+            reply = reply_header(
+                reply, "Link", "</v1/experiments/%s/metrics?from_epoch=%lld%s>; rel=\"next\"", e.id,
+                (long long)from + EPOCHS_PER_REPLY, csv ? "&format=csv" : "");
     }
     experiment_release(&e);
     return reply;

@@ -6,6 +6,7 @@
 #   scripts/deps.sh build deb     and what `make deb` needs
 #   scripts/deps.sh web           a browser, for the dashboard's tests
 #   scripts/deps.sh build bench   and what `make bench` compares with
+#   scripts/deps.sh fuzz          what `make fuzz-api` needs
 set -eu
 
 # package  what it brings: a header to include or a program to call. Names joined by | are
@@ -52,6 +53,11 @@ bench='
 python3                                        program:python3
 python3-numpy                                  -
 python3-torch                                  -
+wrk                                            program:wrk
+'
+fuzz='
+python3                                        program:python3
+python3-venv                                   -
 '
 
 # Reads a table; prints the packages of which no alternative is installed.
@@ -124,11 +130,12 @@ for set in "$@"; do
     deb) wanted="$wanted$deb" ;;
     web) wanted="$wanted$web" ;;
     bench) wanted="$wanted$bench" ;;
+    fuzz) wanted="$wanted$fuzz" ;;
     *) wanted= && break ;;
     esac
 done
 if [ -z "$wanted" ]; then
-    echo "usage: scripts/deps.sh build|test|web|deb|bench..." >&2
+    echo "usage: scripts/deps.sh build|test|web|deb|bench|fuzz..." >&2
     exit 2
 fi
 

@@ -26,6 +26,12 @@ void format_time(int64_t ms, char *text, size_t size) {
     snprintf(text, size, "%s.%03dZ", date, (int)((uint64_t)ms % 1000));
 }
 
+static _Thread_local const char *request_id;
+
+void log_set_request(const char *id) {
+    request_id = id;
+}
+
 void log_line(enum log_level level, const char *format, ...) {
     static const char *const names[] = {"debug", "info", "warn", "error"};
     if ((int)level < lowest)
@@ -39,5 +45,6 @@ void log_line(enum log_level level, const char *format, ...) {
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             *c = '?';
     format_time(now_ms(), time, sizeof time);
-    fprintf(stderr, "%s %s %s\n", time, names[level], text);
+    fprintf(stderr, "%s %s %s%s%s\n", time, names[level], text, request_id ? " request=" : "",
+            request_id ? request_id : "");
 }

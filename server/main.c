@@ -133,9 +133,10 @@ static int open_data(struct daemon *d, const struct settings *settings,
     return rc;
 }
 
-static void log_request(void *context, const char *line) {
+/* Faults of ours are worth a look; a server that is full or closing says so by 503. */
+static void log_request(void *context, int status, const char *line) {
     (void)context;
-    log_line(LOG_DEBUG, "%s", line);
+    log_line(status >= 500 && status != 503 ? LOG_WARN : LOG_DEBUG, "%s", line);
 }
 
 static void log_trouble(void *context, const char *line) {

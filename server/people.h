@@ -8,9 +8,10 @@
  *   member    write   sees her private things too, and changes what she owns
  *   admin     admin   sees and changes everything
  *
- * The store holds to that for whoever ask_as() has named on its thread, so that no way into it can
- * forget to. What nobody asks for, since the daemon itself does it, is not held up by anything.
- * Every change that somebody asks for is a line of the audit, in the same transaction.
+ * For experiments, sweeps and data sets the store holds to that, for whoever ask_as() has named on
+ * its thread, so that no way to them can forget to; users, tokens and the audit are guarded by the
+ * table of routes alone. What nobody asks for, since the daemon itself does it, is not held up by
+ * anything. Every change that somebody asks for is a line of the audit, in the same transaction.
  *
  * Tokens are 256 random bits; the store knows their SHA-256 alone.
  */

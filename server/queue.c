@@ -365,12 +365,14 @@ static void say_why(struct queue_place *place, const struct queue_snapshot *s,
     }
 }
 
-/* No finer than one can know it, so that it stays for a while. */
+/* No finer than to an eighth of the wait, so that it stays for a while. */
 static int64_t starts_at(const struct queue_snapshot *s, const struct plan_job *job) {
     if (isnan(job->start_s))
         return 0;
     int64_t ms = s->made_ms + (int64_t)(job->start_s * 1000);
-    int64_t grain = job->start_s < 600 ? 10000 : 60000;
+    int64_t grain = 10000;
+    while ((double)grain < job->start_s * 1000 / 16)
+        grain *= 2;
     return (ms + grain - 1) / grain * grain;
 }
 

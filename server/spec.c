@@ -559,6 +559,15 @@ static void fault_unknown(struct reading *r, const char *path, const char *point
     spec_fault(r->faults, pointer, "is not a member of this section; it knows %s", known);
 }
 
+/* Numbers and flags that are dropped must be right too. */
+static void check_dropped(struct reading *r, const struct field *f, json_t *value,
+                          const struct place *at) {
+    struct field nowhere = *f;
+    nowhere.flags |= NOWHERE;
+    if (f->type >= T_FLAG && f->type <= T_REAL)
+        json_decref(read_value(r, &nowhere, value, at));
+}
+
 /* Members that do not belong here. */
 static void check_members(struct reading *r, json_t *object, const struct place *at) {
     const char *name;
@@ -570,7 +579,9 @@ static void check_members(struct reading *r, json_t *object, const struct place 
         extend_pointer(pointer, at->pointer, name);
         if (!f)
             fault_unknown(r, at->path, pointer);
-        else if (!is_used(r, f) && !(f->flags & LIBERAL))
+        else if (!is_used(r, f) && f->flags & LIBERAL)
+            check_dropped(r, f, value, &(struct place){f->path, pointer, at->base});
+        else if (!is_used(r, f))
             spec_fault(r->faults, pointer, "%s; remove it",
                        f->activations && !(f->activations & r->activation)
                            ? "belongs to another activation"

@@ -393,6 +393,9 @@ int store_read_figures(struct store *store, int64_t seq, int from, int to,
                        int (*row)(void *context, int epoch, const struct figure *figure),
                        void *context, struct ovr_err *err);
 
+/* The last epoch with figures; 0 or less: there is none. */
+int store_last_epoch(struct store *store, int64_t seq, int64_t *epoch, struct ovr_err *err);
+
 /* *layer −1: the last layer, the code. *epoch 0: that of the result, or of the newest epoch while
  * there is no result. *split "": any. All are filled with what was found. */
 int store_read_histogram(struct store *store, int64_t seq, int *layer, int *epoch, char split[16],

@@ -3,6 +3,7 @@
 #include "clients/cli/http.h"
 #include "clients/cli/table.h"
 #include "clients/cli/text.h"
+#include "clients/cli/token.h"
 #include "clients/cli/value.h"
 
 #include <stdio.h>
@@ -123,8 +124,11 @@ static void offer_stored(const struct line *line, struct options *options, const
     struct http *http;
     struct http_reply reply = {0};
     struct http_request request = {.path = target};
-    if (http_open(&http, line->host ? line->host : options->host, options->ca_file, &trouble))
+    char token[TOKEN_ROOM];
+    if (token_find(options->token_file, token) ||
+        http_open(&http, line->host ? line->host : options->host, options->ca_file, &trouble))
         return;
+    http_identify(http, token);
     if (!http_send(http, &request, &reply) && reply.status == 200) {
         json_t *answer = value_parse(reply.body, reply.body_size), *item;
         size_t i;

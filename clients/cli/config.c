@@ -88,6 +88,8 @@ static int read_file(struct options *options, const char *name) {
 int read_settings(struct options *options) {
     struct buf name = {0};
     const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+    const char *token = getenv("OVRD_TOKEN");
+    bool said = options->token_file;
     int code = EXIT_OK;
     read_environment(options);
     if (config && *config)
@@ -99,6 +101,8 @@ int read_settings(struct options *options) {
     else if (name.data)
         code = read_file(options, name.data);
     buf_release(&name);
+    if (!said && token && *token)
+        options->token_file = NULL; /* the token itself wins over where one may be */
     if (!options->host)
         options->host = DEFAULT_HOST;
     return code;

@@ -181,8 +181,9 @@ static size_t on_header(char *line, size_t size, size_t count, void *context) {
         transfer->request->consume(transfer->request->context, "", 0);
     header_value(line, n, "ETag", reply->etag, sizeof reply->etag);
     header_value(line, n, "Retry-After", reply->retry_after, sizeof reply->retry_after);
-    if (header_value(line, n, "Link", link, sizeof link) && strstr(link, "rel=\"next\""))
-        reply->more = true;
+    if (header_value(line, n, "Link", link, sizeof link) && strstr(link, "rel=\"next\"") &&
+        link[0] == '<' && link[1] == '/')
+        snprintf(reply->next, sizeof reply->next, "%.*s", (int)strcspn(link + 1, ">"), link + 1);
     return n;
 }
 

@@ -39,8 +39,8 @@ struct http_reply {
     size_t body_size;
     char etag[128]; /* with its quotes; "" without one, or where it is longer than this */
     char retry_after[16];
-    bool more;      /* a Link header announces a next page */
-    char last_byte; /* of what went to the sink; 0 for nothing */
+    char next[1024]; /* path of the next page, that a Link header announces; "": none */
+    char last_byte;  /* of what went to the sink; 0 for nothing */
 };
 
 enum http_code {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static int run_again(struct cli *cli, const char *how, const char *patch) {
     struct buf path = {0};
@@ -98,19 +99,14 @@ static void time_before(double age, char text[32]) {
 }
 
 /* Deletes those of one page that ended before `until`; *n counts, *kept what could not be. Returns
- * an exit code. *over: the page holds one that ended later, so that no older one follows. */
-static int prune_page(struct cli *cli, const json_t *list, const char *until, int *n, int *kept,
-                      bool *over) {
+ * whether the page holds one that ended later, so that no older one follows. */
+static bool prune_page(struct cli *cli, const json_t *list, const char *until, int *n, int *kept) {
     const json_t *experiment;
     size_t i;
     json_array_foreach(list, i, experiment) {
         const char *id = value_string(experiment, "id"), *state = value_string(experiment, "state");
-        if (strcmp(value_string(experiment, "finished_at"), until) >= 0) {
-            *over = true;
-            break;
-        }
-        if (cli->options.state && strcmp(cli->options.state, state) != 0)
-            continue;
+        if (strcmp(value_string(experiment, "finished_at"), until) >= 0)
+            return true;
         if (!cli->options.dry_run && delete_one(cli, id)) {
             ++*kept;
             continue;
@@ -118,35 +114,66 @@ static int prune_page(struct cli *cli, const json_t *list, const char *until, in
         printf("%s %s %s\n", id, state, value_string(experiment, "name"));
         ++*n;
     }
-    return EXIT_OK;
+    return false;
+}
+
+/* Pages are cut behind an experiment, so the next one is right also when this one's are gone. */
+static int prune_pages(struct cli *cli, const char *until, int *n, int *kept) {
+    struct buf path = {0};
+    buf_path(&path, "/v1/experiments");
+    buf_query(&path, "sort", "finished");
+    buf_query(&path, "limit", "500");
+    buf_query(&path, "state", cli->options.state);
+    buf_query(&path, "tag", cli->options.tag);
+    if (path.failed)
+        return api_complain_memory();
+    int code = EXIT_OK;
+    bool over = false;
+    while (!code && !over) {
+        struct http_reply reply = {0};
+        int http_code = http_send(cli->http, &(struct http_request){.path = path.data}, &reply);
+        json_t *answer = http_code ? NULL : value_parse(reply.body, reply.body_size);
+        if (http_code)
+            code = api_complain_transport(cli, http_code);
+        else if (reply.status != 200)
+            code = api_complain_refusal(cli, &reply);
+        else
+            over = prune_page(cli, value_at(answer, "experiments"), until, n, kept) || !*reply.next;
+        buf_release(&path);
+        path = (struct buf){0};
+        buf_add(&path, reply.next);
+        json_decref(answer);
+        http_reply_release(&reply);
+        if (!code && !over && path.failed)
+            code = api_complain_memory();
+    }
+    buf_release(&path);
+    return code;
+}
+
+/* Nobody is asked in a script. */
+static bool is_sure(const struct cli *cli, const char *until) {
+    char answer[8];
+    if (cli->options.dry_run || !terminal_is(STDIN_FILENO) || !terminal_is(STDOUT_FILENO))
+        return true;
+    printf("Delete all %s%s%s%sexperiments that ended before %s? [y/N] ",
+           cli->options.state ? cli->options.state : "", cli->options.state ? " " : "",
+           cli->options.tag ? cli->options.tag : "", cli->options.tag ? " " : "", until);
+    fflush(stdout);
+    return fgets(answer, sizeof answer, stdin) && (*answer == 'y' || *answer == 'Y');
 }
 
 int command_prune(struct cli *cli) {
     double age = cli->options.older_than ? parse_age(cli->options.older_than) : -1;
     char until[32];
-    int n = 0, kept = 0, code = EXIT_OK;
-    bool over = false;
+    int n = 0, kept = 0;
     if (age < 0)
         return complain(EXIT_USAGE, "--older-than wants an age like 30d, 12h or 90m");
     time_before(age, until);
     cli->options.json = false;
-    while (!code && !over) {
-        struct buf path = {0};
-        json_t *answer;
-        buf_path(&path, "/v1/experiments");
-        buf_query(&path, "sort", "finished");
-        buf_query(&path, "limit", "500");
-        buf_query(&path, "state", cli->options.state);
-        code = api_get(cli, &path, &answer);
-        const json_t *list = code ? NULL : value_at(answer, "experiments");
-        size_t size = json_array_size(list);
-        int before = n + kept;
-        if (size)
-            code = prune_page(cli, list, until, &n, &kept, &over);
-        /* What is gone is not in the first page again: only what stayed has to be passed over. */
-        over |= size < 500 || cli->options.dry_run || kept > 0 || n + kept == before;
-        json_decref(answer);
-    }
+    if (!is_sure(cli, until))
+        return EXIT_OK;
+    int code = prune_pages(cli, until, &n, &kept);
     if (!code)
         printf("%d %s\n", n, cli->options.dry_run ? "would be deleted" : "deleted");
     return code ? code : kept ? EXIT_REFUSED : EXIT_OK;

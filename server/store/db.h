@@ -112,6 +112,7 @@ enum sql {
     ADD_LINE,
     TRIM_LINES,
     READ_EVENTS,
+    LAST_EPOCH,
     LAST_EVENT,
     ADD_USER,
     GET_USER,
@@ -295,6 +296,10 @@ int audit(struct connection *c, const char *action, const char *object, const ch
           struct ovr_err *err);
 
 /* ---- results.c ---- */
+
+/* The number that a statement gives for an experiment, 0 for none. */
+int read_last(struct store *store, enum sql which, int64_t seq, int64_t *number,
+              struct ovr_err *err);
 
 /* A row of name and value in columns 1 and 2; texts are borrowed from it. */
 struct figure read_figure(sqlite3_stmt *row);

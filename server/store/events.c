@@ -122,11 +122,5 @@ int store_read_events(struct store *store, int64_t seq, int64_t after, struct ev
 }
 
 int store_last_event(struct store *store, int64_t seq, int64_t *number, struct ovr_err *err) {
-    struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = db_bind(c, LAST_EVENT, "i", seq);
-    int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
-    *number = rc ? 0 : sqlite3_column_int64(row, 0);
-    sqlite3_reset(row);
-    db_give_back(c);
-    return rc;
+    return read_last(store, LAST_EVENT, seq, number, err);
 }

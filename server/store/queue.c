@@ -144,8 +144,9 @@ static int add_owner(struct store *store, struct connection *c, struct choice *c
 /* *owner becomes the next one with something in the queue; 0: there is none. */
 static int next_owner(struct connection *c, int64_t *owner, struct ovr_err *err) {
     sqlite3_stmt *row = db_bind(c, NEXT_OWNER, "i", *owner);
-    int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
-    *owner = rc ? 0 : sqlite3_column_int64(row, 0);
+    int step = sqlite3_step(row);
+    int rc = step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
+    *owner = step == SQLITE_ROW ? sqlite3_column_int64(row, 0) : 0;
     sqlite3_reset(row);
     return rc;
 }

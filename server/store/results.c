@@ -25,6 +25,21 @@ struct figure read_figure(sqlite3_stmt *row) {
     return f;
 }
 
+int read_last(struct store *store, enum sql which, int64_t seq, int64_t *number,
+              struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    sqlite3_stmt *row = db_bind(c, which, "i", seq);
+    int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
+    *number = rc ? 0 : sqlite3_column_int64(row, 0);
+    sqlite3_reset(row);
+    db_give_back(c);
+    return rc;
+}
+
+int store_last_epoch(struct store *store, int64_t seq, int64_t *epoch, struct ovr_err *err) {
+    return read_last(store, LAST_EPOCH, seq, epoch, err);
+}
+
 int store_read_figures(struct store *store, int64_t seq, int from, int to,
                        int (*row)(void *, int, const struct figure *), void *context,
                        struct ovr_err *err) {

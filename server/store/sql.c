@@ -6,14 +6,17 @@
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
 #define OTHER_COLUMNS                                                                              \
-    "rerun_of, replays, coalesce(notes, json_extract(spec, '$.notes')), (SELECT u.name FROM user " \
-    "AS u WHERE u.seq = owner), private, core_seconds, computed_ms"
+    "rerun_of, replays, coalesce(notes, CASE WHEN json_valid(spec) THEN json_extract(spec, "       \
+    "'$.notes') END), (SELECT u.name FROM user AS u WHERE u.seq = owner), private, core_seconds, " \
+    "computed_ms"
 #define ALL_COLUMNS                                                                                \
     EXPERIMENT_COLUMNS                                                                             \
     ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), " OTHER_COLUMNS
 #define LISTED_EXPERIMENTS "SELECT " ALL_COLUMNS
 /* To who asks; 0: an admin, or nobody whose rights are to be looked at. */
 #define VISIBLE(asker) "(" asker " = 0 OR NOT private OR owner = " asker ")"
+/* What could start. By no other index: without statistics SQLite may take one that reads it all. */
+#define QUEUE "experiment INDEXED BY experiment_queue WHERE state = 'queued' AND waits_for IS NULL"
 #define VISIBLE_ID(asker) "CASE WHEN " VISIBLE(asker) " THEN id ELSE '(private)' END"
 #define LIST_FILTER                                                                                \
     "(?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND "  \
@@ -80,22 +83,21 @@ const char *const sql[N_SQL] = {
         LISTED_EXPERIMENTS LIST_BY_END("<") "ORDER BY finished_at DESC, seq DESC LIMIT ?6",
     [LIST_LEAST] = LISTED_EXPERIMENTS LIST_BY_FIGURE(">") "ORDER BY key, number LIMIT ?6",
     [LIST_MOST] = LISTED_EXPERIMENTS LIST_BY_FIGURE("<") "ORDER BY key DESC, number DESC LIMIT ?6",
-    [NEXT_OWNER] = "SELECT min(owner) FROM experiment WHERE state = 'queued' AND waits_for IS "
-                   "NULL AND owner > ?1",
+    [NEXT_OWNER] = "SELECT owner FROM " QUEUE " AND owner > ?1 ORDER BY owner LIMIT 1",
     [FIRST_OF_OWNER] =
         "SELECT q.seq, q.priority, q.memory_bytes, u.max_running, s.core_seconds, s.at FROM "
-        "(SELECT seq, priority, memory_bytes FROM experiment WHERE state = 'queued' AND waits_for "
-        "IS NULL AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q LEFT JOIN user AS u ON "
+        "(SELECT seq, priority, memory_bytes FROM " QUEUE
+        " AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q LEFT JOIN user AS u ON "
         "u.seq = ?1 LEFT JOIN usage AS s ON s.owner = coalesce(?1, 0)",
-    /* Behind a hundred that do not fit nobody looks. */
+    /* Behind so many that do not fit nobody looks. */
     [FITTING_OF_OWNER] =
-        "SELECT seq, priority, memory_bytes FROM (SELECT seq, priority, memory_bytes FROM "
-        "experiment WHERE state = 'queued' AND waits_for IS NULL AND owner IS ?1 ORDER BY priority "
-        "DESC, seq LIMIT 100) WHERE memory_bytes <= ?2 ORDER BY priority DESC, seq LIMIT 1",
+        "SELECT seq, priority, memory_bytes FROM (SELECT seq, priority, memory_bytes FROM " QUEUE
+        " AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 50) WHERE memory_bytes <= ?2 ORDER BY "
+        "priority DESC, seq LIMIT 1",
     [READ_WAITING] =
-        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL FROM experiment WHERE state "
-        "= 'queued' AND waits_for IS NULL UNION ALL SELECT seq, owner, priority, memory_bytes, "
-        "core_seconds, waits_for FROM experiment WHERE waits_for IS NOT NULL AND state = 'queued'",
+        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL FROM " QUEUE
+        " UNION ALL SELECT seq, owner, priority, memory_bytes, core_seconds, waits_for FROM "
+        "experiment INDEXED BY experiment_waits WHERE waits_for IS NOT NULL AND state = 'queued'",
     [READ_OWNERS] =
         "SELECT 0 AS owner, '', NULL, s.core_seconds, s.at FROM (SELECT 0) LEFT JOIN usage AS s ON "
         "s.owner = 0 UNION ALL SELECT u.seq, u.name, u.max_running, s.core_seconds, s.at FROM user "
@@ -103,8 +105,7 @@ const char *const sql[N_SQL] = {
     [READ_USE] = "SELECT core_seconds, at FROM usage WHERE owner = ?1",
     [WRITE_USE] = "INSERT INTO usage (owner, core_seconds, at) VALUES (?1, ?2, ?3) ON CONFLICT "
                   "(owner) DO UPDATE SET core_seconds = ?2, at = ?3",
-    [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM experiment WHERE state = 'queued' "
-                    "AND waits_for IS NULL LIMIT ?1)",
+    [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM " QUEUE " LIMIT ?1)",
     [CLAIM] =
         "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
         "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' AND "
@@ -228,7 +229,8 @@ const char *const sql[N_SQL] = {
     [FORGET_VERSIONS] =
         "DELETE FROM dataset_split WHERE NOT current AND (?1 IS NULL OR dataset = ?1) AND NOT "
         "EXISTS (SELECT 1 FROM experiment WHERE instr(spec, sha256))",
-    [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1",
+    [DATASET_OF] = "SELECT json_extract(spec, '$.dataset.name') FROM experiment WHERE seq = ?1 AND "
+                   "json_valid(spec)",
     [PUT_PART] =
         "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at, "
         "owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (dataset, split, part) DO "
@@ -272,6 +274,7 @@ const char *const sql[N_SQL] = {
         "FROM event WHERE experiment = ?1 AND kind = 'log' ORDER BY number DESC LIMIT 1 OFFSET ?2)",
     [READ_EVENTS] = "SELECT number, at, kind, epoch, text, detail FROM event WHERE experiment = ?1 "
                     "AND number > ?2 ORDER BY number LIMIT ?3",
+    [LAST_EPOCH] = "SELECT max(epoch) FROM figure WHERE experiment = ?1",
     [LAST_EVENT] = "SELECT max(number) FROM event WHERE experiment = ?1",
     [ADD_USER] = "INSERT INTO user (name, role, max_running, max_queued, max_storage_bytes, "
                  "created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

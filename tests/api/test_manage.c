@@ -58,7 +58,7 @@ static void test_edit(void **state) {
     json_t *spec = at(seen->json, "/spec");
     assert_problem(edit(d, id, NULL, "{'name':'x'}"), 428, "precondition-required", "If-Match");
     assert_problem(edit(d, id, "\"1\"", "{'name':'x'}"), 412, "stale", "not 1 any more");
-    assert_problem(edit(d, id, "nonsense", "{'name':'x'}"), 412, "stale", "ETag");
+    assert_problem(edit(d, id, "nonsense", "{'name':'x'}"), 422, "invalid-request", "ETag");
     const struct answer *a = edit(d, id, etag, "{'name':'new','tags':['a','b'],'notes':'better'}");
     assert_status(a, 200);
     assert_string_equal(text_at(a->json, "/name"), "new");
@@ -118,6 +118,31 @@ static void test_delete(void **state) {
     assert_string_equal(text_at(get(d, "/v1/experiments/%s", replay)->json, "/rerun_of"), id);
     assert_status(post(d, text("/v1/experiments/%s/cancel", blocker), NULL), 202);
     free(id), free(blocker), free(heir), free(replay);
+}
+
+/* Trying again makes no second job, and a key stands for one request only. */
+static void test_run_again_once(void **state) {
+    struct daemon *d = *state;
+    char *id = submit(d, QUICK("")), *other = submit(d, QUICK("")), path[2][80];
+    static const char *const how[] = {"rerun", "replay"};
+    wait_for(d, id, "succeeded");
+    wait_for(d, other, "succeeded");
+    for (size_t i = 0; i < COUNT(how); i++) {
+        snprintf(path[0], sizeof path[0], "/v1/experiments/%s/%s", id, how[i]);
+        snprintf(path[1], sizeof path[1], "/v1/experiments/%s/%s", other, how[i]);
+        struct call again = {.method = "POST",
+                             .path = path[0],
+                             .headers = {i ? "Idempotency-Key: b" : "Idempotency-Key: a"}};
+        const struct answer *a = call(d, &again), *b = call(d, &again);
+        assert_status(a, 202);
+        assert_status(b, 202);
+        assert_string_equal(text_at(b->json, "/id"), text_at(a->json, "/id"));
+        assert_string_equal(header(b, "Location"), text_at(a->json, "/links/self"));
+        again.path = path[1];
+        assert_problem(call(d, &again), 422, "idempotency", "another body");
+    }
+    assert_int_equal(json_array_size(at(get(d, "/v1/experiments")->json, "/experiments")), 4);
+    free(id), free(other);
 }
 
 static void test_rerun_and_replay(void **state) {
@@ -312,7 +337,23 @@ static void test_ovrctl(void **state) {
     assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --state failed"), "0 deleted"));
     assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), "2 deleted"));
     assert_json(get(d, "/v1/experiments")->json, "/experiments", "[]");
-    free(id);
+    /* Those of a tag. */
+    char *sweep = strdup(text_at(
+        post(d, "/v1/sweeps",
+             "{'base':{'tags':['old'],'dataset':{'generator':'sphere','samples':20},'model':{"
+             "'kind':'mlp','hidden':[2]},'training':{'epochs':1}},'points':[{}],'repeats':20}")
+            ->json,
+        "/id"));
+    char *other = submit(d, QUICK(""));
+    wait_for(d, other, "succeeded");
+    for (int i = 0;
+         i < 500 && strcmp(text_at(get(d, "/v1/sweeps/%s", sweep)->json, "/state"), "succeeded");
+         i++)
+        nap(20);
+    nap(1100);
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --tag old"), "20 deleted"));
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), "1 deleted"));
+    free(id), free(other), free(sweep);
 }
 
 #define LONGER                                                                                     \
@@ -380,6 +421,26 @@ static void test_backups_are_limited(void **state) {
     daemon_free(d);
 }
 
+/* Who asked for it stands in the daemon's log, and in the answer. */
+static void test_request_ids(void **state) {
+    struct daemon *d = *state;
+    const struct answer *a =
+        call(d, &(struct call){.method = "POST",
+                               .path = "/v1/experiments",
+                               .headers = {"Content-Type: application/json", "X-Request-Id: me-7"},
+                               .body = "{\"dataset\":{\"generator\":\"sphere\",\"samples\":100},"
+                                       "\"model\":{\"kind\":\"mlp\",\"hidden\":[8]},\"training\":{"
+                                       "\"epochs\":1}}"});
+    assert_status(a, 202);
+    assert_string_equal(header(a, "X-Request-Id"), "me-7");
+    const char *id = text_at(a->json, "/id");
+    wait_for(d, id, "succeeded");
+    assert_int_equal(system(text("grep -q 'experiment=%s queued.* request=me-7$' %s", id, d->log)),
+                     0);
+    assert_int_not_equal(system(text("grep -q 'experiment=%s started.* request=' %s", id, d->log)),
+                         0);
+}
+
 static void test_ready(void **state) {
     struct daemon *d = *state;
     assert_json(get(d, "/readyz")->json, "/status", "'ready'");
@@ -392,6 +453,7 @@ int main(void) {
         with(with_daemon, test_edit),
         with(with_one_worker, test_priority_of_a_queued_one),
         with(with_one_worker, test_delete),
+        with(with_daemon, test_run_again_once),
         with(with_daemon, test_rerun_and_replay),
         cmocka_unit_test(test_replay_elsewhere),
         with(with_daemon, test_sorted_pages),
@@ -399,6 +461,7 @@ int main(void) {
         with(with_daemon, test_ovrctl),
         cmocka_unit_test(test_backup_and_restore),
         cmocka_unit_test(test_backups_are_limited),
+        with(with_daemon, test_request_ids),
         with(with_daemon, test_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -230,7 +230,8 @@ static struct {
     size_t used;
 } journal = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static void note(void *context, const char *line) {
+static void note(void *context, int status, const char *line) {
+    (void)status;
     assert_ptr_equal(context, &journal);
     pthread_mutex_lock(&journal.lock);
     size_t room = sizeof journal.text - journal.used;
@@ -1121,20 +1122,55 @@ static void a_full_house_says_so(void **state) {
 static void each_request_is_a_line_of_the_log(void **state) {
     (void)state;
     expect(get("/things/logged?x=secret"), 422, "'x'");
-    assert_true(becomes_noted("\nGET /things/logged 422 "));
+    assert_true(becomes_noted(" method=GET path=/things/logged status=422 "));
     assert_false(noted("secret"));
     expect(ask("GET /forged\x01\x80", "", ""), 400, "");
-    assert_true(becomes_noted("\nGET /forged\\x01\\x80 400 "));
+    assert_true(becomes_noted(" method=GET path=/forged\\x01\\x80 status=400 "));
     expect(ask("HEAD /things/special", "", ""), 200, "");
-    assert_true(becomes_noted("\nHEAD /things/special 200 "));
-    assert_true(becomes_noted("PUT /uploads/x - - bytes"));
+    assert_true(becomes_noted(" method=HEAD path=/things/special status=200 "));
+    assert_true(becomes_noted("method=PUT path=/uploads/x status=- bytes=- "));
     assert_true(becomes_noted(" broken off\n"));
     char path[1024] = "/";
     memset(path + 1, 'p', sizeof path - 2);
     expect(get(path), 404, "");
-    assert_true(becomes_noted("ppp 404 "));
+    assert_true(becomes_noted("ppp status=404 "));
     path[201] = '\0';
     assert_false(noted(path)); /* bounded */
+}
+
+/* The value of a header in a raw answer. */
+static void find_value(const char *answer, const char *name, char *value, size_t room) {
+    const char *at = strstr(answer, name);
+    assert_non_null(at);
+    at += strlen(name);
+    snprintf(value, room, "%.*s", (int)strcspn(at, "\r"), at);
+}
+
+#define FIFTY "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+static void requests_have_ids(void **state) {
+    (void)state;
+    static const char name[] = "X-Request-Id: ";
+    char first[100], second[100], line[160];
+    struct answer answer = ask("GET /things", "X-Request-Id: mine-1.a_B\r\n", "");
+    find_value(answer.text, name, first, sizeof first);
+    assert_string_equal(first, "mine-1.a_B");
+    expect(answer, 200, "");
+    assert_true(becomes_noted("request=mine-1.a_B method=GET path=/things status=200 "));
+    /* What could forge a line, or is too long, is not taken. */
+    static const char *const bad[] = {"X-Request-Id: a b\r\n", "X-Request-Id: x\"=y\r\n",
+                                      "X-Request-Id: " FIFTY FIFTY "\r\n", ""};
+    first[0] = '\0';
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        answer = ask("GET /nowhere", bad[i], "");
+        find_value(answer.text, name, second, sizeof second);
+        assert_int_equal(strspn(second, "0123456789abcdef-"), strlen(second));
+        assert_string_not_equal(second, first);
+        expect(answer, 404, "");
+        snprintf(line, sizeof line, "request=%s method=GET path=/nowhere status=404 ", second);
+        assert_true(becomes_noted(line));
+        memcpy(first, second, sizeof first);
+    }
 }
 
 /* One connection for all of its requests. */
@@ -1443,6 +1479,7 @@ int main(void) {
         cmocka_unit_test(malformed_json_is_shown_with_its_place),
         cmocka_unit_test(a_full_house_says_so),
         cmocka_unit_test(each_request_is_a_line_of_the_log),
+        cmocka_unit_test(requests_have_ids),
         cmocka_unit_test(many_clients_at_once),
         cmocka_unit_test(bad_addresses_are_refused),
         cmocka_unit_test(a_port_in_use_is_told),

@@ -138,7 +138,6 @@ def run(program, quick):
         if shutil.which("wrk"):
             with Daemon(program, where, data=data) as daemon:
                 figures["show"] = {n: wrk(daemon, "show.lua", n, seconds, names) for n in (2, 32, 128)}
-                figures["poll"] = wrk(daemon, "poll.lua", 32, seconds, names)
         with Daemon(program, where, data=data) as daemon:
             figures["lists"] = list_times(daemon, 100 if quick else 500)
         if shutil.which("wrk"):
@@ -151,7 +150,6 @@ def show(figures):
     if "show" not in figures:
         say("  wrk is not here, so only lists are measured: apt-get install wrk")
     rows = [(f"GET /v1/experiments/{{id}}, {n} connections", f) for n, f in figures.get("show", {}).items()]
-    rows += [("the same, unchanged (304), 32 connections", figures["poll"])] if "poll" in figures else []
     rows += [(f"POST /v1/experiments, {n} clients", f) for n, f in figures.get("submit", {}).items()]
     table((f"{figures['stored']:,} experiments, {figures['queued']:,} of them queued", "per second", "p50 ms", "p99 ms", "refused"),
           [(name, f["per_second"], f.get("p50"), f.get("p99"), f["refused"]) for name, f in rows])

@@ -353,6 +353,7 @@ class Configuration(unittest.TestCase):
         path = os.path.join(self.directory.name, "ovrd", name)
         with open(path, "w") as file:
             file.write(text)
+        os.chmod(path, 0o600)
         return path
 
     def token(self, **given):
@@ -380,6 +381,9 @@ class Configuration(unittest.TestCase):
         self.write("config", "token-file = /nowhere\n")
         self.assertRaisesRegex(ovrd.OvrdError, "cannot read the token in /nowhere", ovrd.connect)
         self.assertRaises(ovrd.OvrdError, ovrd.connect, token="two\nlines")
+        os.chmod(self.write("open", "secret"), 0o644)
+        self.assertRaisesRegex(ovrd.OvrdError, "others can read", ovrd.connect,
+                               token_file=os.path.join(self.directory.name, "ovrd", "open"))
 
 
 class Arrays(unittest.TestCase):

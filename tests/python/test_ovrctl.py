@@ -20,7 +20,6 @@ from support import BUILD, Process, main
 OVRCTL = os.path.join(BUILD, "ovrctl")
 SPEC = {"name": "small", "dataset": {"generator": "sphere", "samples": 300}, "model": {"kind": "mlp", "hidden": [8]},
         "training": {"epochs": 2}}
-PEOPLE = ("/v1/users", "/v1/me", "/v1/audit")  # their commands have tests of their own
 TABLE = "a,b,class\n1,2,x\n3,4,y\n5,6,x\n7,8,y\n"
 
 
@@ -35,12 +34,13 @@ def run(*words, code=0, host=None, stdin="", **environment):
 
 class Routes(unittest.TestCase):
     def test_every_route_has_a_command(self):
-        with Process() as process, tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory() as directory, \
+                Process("--admin-token-file", os.path.join(directory, "token")) as process:
             proxy = Cutter(process.port)
             self.addCleanup(proxy.close)
 
             def call(*words, **more):
-                return run(*words, host=proxy.url, **more)
+                return run(*words, host=proxy.url, OVRD_TOKEN_FILE=os.path.join(directory, "token"), **more)
 
             def write(name, text):
                 path = os.path.join(directory, name)
@@ -69,7 +69,7 @@ class Routes(unittest.TestCase):
             self.assertNotIn(other, call("list", "--since", "2026-01-01", "--sort", "created"))
             run_on = call("submit", endless).strip()
             call("pause", run_on)
-            lab = ovrd.connect(process.url)
+            lab = ovrd.connect(process.url, token_file=os.path.join(directory, "token"))
             while lab.experiment(run_on).state != "paused":
                 time.sleep(0.02)
             call("resume", run_on)
@@ -91,11 +91,30 @@ class Routes(unittest.TestCase):
             self.assertEqual(json.loads(call("schema"))["type"], "object")
             call("backup")
             call("queue")
+            self.check_people(call, directory)
             call("version")
             self.assertIn("ovrd_build_info", call("get", "/metrics"))
             call("get", "metrics", code=2)
             contract = json.loads(call("get", "/openapi.json"))
             self.check_all_are_there(contract, proxy.seen)
+
+    def check_people(self, call, directory):
+        self.assertIn("admin", call("whoami"))
+        first = os.path.join(directory, "first")
+        with open(first, "w") as file:
+            file.write(call("user", "add", "mei", "--role", "viewer"))
+        os.chmod(first, 0o600)
+        call("user", "edit", "mei", '{"role": "member"}')
+        self.assertIn("mei", call("user", "list"))
+        self.assertIn('"mei"', call("get", "/v1/users/mei"))
+        self.assertIn("member", call("whoami", "--token-file", first))
+        token = call("token", "add", "mei", "--label", "x").split()[0]
+        self.assertIn("mei", call("whoami", OVRD_TOKEN=token))  # wins over OVRD_TOKEN_FILE
+        id = json.loads(call("token", "list", "mei", "--json"))["tokens"][0]["id"]
+        call("get", f"/v1/users/mei/tokens/{id}")
+        call("token", "revoke", "mei", id)
+        call("user", "remove", "mei")
+        self.assertIn("mei", call("audit"))
 
     def check_all_are_there(self, contract, seen):
         asked = {tuple(head.split("?")[0].split()[:2]) for head in seen}
@@ -104,7 +123,7 @@ class Routes(unittest.TestCase):
             pattern = re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)) + "$")
             for method in set(methods) & {"get", "post", "put", "patch", "delete"}:
                 # What is left of GET needs no more than `get PATH`.
-                if (method == "get" and not path.startswith("/v1/")) or path.startswith(PEOPLE):
+                if method == "get" and not path.startswith("/v1/"):
                     continue
                 if not any(m == method.upper() and pattern.match(p) for m, p in asked):
                     missing.append(f"{method.upper()} {path}")
@@ -225,6 +244,7 @@ class Completion(unittest.TestCase):
             self.assertEqual(self.offered("show", run_.id[:6], host=process.url), [run_.id])
             self.assertEqual(self.offered("sweep", "", host=process.url), [sweep.id])
             self.assertEqual(self.offered("--host", process.url, "preview", ""), ["flowers"])
+            self.assertEqual(self.offered("token", ""), ["list", "add", "revoke"])
 
     def test_in_bash(self):
         script = run("completion", "bash") + """

@@ -680,7 +680,7 @@ static const char *const chaotic_specs[] = {
     "'standardize','standardize',{'pca':{'components':2}}],'tags':['a'],"
     "'training':{'schedule':'plateau','early_stopping':{},'epochs':3.0}}",
     "{'dataset':{'name':'x'},'model':{'kind':'mlp','hidden':[10],'init':{'he':{}}},"
-    "'optimizer':{'name':'sgd','beta1':3},'probe':{}}",
+    "'optimizer':{'name':'sgd','beta1':0.3},'probe':{}}",
     "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[10,20],'slope':0.5,"
     "'dropout':[0.5,0.25],'init':{'experiment':'abcdefgh2345'}},'loss':{'ovr':{'layers':[1]}},"
     "'training':{'only_classes':[1,2]}}",

@@ -11,6 +11,7 @@ from .client import Client, Event, Experiment, Sweep, connect
 from .errors import (
     Busy, Conflict, Denied, Failed, Fault, Invalid, NotFound, OvrdError, Refused, TimedOut, Unreachable,
 )  # fmt: skip
+from .version import VERSION as __version__
 
 __all__ = [
     "Busy", "Client", "Conflict", "Denied", "Event", "Experiment", "Failed", "Fault", "Invalid", "NotFound",

@@ -46,6 +46,8 @@ def _read_settings(path: Path) -> dict[str, str]:
 def _read_token(path: PathLike) -> str:
     path = Path(path).expanduser()
     try:
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            raise OvrdError(f"others can read {path}; chmod 600 it, and if somebody may have, revoke the token")
         token = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise OvrdError(f"cannot read the token in {path}: {error.strerror}") from error

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from .config import Config
 from .errors import OvrdError, Unreachable, refusal
+from .version import VERSION
 
 Query = Mapping[str, Union[str, int, float, bool, None]]
 Body = Union[bytes, BinaryIO, None]
@@ -85,7 +86,7 @@ class Transport:
                 raise OvrdError(f"cannot read certificates from {config.ca_file}: {error}") from error
         if config.token is not None and not (config.token.isascii() and config.token.isprintable()):
             raise OvrdError("the token has characters that no token has; is it the right file?")
-        self._headers = {"User-Agent": "ovrd-python/0.1.0",
+        self._headers = {"User-Agent": "ovrd-python/" + VERSION,
                          **({"Authorization": f"Bearer {config.token}"} if config.token else {})}  # fmt: skip
         self.timeout, self.patience = timeout, patience
         self._kept = threading.local()

@@ -1,0 +1,230 @@
+/* The queue of several people: who is next by what the store knows, what is remembered of their
+ * use, and what they are told. */
+#include "server/people.h"
+#include "server/queue.h"
+#include "tests/server/check.h"
+
+#include <sqlite3.h>
+
+static struct store *store_of(void **state) {
+    return ((struct place *)*state)->store;
+}
+
+static int64_t add_user(struct store *store, const char *name, int64_t running) {
+    char text[TOKEN_SIZE], id[ID_SIZE];
+    struct ovr_err err = {0};
+    struct user user;
+    assert_ok(token_make(text, &err), &err);
+    const struct new_token token = {.label = "", .text = text, .scope = LEVEL_ADMIN};
+    assert_ok(store_add_user(store, name, LEVEL_ADMIN, &(struct quotas){running, -1, -1}, &token,
+                             id, &err),
+              &err);
+    assert_ok(store_get_user(store, name, &user, &err), &err);
+    return user.seq;
+}
+
+static void post(struct store *store, int64_t owner, int n, int64_t memory_bytes) {
+    char id[ID_SIZE];
+    for (int i = 0; i < n; i++)
+        enqueue(store,
+                &(struct new_experiment){
+                    .owner = owner, .memory_bytes = memory_bytes, .core_seconds = 100},
+                id);
+}
+
+/* The owner's name of who is claimed, "-" where nothing is; *seq, which may be NULL, is its seq. */
+static const char *claim(struct store *store, int64_t free_bytes, int64_t *seq) {
+    static char owner[USER_NAME_SIZE];
+    struct experiment e;
+    struct ovr_err err = {0};
+    int waiting, rc = store_claim(store, free_bytes, &e, &waiting, &err);
+    if (rc == OVR_NOT_FOUND)
+        return "-";
+    assert_ok(rc, &err);
+    snprintf(owner, sizeof owner, "%s", *e.owner ? e.owner : "nobody");
+    if (seq)
+        *seq = e.seq;
+    experiment_release(&e);
+    return owner;
+}
+
+static double use_of(struct store *store, const char *name) {
+    struct waiting *waiting;
+    struct owner *owners;
+    size_t n_waiting, n_owners;
+    struct ovr_err err = {0};
+    double use = -1;
+    assert_ok(store_read_queue(store, &waiting, &n_waiting, &owners, &n_owners, &err), &err);
+    for (size_t i = 0; i < n_owners; i++)
+        if (strcmp(owners[i].name, name) == 0)
+            use = owners[i].use;
+    free(waiting);
+    free(owners);
+    return use;
+}
+
+/* A sweep that was posted first does not keep others out, nor what was posted before there were
+ * users. */
+static void who_comes_later_gets_her_share(void **state) {
+    struct store *store = store_of(state);
+    post(store, 0, 5, 1);
+    int64_t alice = add_user(store, "alice", -1), bob = add_user(store, "bob", -1);
+    post(store, alice, 5, 1);
+    post(store, bob, 3, 1);
+    int claimed[3] = {0};
+    for (int i = 0; i < 9; i++) { /* in turn: what runs counts */
+        const char *whose = claim(store, 100, NULL);
+        claimed[*whose == 'a' ? 1 : *whose == 'b' ? 2 : 0]++;
+        for (int o = 0; o < 3; o++)
+            assert_in_range(claimed[o], i / 3, i / 3 + 1);
+    }
+    for (int i = 0; i < 4; i++)
+        assert_string_not_equal(claim(store, 100, NULL), "bob"); /* who has no more */
+    assert_string_equal(claim(store, 100, NULL), "-");
+}
+
+static void nobody_exceeds_her_limit(void **state) {
+    struct store *store = store_of(state);
+    int64_t alice = add_user(store, "alice", 1), bob = add_user(store, "bob", -1), seq;
+    int64_t carol = add_user(store, "carol", 0);
+    store_set_quotas(store, &(struct quotas){.running = 2});
+    post(store, alice, 9, 1);
+    assert_string_equal(claim(store, 100, &seq), "alice");
+    assert_string_equal(claim(store, 100, NULL), "-");
+    post(store, bob, 9, 1);
+    assert_string_equal(claim(store, 100, NULL), "bob");
+    assert_string_equal(claim(store, 100, NULL), "bob");
+    assert_string_equal(claim(store, 100, NULL), "-"); /* as the settings say */
+    post(store, carol, 4, 1);
+    for (int i = 0; i < 4; i++)
+        assert_string_equal(claim(store, 100, NULL), "carol"); /* 0: as many as she likes */
+    assert_int_equal(store_requeue(store, seq, "because", NULL), 0);
+    assert_string_equal(claim(store, 100, NULL), "alice");
+}
+
+/* What runs is charged as it goes, its end is stored with it, and all is there after a restart. */
+static void use_is_remembered(void **state) {
+    struct store *store = store_of(state);
+    int64_t alice = add_user(store, "alice", -1), seq, other;
+    post(store, alice, 2, 1);
+    claim(store, 100, &seq);
+    claim(store, 100, &other);
+    store_set_cores(store, other, 0);
+    store_set_cores(store, seq, 1000);
+    sleep_ms(50);
+    double running = use_of(store, "alice");
+    assert_true(running >= 50 && running < 5000);
+    assert_int_equal(store_note_checkpoint(store, seq, 0, NULL), 0);
+    store_set_cores(store, seq, 0);
+    double stored = use_of(store, "alice");
+    assert_true(stored >= running);
+    reopen_store(*state); /* as after kill -9 */
+    store = store_of(state);
+    double after = use_of(store, "alice");
+    assert_true(after >= running * 0.999 &&
+                after <= stored); /* what was since the checkpoint is lost */
+    int requeued;
+    assert_int_equal(store_recover(store, 10, &requeued, NULL), 0);
+    assert_int_equal(requeued, 2);
+    claim(store, 100, &seq);
+    store_set_cores(store, seq, 1000);
+    sleep_ms(20);
+    const struct outcome outcome = {.state = STATE_SUCCEEDED};
+    assert_int_equal(store_finish(store, seq, &outcome, NULL), 0);
+    double ended = use_of(store, "alice");
+    assert_true(ended >= after + 20);
+    sleep_ms(20);
+    assert_true(use_of(store, "alice") <= ended); /* nothing runs any more */
+    claim(store, 100, &seq);
+    store_set_cores(store, seq, 1000);
+    sleep_ms(20);
+    int was_running;
+    char id[ID_SIZE];
+    struct experiment e;
+    assert_int_equal(store_get_numbered(store, seq, &e, NULL), 0);
+    memcpy(id, e.id, sizeof id);
+    experiment_release(&e);
+    assert_int_equal(store_cancel(store, id, &was_running, NULL), 0);
+    assert_true(use_of(store, "alice") >= ended + 19);
+}
+
+/* It counts against her, and less with time. */
+static void who_used_less_goes_first(void **state) {
+    struct store *store = store_of(state);
+    int64_t alice = add_user(store, "alice", -1), bob = add_user(store, "bob", -1), seq;
+    store_set_rules(store, &(struct queue_rules){100, 1000}); /* a half-life of 100 ms */
+    post(store, alice, 1, 1);
+    claim(store, 100, &seq);
+    store_set_cores(store, seq, 100);
+    sleep_ms(20);
+    assert_int_equal(store_finish(store, seq, &(struct outcome){.state = STATE_SUCCEEDED}, NULL),
+                     0);
+    double use = use_of(store, "alice");
+    assert_true(use > 0.5);
+    post(store, alice, 1, 1);
+    post(store, bob, 1, 1);
+    assert_string_equal(claim(store, 100, NULL), "bob");
+    sleep_ms(200);
+    assert_true(use_of(store, "alice") < use / 3);
+}
+
+/* ---- Many ---- */
+
+/* Queued experiments of many users, written past the store. */
+static void fill(struct place *place, int users, int jobs) {
+    sqlite3 *db;
+    char *statements = sqlite3_mprintf(
+        "BEGIN; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
+        "INSERT INTO user (name, role, created_at) SELECT 'user' || i, 'member', 1 FROM n; "
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO "
+        "experiment (id, name, tags, priority, state, spec, memory_bytes, created_at, "
+        "core_seconds, "
+        "owner) SELECT printf('%%012d', i), 'x', '', i %% 3, 'queued', '{\"training\":{}}', 1 + i "
+        "%% 7, 1, 60, 1 + (i * 7919) %% %d FROM n; COMMIT",
+        users, jobs, users);
+    assert_int_equal(sqlite3_open(place->database, &db), SQLITE_OK);
+    sqlite3_busy_timeout(db, 10000);
+    if (sqlite3_exec(db, statements, NULL, NULL, NULL))
+        fail_msg("%s", sqlite3_errmsg(db));
+    sqlite3_free(statements);
+    sqlite3_close(db);
+}
+
+static void a_hundred_thousand_of_a_thousand(void **state) {
+    struct store *store = store_of(state);
+    enum { USERS = 1000, JOBS = 100000, CLAIMS = 100 };
+    fill(*state, USERS, JOBS);
+    int64_t started = now_ms();
+    for (int i = 0; i < CLAIMS; i++)
+        assert_string_not_equal(claim(store, 100, NULL), "-");
+    double claim_ms = (double)(now_ms() - started) / CLAIMS;
+    started = now_ms();
+    for (int i = 0; i < 10; i++)
+        assert_string_equal(claim(store, 0, NULL), "-"); /* nothing fits */
+    double miss_ms = (double)(now_ms() - started) / 10;
+    struct waiting *waiting;
+    struct owner *owners;
+    size_t n_waiting, n_owners;
+    struct ovr_err err = {0};
+    started = now_ms();
+    assert_ok(store_read_queue(store, &waiting, &n_waiting, &owners, &n_owners, &err), &err);
+    double read_ms = (double)(now_ms() - started);
+    assert_int_equal(n_waiting, JOBS - CLAIMS);
+    assert_int_equal(n_owners, USERS + 1);
+    free(waiting);
+    free(owners);
+    print_message("of %d users: a claim %.1f ms, in vain %.1f ms; %d that wait read in %.0f ms\n",
+                  USERS, claim_ms, miss_ms, JOBS, read_ms);
+    assert_true(claim_ms < 200 && miss_ms < 1000 && read_ms < 5000); /* busy machines, sanitizers */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        with_store(who_comes_later_gets_her_share),
+        with_store(nobody_exceeds_her_limit),
+        with_store(use_is_remembered),
+        with_store(who_used_less_goes_first),
+        with_store(a_hundred_thousand_of_a_thousand),
+    };
+    return cmocka_run_group_tests_name("server/queue", tests, start_blas, NULL);
+}
