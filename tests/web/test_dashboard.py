@@ -201,6 +201,18 @@ class Dashboard(unittest.TestCase):
         self.assertIn("a: 20", b.text())
         self.assert_quiet()
 
+    def test_a_model_is_downloaded(self):
+        b = self.browser
+        with tempfile.TemporaryDirectory() as directory:
+            b.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": directory})
+            self.open(f"/experiments/{self.encoder['id']}/files")
+            b.click("Model (safetensors)")
+            path = os.path.join(directory, "sphere-encoder.safetensors")
+            b.wait(lambda: os.path.exists(path), "file")
+            with open(path, "rb") as file:
+                self.assertEqual(file.read(), self.daemon.call("GET", f"/v1/experiments/{self.encoder['id']}/model"))
+        self.assert_quiet()
+
     def test_the_figure_of_a_sweep(self):
         b = self.browser
         self.open(f"/sweeps/{self.sweep['id']}")
