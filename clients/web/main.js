@@ -17,26 +17,26 @@ import * as sweep from './page-sweep.js';
 import * as sweeps from './page-sweeps.js';
 
 const pages = [
-  ['/', experiments],
-  ['/experiments', experiments],
-  ['/experiments/{}', experiment],
-  ['/experiments/{}/{}', experiment],
-  ['/compare', compare],
-  ['/sweeps', sweeps],
-  ['/sweeps/{}', sweep],
-  ['/new', newExperiment],
-  ['/datasets', datasets],
-  ['/datasets/{}', datasets],
-  ['/queue', queue],
-  ['/admin', admin],
+    ['/', experiments],
+    ['/experiments', experiments],
+    ['/experiments/{}', experiment],
+    ['/experiments/{}/{}', experiment],
+    ['/compare', compare],
+    ['/sweeps', sweeps],
+    ['/sweeps/{}', sweep],
+    ['/new', newExperiment],
+    ['/datasets', datasets],
+    ['/datasets/{}', datasets],
+    ['/queue', queue],
+    ['/admin', admin],
 ];
 
 const places = [
-  { path: '/experiments', text: 'Experiments', icon: 'list' },
-  { path: '/sweeps', text: 'Sweeps', icon: 'sweep' },
-  { path: '/queue', text: 'Queue', icon: 'queue' },
-  { path: '/datasets', text: 'Data sets', icon: 'data' },
-  { path: '/admin', text: 'People', icon: 'people' },
+    { path: '/experiments', text: 'Experiments', icon: 'list' },
+    { path: '/sweeps', text: 'Sweeps', icon: 'sweep' },
+    { path: '/queue', text: 'Queue', icon: 'queue' },
+    { path: '/datasets', text: 'Data sets', icon: 'data' },
+    { path: '/admin', text: 'People', icon: 'people' },
 ];
 
 /** @type {import('./router.js').Me} */
@@ -44,74 +44,117 @@ const me = { name: null, role: 'admin', users: false, canWrite: true, admin: fal
 
 const main = h('main', { id: 'main' });
 const nav = h('nav.nav', { 'aria-label': 'Main' });
-const banner = h('div.banner', { role: 'alert', hidden: true }, icon('warn'), 'No connection to the daemon. Trying again …');
+const banner = h(
+    'div.banner',
+    { role: 'alert', hidden: true },
+    icon('warn'),
+    'No connection to the daemon. Trying again …',
+);
 const account = h('div.account');
 
 /* ---- Theme ---- */
 
 const THEME = 'ovrd.theme';
 const system = matchMedia('(prefers-color-scheme: dark)');
-const isDark = () => (localStorage.getItem(THEME) ?? (system.matches ? 'dark' : 'light')) === 'dark';
+const isDark = () =>
+    (localStorage.getItem(THEME) ?? (system.matches ? 'dark' : 'light')) === 'dark';
 const themeButton = h('button.round', { type: 'button', onclick: () => setTheme(!isDark()) });
 
 function setTheme(dark) {
-  localStorage.setItem(THEME, dark ? 'dark' : 'light');
-  showTheme();
+    localStorage.setItem(THEME, dark ? 'dark' : 'light');
+    showTheme();
 }
 
 function showTheme() {
-  const dark = isDark();
-  document.documentElement.dataset.theme = dark ? 'dark' : 'light';
-  const text = dark ? 'Light theme' : 'Dark theme';
-  themeButton.title = text;
-  themeButton.setAttribute('aria-label', text);
-  fill(themeButton, icon(dark ? 'sun' : 'moon'));
-  themeChanged();
+    const dark = isDark();
+    document.documentElement.dataset.theme = dark ? 'dark' : 'light';
+    const text = dark ? 'Light theme' : 'Dark theme';
+    themeButton.title = text;
+    themeButton.setAttribute('aria-label', text);
+    fill(themeButton, icon(dark ? 'sun' : 'moon'));
+    themeChanged();
 }
 
 /* ---- The frame ---- */
 
 function showNav(path) {
-  const isHere = (place) => path === place.path || path.startsWith(`${place.path}/`) || (place.path === '/experiments' && (path === '/' || path === '/compare'));
-  fill(
-    nav,
-    places
-      .filter((p) => p.path !== '/admin' || me.admin)
-      .map((p) => h('a', { href: `#${p.path}`, 'aria-current': isHere(p) ? 'page' : null }, icon(p.icon), h('span', p.text))),
-  );
+    const isHere = (place) =>
+        path === place.path ||
+        path.startsWith(`${place.path}/`) ||
+        (place.path === '/experiments' && (path === '/' || path === '/compare'));
+    fill(
+        nav,
+        places
+            .filter((p) => p.path !== '/admin' || me.admin)
+            .map((p) =>
+                h(
+                    'a',
+                    { href: `#${p.path}`, 'aria-current': isHere(p) ? 'page' : null },
+                    icon(p.icon),
+                    h('span', p.text),
+                ),
+            ),
+    );
 }
 
 function showAccount() {
-  const signOut = () => {
-    token.set(null);
-    location.reload();
-  };
-  fill(
-    account,
-    me.name && h('span.who', { title: `Signed in as ${me.name}, ${me.role}` }, me.name, h('small', me.role)),
-    token.get() && h('button.round', { type: 'button', title: 'Sign out', 'aria-label': 'Sign out', onclick: signOut }, icon('out')),
-  );
+    const signOut = () => {
+        token.set(null);
+        location.reload();
+    };
+    fill(
+        account,
+        me.name &&
+            h(
+                'span.who',
+                { title: `Signed in as ${me.name}, ${me.role}` },
+                me.name,
+                h('small', me.role),
+            ),
+        token.get() &&
+            h(
+                'button.round',
+                { type: 'button', title: 'Sign out', 'aria-label': 'Sign out', onclick: signOut },
+                icon('out'),
+            ),
+    );
 }
 
 /* The address has the page, so the link moves the focus itself. */
 function skip(event) {
-  event.preventDefault();
-  (main.querySelector('h1') ?? main).focus();
+    event.preventDefault();
+    (main.querySelector('h1') ?? main).focus();
 }
 
 function showFrame() {
-  document.body.replaceChildren(
-    h('a.skip', { href: '#main', onclick: skip }, 'Skip to content'),
-    h(
-      'header.top',
-      h('a.brand', { href: '#/experiments' }, h('img', { src: '/assets/icon.svg', alt: '', width: 24, height: 24 }), 'ovrd'),
-      nav,
-      h('div.tools', me.canWrite && h('a.button.primary.new', { href: '#/new', 'aria-label': 'New experiment' }, icon('plus'), h('span', 'New')), themeButton, account),
-    ),
-    h('div.body', banner, main),
-    toastRegion(),
-    liveRegion(),
-  );
+    document.body.replaceChildren(
+        h('a.skip', { href: '#main', onclick: skip }, 'Skip to content'),
+        h(
+            'header.top',
+            h(
+                'a.brand',
+                { href: '#/experiments' },
+                h('img', { src: '/assets/icon.svg', alt: '', width: 24, height: 24 }),
+                'ovrd',
+            ),
+            nav,
+            h(
+                'div.tools',
+                me.canWrite &&
+                    h(
+                        'a.button.primary.new',
+                        { href: '#/new', 'aria-label': 'New experiment' },
+                        icon('plus'),
+                        h('span', 'New'),
+                    ),
+                themeButton,
+                account,
+            ),
+        ),
+        h('div.body', banner, main),
+        toastRegion(),
+        liveRegion(),
+    );
 }
 
 /* ---- Pages ---- */
@@ -119,61 +162,73 @@ function showFrame() {
 let leave = new AbortController();
 
 async function showPage(moved) {
-  leave.abort();
-  leave = new AbortController();
-  const { signal } = leave;
-  const { path, query } = here();
-  const [found, params] = find(path);
-  showNav(path);
-  const root = h('div.page', loading());
-  main.replaceChildren(root);
-  window.scrollTo(0, 0);
-  try {
-    if (!found) throw new Problem({ status: 404, title: 'Not found', detail: `There is no page ${path}.` });
-    await found.show({ root, params, query, signal, setQuery, me });
-  } catch (error) {
-    if (signal.aborted || error.name === 'AbortError') return;
-    if (error.status !== 401) root.replaceChildren(problemBox(error, () => showPage(true)));
-  }
-  if (moved && !signal.aborted) main.querySelector('h1')?.focus({ preventScroll: true });
+    leave.abort();
+    leave = new AbortController();
+    const { signal } = leave;
+    const { path, query } = here();
+    const [found, params] = find(path);
+    showNav(path);
+    const root = h('div.page', loading());
+    main.replaceChildren(root);
+    window.scrollTo(0, 0);
+    try {
+        if (!found)
+            throw new Problem({
+                status: 404,
+                title: 'Not found',
+                detail: `There is no page ${path}.`,
+            });
+        await found.show({ root, params, query, signal, setQuery, me });
+    } catch (error) {
+        if (signal.aborted || error.name === 'AbortError') return;
+        if (error.status !== 401) root.replaceChildren(problemBox(error, () => showPage(true)));
+    }
+    if (moved && !signal.aborted) main.querySelector('h1')?.focus({ preventScroll: true });
 }
 
 function find(path) {
-  for (const [pattern, page] of pages) {
-    const params = match(pattern, path);
-    if (params) return [page, params];
-  }
-  return [null, []];
+    for (const [pattern, page] of pages) {
+        const params = match(pattern, path);
+        if (params) return [page, params];
+    }
+    return [null, []];
 }
 
 /* ---- Who is there ---- */
 
 async function meet() {
-  const { name, role, scope, users } = await get('/v1/me');
-  Object.assign(me, { name, role, users, canWrite: scope !== 'read', admin: users && scope === 'admin' });
+    const { name, role, scope, users } = await get('/v1/me');
+    Object.assign(me, {
+        name,
+        role,
+        users,
+        canWrite: scope !== 'read',
+        admin: users && scope === 'admin',
+    });
 }
 
 function showSignin() {
-  leave.abort();
-  signin.show(document.body, start);
+    leave.abort();
+    signin.show(document.body, start);
 }
 
 async function start() {
-  document.body.replaceChildren(h('div.page', loading()));
-  for (let tries = 0; ; tries++) {
-    try {
-      await meet();
-      break;
-    } catch (error) {
-      if (error.status === 401) return;
-      if (error.status) return void document.body.replaceChildren(h('div.page', problemBox(error, start)));
-      document.body.replaceChildren(h('div.page', problemBox(error)));
-      await nap(Math.min(1000 * 2 ** tries, 15_000));
+    document.body.replaceChildren(h('div.page', loading()));
+    for (let tries = 0; ; tries++) {
+        try {
+            await meet();
+            break;
+        } catch (error) {
+            if (error.status === 401) return;
+            if (error.status)
+                return void document.body.replaceChildren(h('div.page', problemBox(error, start)));
+            document.body.replaceChildren(h('div.page', problemBox(error)));
+            await nap(Math.min(1000 * 2 ** tries, 15_000));
+        }
     }
-  }
-  showFrame();
-  showAccount();
-  await showPage(false);
+    showFrame();
+    showAccount();
+    await showPage(false);
 }
 
 signals.addEventListener('unauthorized', showSignin);

@@ -10,7 +10,8 @@
  */
 
 /** May this person change what that one owns? The daemon has the last word. */
-export const mayChange = (person, owner) => person.canWrite && (!person.users || person.admin || person.name === owner);
+export const mayChange = (person, owner) =>
+    person.canWrite && (!person.users || person.admin || person.name === owner);
 
 /**
  * @typedef {Object} Context what a page gets
@@ -24,35 +25,37 @@ export const mayChange = (person, owner) => person.canWrite && (!person.users ||
 
 /** '#/experiments/{}' against '#/experiments/abc' gives ['abc'], or null. */
 export function match(pattern, path) {
-  const a = pattern.split('/');
-  const b = path.split('/');
-  if (a.length !== b.length) return null;
-  const params = [];
-  for (let i = 0; i < a.length; i++) {
-    if (a[i] === '{}' && b[i]) params.push(decodeURIComponent(b[i]));
-    else if (a[i] !== b[i]) return null;
-  }
-  return params;
+    const a = pattern.split('/');
+    const b = path.split('/');
+    if (a.length !== b.length) return null;
+    const params = [];
+    for (let i = 0; i < a.length; i++) {
+        if (a[i] === '{}' && b[i]) params.push(decodeURIComponent(b[i]));
+        else if (a[i] !== b[i]) return null;
+    }
+    return params;
 }
 
 /** The path and the query of the address. */
 export function here() {
-  const [path, query] = (location.hash.slice(1) || '/').split('?');
-  return { path, query: new URLSearchParams(query) };
+    const [path, query] = (location.hash.slice(1) || '/').split('?');
+    return { path, query: new URLSearchParams(query) };
 }
 
 export function href(path, query = {}) {
-  const filled = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== '');
-  const text = new URLSearchParams(filled).toString();
-  return `#${path}${text ? `?${text}` : ''}`;
+    const filled = Object.entries(query).filter(
+        ([, value]) => value !== null && value !== undefined && value !== '',
+    );
+    const text = new URLSearchParams(filled).toString();
+    return `#${path}${text ? `?${text}` : ''}`;
 }
 
 /** Replaces members of the query; the page stays. */
 export function setQuery(changes) {
-  const { path, query } = here();
-  history.replaceState(null, '', href(path, { ...Object.fromEntries(query), ...changes }));
+    const { path, query } = here();
+    history.replaceState(null, '', href(path, { ...Object.fromEntries(query), ...changes }));
 }
 
 export const go = (path, query) => {
-  location.hash = href(path, query);
+    location.hash = href(path, query);
 };

@@ -201,6 +201,18 @@ class Dashboard(unittest.TestCase):
         self.assertIn("a: 20", b.text())
         self.assert_quiet()
 
+    def test_a_model_is_downloaded(self):
+        b = self.browser
+        with tempfile.TemporaryDirectory() as directory:
+            b.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": directory})
+            self.open(f"/experiments/{self.encoder['id']}/files")
+            b.click("Model (safetensors)")
+            path = os.path.join(directory, "sphere-encoder.safetensors")
+            b.wait(lambda: os.path.exists(path), "file")
+            with open(path, "rb") as file:
+                self.assertEqual(file.read(), self.daemon.call("GET", f"/v1/experiments/{self.encoder['id']}/model"))
+        self.assert_quiet()
+
     def test_the_figure_of_a_sweep(self):
         b = self.browser
         self.open(f"/sweeps/{self.sweep['id']}")
@@ -339,6 +351,71 @@ class Dashboard(unittest.TestCase):
         b.wait(lambda: self.get(f"/v1/experiments/{last['id']}")["priority"] == 1, "priority 1")
         self.assertIn(last["id"], [e["id"] for e in made])
         self.assert_quiet()
+
+
+    # ---- Modules by themselves ----
+
+    def module(self, script, *arguments):
+        """What an async function of the modules and the arguments returns."""
+        self.open("/sweeps")
+        return self.browser.driver.execute_async_script("""
+            const done = arguments[arguments.length - 1];
+            const load = (name) => import(`/assets/${name}.js`);
+            (async () => { %s })().then(done, (e) => done(`failed: ${e.stack}`));""" % script, *arguments)
+
+    def test_a_stream_that_breaks_goes_on_behind_its_last_event(self):
+        path = f"/v1/experiments/{self.encoder['id']}/events"
+        whole = self.daemon.call("GET", path).decode()
+        ids = [line[4:] for line in whole.split("\n") if line.startswith("id: ")]
+        seen, asked = self.module("""
+            const { follow } = await load('api');
+            const seen = [], asked = [], real = window.fetch;
+            window.fetch = async (url, options) => {
+              asked.push(options.headers['Last-Event-ID'] ?? null);
+              const text = await (await real(url, options)).text();
+              const cut = asked.length < 3 ? text.slice(0, Math.floor(text.length * 0.6)) : text;
+              return new Response(cut);
+            };
+            await follow(arguments[0], '', (event) => event.id && seen.push(event.id), new AbortController().signal);
+            window.fetch = real;
+            return [seen, asked];""", self.encoder["id"])
+        self.assertEqual(seen, ids)
+        self.assertEqual(asked[0], None)
+        self.assertEqual(len(asked), 3)
+        self.assertTrue(all(a in ids for a in asked[1:]) and asked[1] != asked[2], asked)
+
+    def test_numbers_and_pointers(self):
+        got = self.module("""
+            const f = await load('format'), { parseValue, withValue } = await load('form'), { patchOf } = await load('page-new');
+            const { makeScale } = await load('page-sweep'), { eventReader } = await load('api');
+            const scale = makeScale([0, 1e-4, 1e-2]);
+            const events = [], take = eventReader((e) => events.push([e.id, e.type, e.data]));
+            for (const piece of ['id: 1\\neve', 'nt: epoch\\ndata: {"a"', ':1}\\n', '\\n: heartbeat\\n\\nevent: log\\ndata: 2\\n\\n']) take(piece);
+            return {
+              numbers: [0, 1234567, 0.00001, 0.123456, -1.5, null, 1e30].map((x) => f.number(x)),
+              shares: [f.percent(0.5), f.percent(null)],
+              times: [0.012, 3.14, 59.9, 200, 7300, 200000].map(f.duration),
+              bytes: [12, 2048, 5e6, 3e9].map(f.bytes),
+              pointers: [f.atPointer({ 'a/b': [{ c: 1 }] }, '/a~1b/0/c'), f.toPointer(['a/b', 'c~'])],
+              pretty: f.pretty({ a: 1e-5, b: [1, 2], c: {} }),
+              values: [parseValue('1, 2', { type: 'array', items: { type: 'integer' } }), parseValue(' x ', { type: 'string' }), parseValue('', {}), parseValue('1e-3', { type: 'number' })],
+              set: withValue({ a: { b: 1 } }, '/a/c/d', 2),
+              patches: [patchOf({ a: 1, b: { c: 1, d: 2 } }, { a: 1, b: { c: 3, d: 2 } }), patchOf({ a: 1 }, { a: null }), patchOf({ a: 1, b: 2 }, { a: 1 })],
+              scale: [scale.log, scale.place(0), scale.place(1e-2), scale.text(scale.place(0)), scale.text(-4)],
+              events,
+            };""")
+        self.assertEqual(got, {
+            "numbers": ["0", "1\u202f234\u202f567", "1e-5", "0.1235", "-1.5", "–", "1e30"],
+            "shares": ["50.0 %", "–"],
+            "times": ["12 ms", "3.1 s", "1 min", "3 min 20 s", "2 h 2 min", "2 d 8 h"],
+            "bytes": ["12 B", "2.00 KiB", "4.77 MiB", "2.79 GiB"],
+            "pointers": [1, "/a~1b/c~0"],
+            "pretty": '{\n  "a": 1e-5,\n  "b": [1, 2],\n  "c": {}\n}',
+            "values": [[1, 2], "x", None, 0.001],
+            "set": {"a": {"b": 1, "c": {"d": 2}}},
+            "patches": [{"b": {"c": 3}}, None, {"b": None}],
+            "scale": [True, -5, -2, "0", "1e-4"],
+            "events": [["1", "epoch", {"a": 1}], [None, "log", 2]]})
 
 
 class People(unittest.TestCase):
