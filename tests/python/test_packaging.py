@@ -57,6 +57,13 @@ class Installation(unittest.TestCase):
         self.assertTrue(read("packaging", "debian", "changelog").startswith(f"ovrd ({version}) "))
         self.assertIn(f"image: ovrd:{version}\n", read("docker-compose.yml"))
 
+    def test_debian_builds_with_what_make_installs(self):
+        table = re.search(r"^build='\n(.*?)^'", read("scripts", "deps.sh"), re.M | re.S)[1]
+        wanted = set(re.findall(r"^([^\s|]+)-dev\S* +header:", table, re.M)) - {"libc6"}
+        control = read("packaging", "debian", "control").split("\n\n")[0]
+        self.assertGreater(len(wanted), 6)
+        self.assertEqual({name for name in wanted if name + "-dev" not in control}, set())
+
     def test_service_settings_exist(self):
         known = settings()
         for text in (read("packaging", "systemd", "ovrd.service"), read("packaging", "systemd", "ovrd.default"),
