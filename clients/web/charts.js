@@ -110,6 +110,10 @@ export function chart(options, signal) {
     };
 }
 
+/* Lines of a logarithmic axis at powers of ten only. */
+const decades = (u, splits) =>
+    splits.map((v) => (Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-9 ? v : null));
+
 function makeOptions(options, width, scale) {
     const { series, xLabel = 'epoch', sync, x = {}, height = 200, plot = {}, y = {}, y2 } = options;
     const log = scale === 'log';
@@ -117,18 +121,8 @@ function makeOptions(options, width, scale) {
         x: { time: false, ...x.scale },
         y: { distr: log ? 3 : 1, ...(log ? {} : y.scale) },
     };
-    const quiet = log
-        ? {
-              grid: {
-                  stroke: css('--grid'),
-                  width: 1,
-                  filter: (u, splits) =>
-                      splits.map((v) =>
-                          Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-9 ? v : null,
-                      ),
-              },
-          }
-        : {};
+    const line = { stroke: css('--grid'), width: 1, filter: decades };
+    const quiet = log ? { grid: line, ticks: { ...line, size: 4 } } : {};
     const axes = [
         axis(2, {
             size: 28,

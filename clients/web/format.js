@@ -11,7 +11,7 @@ export function number(x, digits = 4) {
     const size = Math.abs(x);
     if (Number.isInteger(x) && size < 1e7) return count(x);
     if (size >= 1e5 || size < 1e-3) return trim(x.toExponential(Math.min(digits - 1, 3)));
-    return trim(x.toPrecision(digits));
+    return size >= 10 ** digits ? count(x) : trim(x.toPrecision(digits));
 }
 
 function trim(text) {

@@ -4,7 +4,7 @@ import { get, nap, Problem, signals, token } from './api.js';
 import { themeChanged } from './charts.js';
 import { fill, h, icon } from './dom.js';
 import { here, match, setQuery } from './router.js';
-import { liveRegion, loading, problemBox, toastRegion } from './widgets.js';
+import { liveRegion, loading, pageHead, problemBox, toastRegion } from './widgets.js';
 import * as admin from './page-admin.js';
 import * as compare from './page-compare.js';
 import * as datasets from './page-datasets.js';
@@ -181,7 +181,11 @@ async function showPage(moved) {
         await found.show({ root, params, query, signal, setQuery, me });
     } catch (error) {
         if (signal.aborted || error.name === 'AbortError') return;
-        if (error.status !== 401) root.replaceChildren(problemBox(error, () => showPage(true)));
+        if (error.status !== 401)
+            root.replaceChildren(
+                pageHead(error.title ?? 'Trouble'),
+                problemBox(error, () => showPage(true)),
+            );
     }
     if (moved && !signal.aborted) main.querySelector('h1')?.focus({ preventScroll: true });
 }

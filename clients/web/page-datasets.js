@@ -11,6 +11,7 @@ import {
     empty,
     facts,
     labelled,
+    linkButton,
     load,
     pageHead,
     pictures,
@@ -230,8 +231,10 @@ async function showOne({ root, params, signal, me }) {
         root,
         pageHead(name, {
             sub: h('a', { href: '#/datasets' }, 'all data sets'),
-            actions:
-                me.canWrite && button('Delete', { name: 'trash', kind: 'danger', onclick: remove }),
+            actions: me.canWrite && [
+                linkButton('New experiment', href('/new', { dataset: name }), 'plus'),
+                button('Delete', { name: 'trash', kind: 'danger', onclick: remove }),
+            ],
         }),
         set.waiting.map((w) => h('p.notice', w.detail)),
         h(

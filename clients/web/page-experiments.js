@@ -20,8 +20,8 @@ import {
     timeAgo,
 } from './widgets.js';
 
-const POLL_MS = 2000;
-const PAGE = 100;
+const POLL_MS = 2500;
+const PAGE = 50;
 const ROOM = 12; /* rows kept above and below what is seen */
 
 const states = ['running', 'queued', 'paused', 'succeeded', 'failed', 'cancelled'];
@@ -176,24 +176,19 @@ function makeList({ signal, me }, picked, onTag, onPick) {
     /* The first page again; those that are not in it but still change, one by one. */
     async function refresh(mine) {
         const page = await getPage(listPath(filter), mine);
-        if (mine.aborted) return;
         const fresh = page.data.experiments;
         const known = new Set(fresh.map((e) => e.id));
-        const rest = items
-            .slice(items.length > PAGE ? PAGE - 10 : fresh.length ? fresh.length : items.length)
-            .filter((e) => !known.has(e.id));
-        const seen = rest.filter((e) => rows.has(e.id) && !e.finished_at).slice(0, 20);
+        const seen = items.filter((e) => rows.has(e.id) && !known.has(e.id) && !e.finished_at);
         const again = await Promise.all(
-            seen.map((e) => get(`/v1/experiments/${e.id}`, mine).catch(() => e)),
+            seen.slice(0, 20).map((e) => get(`/v1/experiments/${e.id}`, mine).catch(() => e)),
         );
-        if (mine.aborted) return;
+        if (mine.aborted || busy) return;
         const newer = new Map(again.map((e) => [e.id, e]));
-        if (items.length <= PAGE) {
-            items.splice(0, items.length, ...fresh);
-            next = page.next;
-        } else {
-            items.splice(0, items.length, ...fresh, ...rest.map((e) => newer.get(e.id) ?? e));
-        }
+        /* Behind it goes on what was loaded, unless so much is new that there is a gap. */
+        const joint = fresh.length ? items.findIndex((e) => e.id === fresh.at(-1).id) : -1;
+        const rest = page.next && joint >= 0 ? items.slice(joint + 1) : [];
+        if (!rest.length) next = page.next;
+        items.splice(0, items.length, ...fresh, ...rest.map((e) => newer.get(e.id) ?? e));
         draw();
     }
 

@@ -236,6 +236,7 @@ export async function show({ root, query, signal }) {
 /* What one begins with: another's spec, what was being written, or an example. */
 async function readStart(query, signal) {
     const from = query.get('from');
+    const dataset = query.get('dataset');
     const sweep = query.get('sweep');
     if (from) {
         const e = await get(`/v1/experiments/${from}`, signal);
@@ -244,6 +245,17 @@ async function readStart(query, signal) {
     if (sweep && sweep !== '1') {
         const s = await get(`/v1/sweeps/${sweep}`, signal);
         return { title: `Run ${s.name} with changes`, document: s.request, from: null };
+    }
+    if (dataset) {
+        const { probe, ...rest } = structuredClone(starting);
+        const document = {
+            ...rest,
+            dataset: { name: dataset },
+            preprocess: ['standardize'],
+            probe,
+        };
+        document.optimizer = {};
+        return { title: 'New experiment', document, from: null };
     }
     const kept = sessionStorage.getItem(DRAFT);
     let document = structuredClone(starting);

@@ -1,7 +1,7 @@
 /** One sweep: accuracy and sparsity against what varies, and the table of its points. */
 
 import { act, download, get, poll } from './api.js';
-import { chart, color, percentAxis } from './charts.js';
+import { chart, color, N_COLORS, percentAxis } from './charts.js';
 import { fill, h, refill, svg } from './dom.js';
 import {
     at,
@@ -34,6 +34,7 @@ import {
 } from './widgets.js';
 
 const POLL_MS = 2000;
+const LINES_MOST = N_COLORS;
 
 const measures = [
     ['accuracy', 'Accuracy', true],
@@ -49,6 +50,12 @@ const measures = [
 const nameOf = (path) => measures.find(([p]) => p === path)[1];
 const isShare = (path) => measures.find(([p]) => p === path)[2];
 
+/* Accuracy, unless there is none: a sweep without probe. */
+const firstMeasure = (points) =>
+    points.some((p) => p.result) && points.every((p) => typeof p.result?.accuracy !== 'number')
+        ? 'sparsity.zero'
+        : 'accuracy';
+
 /* λ rather than its pointer. */
 const greek = {
     '/loss/ovr/lambda': 'λ',
@@ -60,12 +67,13 @@ export const axisName = (pointer) => greek[pointer] ?? pointerParts(pointer).sli
 /** @param {import('./router.js').Context} context */
 export async function show({ root, params, signal, me }) {
     const path = `/v1/sweeps/${params[0]}`;
+    const sweep = await get(path, signal);
     const model = {
-        sweep: await get(path, signal),
+        sweep,
         lit: null,
         sort: '',
         listeners: [],
-        left: 'accuracy',
+        left: firstMeasure(sweep.points),
         right: 'sparsity.near_zero',
         axis: null,
     };
@@ -81,23 +89,24 @@ export async function show({ root, params, signal, me }) {
             keyFigures(model.sweep),
             model.sweep.target &&
                 h(
-                    'p.notice',
+                    `p.notice${model.sweep.target.outcome === 'reached' ? '.fine' : ''}`,
                     `Search for near_zero ${number(model.sweep.target.near_zero)} ± ${number(model.sweep.target.tolerance)}: ${model.sweep.target.detail}`,
                 ),
         );
         showPlots();
         showPoints();
     };
-    let inner = new AbortController();
-    signal.addEventListener('abort', () => inner.abort());
+    let card = null;
+    /* A search adds points, and with them perhaps an axis; otherwise the choices stay. */
     function showPlots() {
-        inner.abort();
-        inner = new AbortController();
-        model.listeners = [];
-        fill(plots, figureCard(model, showPlots, inner.signal));
+        if (!card || card.axes !== numericAxes(model.sweep.points).join()) {
+            card = figureCard(model, signal);
+            fill(plots, card.element);
+        }
+        card.draw();
     }
     function showPoints() {
-        fill(
+        refill(
             points,
             pointTable(model, (sort) => showPoints((model.sort = sort)), path),
         );
@@ -275,19 +284,35 @@ function linesOf(points, axis) {
         if (!lines.has(name)) lines.set(name, []);
         lines.get(name).push(p);
     }
-    return [...lines].slice(0, 8);
+    return [...lines];
 }
 
-function figureCard(model, again, signal) {
-    const { points } = model.sweep;
-    const axes = numericAxes(points);
-    if (!axes.length) return parallelCard(model);
-    const axis = axes.includes(model.axis) ? model.axis : axes[0];
-    const done = points.filter((p) => p.result);
-    const failed = points.filter((p) => p.error && typeof p.values[axis] === 'number');
+/**
+ * The figure's card, whose choices stay as they are while what is below them is drawn anew.
+ * @returns {{element: HTMLElement, draw: () => void}}
+ */
+function figureCard(model, signal) {
+    const axes = numericAxes(model.sweep.points);
+    const title = h('h2');
+    const body = h('div');
+    const parallel = h('div');
+    let inner = new AbortController();
+    signal.addEventListener('abort', () => inner.abort());
+
+    function draw() {
+        inner.abort();
+        inner = new AbortController();
+        model.listeners = [];
+        if (axes.length) {
+            const axis = axes.includes(model.axis) ? model.axis : axes[0];
+            fill(title, titleOf(model, axis), h('small', remarks(model, axis)));
+            fill(body, chartOrWait(model, axis, inner.signal));
+        }
+        fill(parallel, parallelCard(model));
+    }
     const choose = (key) => (v) => {
         model[key] = v;
-        again();
+        draw();
     };
     const choices = measures.map(([path, name]) => [path, name]);
     const tools = h(
@@ -297,47 +322,39 @@ function figureCard(model, again, signal) {
         axes.length > 1 &&
             select(
                 axes.map((a) => [a, `against ${axisName(a)}`]),
-                axis,
+                model.axis ?? axes[0],
                 choose('axis'),
                 { 'aria-label': 'Axis below' },
             ),
     );
-    const body = done.length
-        ? sweepChart(model, axis, signal).element
-        : empty(
-              'No result yet',
-              'The first point of the figure comes with the first experiment that succeeds.',
-          );
-    const what = `${nameOf(model.left)} and ${nameOf(model.right).toLowerCase()} against ${axisName(axis)}`;
+    const card = axes.length > 0 && h('section.card', h('div.card-head', title, tools), body);
+    return { element: h('div.stack', card, parallel), draw, axes: axes.join() };
+}
+
+const titleOf = (model, axis) =>
+    `${nameOf(model.left)} and ${nameOf(model.right).toLowerCase()} against ${axisName(axis)}`;
+
+function remarks(model, axis) {
+    const { points, repeats } = model.sweep;
+    const lines = linesOf(points, axis).length;
     return [
-        h(
-            'section.card',
-            h(
-                'div.card-head',
-                h(
-                    'h2',
-                    what,
-                    h(
-                        'small',
-                        [
-                            model.sweep.repeats > 1 && 'mean ± standard deviation over the seeds',
-                            failed.length > 0 && '✕: failed',
-                            'click a point to find it below',
-                        ]
-                            .filter(Boolean)
-                            .join('; '),
-                    ),
-                ),
-                tools,
-            ),
-            body,
-        ),
-        parallelCard(model),
-    ];
+        repeats > 1 && 'mean ± standard deviation over the seeds',
+        points.some((p) => p.error && typeof p.values[axis] === 'number') && '✕: failed',
+        lines > LINES_MOST && `the first ${LINES_MOST} of ${lines} lines`,
+        'click a point to find it below',
+    ]
+        .filter(Boolean)
+        .join('; ');
+}
+
+function chartOrWait(model, axis, signal) {
+    if (model.sweep.points.some((p) => p.result)) return sweepChart(model, axis, signal).element;
+    const how = 'The first point of the figure comes with the first experiment that succeeds.';
+    return empty('No result yet', how);
 }
 
 function sweepChart(model, axis, signal) {
-    const lines = linesOf(model.sweep.points, axis);
+    const lines = linesOf(model.sweep.points, axis).slice(0, LINES_MOST);
     const values = model.sweep.points
         .map((p) => p.values[axis])
         .filter((v) => typeof v === 'number');

@@ -293,6 +293,7 @@ export function table(columns, rows, { sort, onsort, caption } = {}) {
 
 export function heading(column, sort, onsort) {
     const kind = column.number ? '.n' : '';
+    if (!column.text) return h('th', { scope: 'col' }, h('span.sr', 'Actions'));
     if (!column.key || !onsort)
         return h(`th${kind}`, { scope: 'col', title: column.title }, column.text);
     const up = sort === column.key;

@@ -49,6 +49,7 @@ const nameOf = (e) => e.getAttribute('aria-label') || (e.labels && [...e.labels]
   (e.getAttribute('aria-labelledby') || '').split(' ').map((id) => document.getElementById(id)?.textContent ?? '').join('');
 for (const e of document.querySelectorAll('a, button, input, select, textarea, [role=progressbar], [role=img], [role=tabpanel], dialog[open]'))
   if (shown(e) && !nameOf(e)) faults.push(`no name: ${e.outerHTML.slice(0, 90)}`);
+for (const e of document.querySelectorAll('th')) if (!e.textContent.trim()) faults.push('a column without a name');
 for (const e of document.querySelectorAll('img')) if (!e.hasAttribute('alt')) faults.push('a picture without alt');
 const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
 for (const id of new Set(ids)) if (ids.filter((i) => i === id).length > 1) faults.push(`the id ${id} twice`);

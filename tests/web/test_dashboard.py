@@ -199,6 +199,10 @@ class Dashboard(unittest.TestCase):
         b.wait_text("flowers", "h1")
         b.wait_text("width")
         self.assertIn("a: 20", b.text())
+        b.click("New experiment", "main")
+        b.wait(lambda: b.field("/dataset/name").get_attribute("value") == "flowers", "the data set in the form")
+        b.wait_text("has no test split")
+        b.complaints()  # the dry run's own answer
         self.assert_quiet()
 
     def test_a_model_is_downloaded(self):
@@ -334,6 +338,7 @@ class Dashboard(unittest.TestCase):
         self.open("/")
         b.run("location.hash = '#/nowhere'")
         b.wait_text("There is no page /nowhere")
+        b.wait_text("Not found", "h1")
         self.assert_quiet()
         b.run("location.hash = '#/experiments/000000000000'")
         b.wait_text("000000000000", ".problem")
