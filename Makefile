@@ -147,9 +147,9 @@ $(B)/tests/core64/%: $(B)/tests/core64/%.o $(CORE64)
 $(B)/tests/server/%: $(B)/tests/server/%.o $(SERVER) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS) -lcmocka
-$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/text.o $(B)/api/tls.o $(B)/api/problem.o $(B)/core/err.o $(B)/core/utf8.o
+$(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/text.o $(B)/api/tls.o $(B)/api/problem.o $(B)/server/digest.o $(B)/core/err.o $(B)/core/utf8.o
 	$(say) LD $@
-	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -lgnutls -ljansson -lcurl -lcmocka
+	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -lgnutls -lnettle -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
 	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lcmocka
