@@ -151,12 +151,11 @@ int admin_from_file(struct store *store, const char *path, struct ovr_err *err) 
     char text[128], sha256[DIGEST_SIZE];
     struct asker found;
     struct user u;
-    int64_t expires_at;
     int rc = get_token(path, text, err);
     if (rc)
         return rc;
     digest_of(text, strlen(text), sha256);
-    if (store_find_token(store, sha256, &found, &expires_at, NULL) == 0)
+    if (store_find_token(store, sha256, &found, NULL) == 0)
         return 0;
     ask_as(&operator);
     if (store_get_user(store, "admin", &u, NULL) == 0)

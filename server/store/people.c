@@ -332,7 +332,7 @@ int store_revoke_token(struct store *store, const char *name, const char *id, st
 }
 
 int store_find_token(struct store *store, const char sha256[DIGEST_SIZE], struct asker *asker,
-                     int64_t *expires_at, struct ovr_err *err) {
+                     struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
     sqlite3_stmt *row = db_bind(c, FIND_TOKEN, "s", sha256);
     int step = sqlite3_step(row), rc = 0;
@@ -343,7 +343,7 @@ int store_find_token(struct store *store, const char sha256[DIGEST_SIZE], struct
         copy_column(row, 2, role, sizeof role);
         copy_column(row, 3, asker->token, sizeof asker->token);
         copy_column(row, 4, scope, sizeof scope);
-        *expires_at = sqlite3_column_int64(row, 5);
+        asker->expires_at = sqlite3_column_int64(row, 5);
         enum level by_role = find_level(role_names, role), by = find_level(scope_names, scope);
         asker->level = by < by_role ? by : by_role;
     } else {
