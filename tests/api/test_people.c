@@ -344,6 +344,34 @@ static void test_priorities_above_0_are_for_admins(void **state) {
     d->token[0] = '\0';
 }
 
+/* It stays as hidden as it is now, and nobody gets before others by it. */
+static void test_running_it_again(void **state) {
+    static const char *const verbs[] = {"rerun", "replay"};
+    struct daemon *d = *state;
+    become(d, ADMIN);
+    char *first = submit(d, "{'priority':5," SPHERE ",'model':{'kind':'mlp','hidden':[8]}}");
+    wait_for(d, first, "succeeded");
+    for (size_t i = 0; i < COUNT(verbs); i++) {
+        become(d, OTHER);
+        const struct answer *a = post(d, text("/v1/experiments/%s/%s", first, verbs[i]), NULL);
+        assert_status(a, 202);
+        assert_json(a->json, "/spec/priority", "0");
+        become(d, ADMIN);
+        a = post(d, text("/v1/experiments/%s/%s", first, verbs[i]), NULL);
+        assert_json(a->json, "/spec/priority", "5");
+    }
+    const struct call hide = {.method = "PATCH",
+                              .path = text("/v1/experiments/%s", first),
+                              .headers = {"If-Match: *", "Content-Type: application/json"},
+                              .body = "{\"private\":true}"};
+    assert_status(call(d, &hide), 200);
+    for (size_t i = 0; i < COUNT(verbs); i++)
+        assert_json(post(d, text("/v1/experiments/%s/%s", first, verbs[i]), NULL)->json, "/private",
+                    "true");
+    free(first);
+    d->token[0] = '\0';
+}
+
 /* ---- Users and tokens ---- */
 
 static void test_me(void **state) {
@@ -662,6 +690,7 @@ int main(void) {
         cmocka_unit_test(test_private_things_are_nowhere),
         cmocka_unit_test(test_privacy_can_be_changed),
         cmocka_unit_test(test_priorities_above_0_are_for_admins),
+        cmocka_unit_test(test_running_it_again),
         cmocka_unit_test(test_users),
         cmocka_unit_test(test_a_removed_user_stops_at_once),
         cmocka_unit_test(test_tokens),
