@@ -237,23 +237,32 @@ static int make_room(struct connection *c, int64_t user, struct ovr_err *err) {
     return rc;
 }
 
+static int insert_token(struct connection *c, int64_t user, const struct new_token *t,
+                        const char *id, struct ovr_err *err) {
+    char sha256[DIGEST_SIZE];
+    digest_of(t->text, strlen(t->text), sha256);
+    int rc = db_run(c,
+                    db_bind(c, ADD_TOKEN, "sisssiI", id, user, t->label, sha256,
+                            scope_names[t->scope], now_ms(), t->expires_at),
+                    NULL);
+    if (rc && sqlite3_extended_errcode(c->db) == SQLITE_CONSTRAINT_UNIQUE)
+        return ovr_fail(err, OVR_CONFLICT, NULL,
+                        "this token was given before, and revoked; it needs another text");
+    return rc ? db_fail(c, err) : 0;
+}
+
 static int add_token(struct connection *c, const struct user *u, const struct new_token *t,
                      char id[ID_SIZE], struct ovr_err *err) {
-    char sha256[DIGEST_SIZE];
     if (t->scope > u->role)
         return ovr_fail(err, OVR_INVALID, "/scope",
                         "scope %s is more than the role of %s allows: a %s's tokens are at most "
                         "for %s",
                         scope_names[t->scope], u->name, role_names[u->role], scope_names[u->role]);
-    digest_of(t->text, strlen(t->text), sha256);
     int rc = make_room(c, u->seq, err);
     if (!rc)
         rc = store_new_id(id, err);
     if (!rc)
-        rc = db_run(c,
-                    db_bind(c, ADD_TOKEN, "sisssiI", id, u->seq, t->label, sha256,
-                            scope_names[t->scope], now_ms(), t->expires_at),
-                    err);
+        rc = insert_token(c, u->seq, t, id, err);
     return rc ? rc : audit(c, "token.add", id, u->name, err);
 }
 

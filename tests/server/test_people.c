@@ -714,6 +714,8 @@ static void the_admins_token_is_in_a_file(void **state) {
     assert_int_equal(enter(gate, text, &asker), GATE_KNOWN);
     assert_string_equal(asker.name, "admin");
     assert_int_equal(asker.level, LEVEL_ADMIN);
+    char first[ID_SIZE];
+    memcpy(first, asker.token, sizeof first);
     /* Again: the same. Another one: that too. Too short: not. */
     assert_ok(admin_from_file(place->store, path, &err), &err);
     file = fopen(path, "w");
@@ -725,6 +727,14 @@ static void the_admins_token_is_in_a_file(void **state) {
     fprintf(file, "short\n");
     fclose(file);
     assert_int_equal(admin_from_file(place->store, path, &err), OVR_INVALID);
+    /* Revoked: it stays so, and the daemon starts all the same. */
+    file = fopen(path, "w");
+    fprintf(file, "%s\n", text);
+    fclose(file);
+    err = (struct ovr_err){0};
+    assert_ok(store_revoke_token(place->store, "admin", first, &err), &err);
+    assert_ok(admin_from_file(place->store, path, &err), &err);
+    assert_int_equal(enter(gate, text, &asker), GATE_WRONG);
     gate_free(gate);
 }
 
