@@ -251,7 +251,8 @@ int charge_run(struct store *store, struct run *run, struct ovr_err *err);
 
 /* ---- jobs.c ---- */
 
-/* The epochs that wait of an experiment that ends in this transaction. */
+/* Of an experiment whose run ends in this transaction: the epochs that wait, and what it has used.
+ */
 int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err);
 
 /* ---- events.c ---- */
