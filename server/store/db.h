@@ -169,7 +169,7 @@ struct store {
     size_t n_blocked;
     struct quotas quotas;    /* of who has none of her own */
     int people_changed;      /* in the transaction at hand */
-    _Atomic uint64_t people; /* grows with every change of users and tokens */
+    _Atomic uint64_t people; /* see store_people_version() */
 };
 
 /* ---- db.c ---- */
