@@ -222,6 +222,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .kernels = kernels,
         .data_dir = settings->data_dir,
         .limit_bytes = (uint64_t)settings->model_cache_bytes,
+        .use_bytes = (uint64_t)rules.memory_bytes / 8,
         .cores = cores,
     };
     rc = models_new(&d->api.models, &models, err);

@@ -63,7 +63,7 @@ struct experiment {
     char rerun_of[ID_SIZE];  /* whose spec it has, perhaps changed, whether or not that one is still
                                 there; "": none */
     int replays;             /* its result is compared with that one's */
-    char *notes;             /* those of the spec unless they were edited */
+    char *notes;             /* those of the spec unless they were edited; NULL in lists */
     char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
     int private;                /* seen by its owner and admins only */
     double key;                 /* in a list by end or figure: what it is sorted by */

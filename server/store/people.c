@@ -472,8 +472,8 @@ static int check_limits(const struct store *store, const struct user *u, int64_t
     struct quotas most = store_quotas_of(store, u);
     if (queued && most.queued && u->usage.queued + queued > most.queued)
         return ovr_fail(err, OVR_QUOTA, NULL,
-                        "%s has %lld experiments waiting and may have %lld, so %lld more are too "
-                        "many; wait, cancel some, or ask an admin for a larger quota",
+                        "%s has %lld of at most %lld experiments waiting, without room for %lld "
+                        "more; wait, cancel some, or ask an admin for a larger quota",
                         u->name, (long long)u->usage.queued, (long long)most.queued,
                         (long long)queued);
     /* Who has just reached it may neither upload nor submit: results need room too. */

@@ -493,7 +493,7 @@ static void test_quotas(void **state) {
         post(d, "/v1/users", "{'name':'poor','role':'member','quotas':{'queued':2}}");
     snprintf(d->token, sizeof d->token, "%s", text_at(poor->json, "/token/token"));
     assert_problem(post(d, "/v1/sweeps", "{'base':" SPEC ",'grid':{'/training/seed':[1,2,3]}}"),
-                   429, "quota-exceeded", "3 more are too many");
+                   429, "quota-exceeded", "without room for 3 more");
     d->token[0] = '\0';
 }
 

@@ -331,7 +331,7 @@ static void so_many_may_wait(void **state) {
     assert_ok(post(store, &team.anna, 0, ids[0], &err), &err);
     assert_ok(post(store, &team.anna, 0, ids[1], &err), &err);
     assert_int_equal(post(store, &team.anna, 0, ids[2], &err), OVR_QUOTA);
-    assert_non_null(strstr(err.text, "anna has 2 experiments waiting and may have 2"));
+    assert_non_null(strstr(err.text, "anna has 2 of at most 2 experiments waiting"));
     err = (struct ovr_err){0};
     assert_ok(post(store, &team.bob, 0, ids[2], &err), &err);
     ask_as(&team.admin);
