@@ -591,6 +591,18 @@ static void test_streams_end_when_nothing_may_be_seen(void **state) {
     d->token[0] = '\0';
 }
 
+/* Others who have an account on the machine read no experiments from the files. */
+static void test_files_are_not_for_everybody(void **state) {
+    static const char *const names[] = {"ovrd.sqlite3", "ovrd.sqlite3-wal", "lock", "datasets",
+                                        "experiments"};
+    const struct daemon *d = *state;
+    for (size_t i = 0; i < COUNT(names); i++) {
+        struct stat found;
+        assert_int_equal(stat(text("%s/%s", d->dir, names[i]), &found), 0);
+        assert_int_equal(found.st_mode & 0007, 0);
+    }
+}
+
 static void test_a_private_lab(void **state) {
     (void)state;
     static const char *const options[] = {"--visibility", "private", NULL};
@@ -698,6 +710,7 @@ int main(void) {
         cmocka_unit_test(test_the_audit),
         cmocka_unit_test(test_streams_end_with_their_token),
         cmocka_unit_test(test_streams_end_when_nothing_may_be_seen),
+        cmocka_unit_test(test_files_are_not_for_everybody),
         cmocka_unit_test(test_a_private_lab),
         cmocka_unit_test(test_ovrctl),
     };
