@@ -343,6 +343,37 @@ static void so_many_may_wait(void **state) {
     assert_ok(post(store, &team.anna, 0, ids[2], &err), &err);
 }
 
+static int put_part(struct store *store, const struct asker *who, const char *name, int64_t bytes,
+                    struct ovr_err *err) {
+    struct dataset_part part = {
+        .split = "train", .part = "features", .format = "npy", .bytes = bytes, .samples = 1};
+    snprintf(part.dataset, sizeof part.dataset, "%s", name);
+    snprintf(part.sha256, sizeof part.sha256, "%s", name);
+    ask_as(who);
+    return store_put_part(store, &part, err);
+}
+
+/* Or one could keep any amount of data there, under names without labels. */
+static void halves_that_wait_are_counted(void **state) {
+    struct store *store = store_of(state);
+    struct team team = make_team(store);
+    struct ovr_err err = {0};
+    store_set_quotas(store, &(struct quotas){.storage_bytes = 1000});
+    assert_ok(put_part(store, &team.anna, "d", 700, &err), &err);
+    assert_int_equal(put_part(store, &team.anna, "e", 400, NULL), OVR_QUOTA);
+    assert_int_equal(put_part(store, &team.bob, "d", 1, NULL), OVR_FORBIDDEN);
+    assert_ok(put_part(store, &team.anna, "d", 300, &err), &err);
+    assert_int_equal(storage_of(store, "anna"), 300);
+    /* Joined it takes the place of its half; another's attempt leaves all as it is. */
+    assert_int_equal(put(store, &team.bob, "d", "1", 1, NULL), OVR_FORBIDDEN);
+    assert_int_equal(storage_of(store, "anna"), 300);
+    assert_ok(put(store, &team.anna, "d", "1", 900, &err), &err);
+    assert_int_equal(storage_of(store, "anna"), 900);
+    ask_as(&team.anna);
+    assert_ok(store_remove_dataset(store, "d", &err), &err);
+    assert_int_equal(storage_of(store, "anna"), 0);
+}
+
 static void storage_is_counted(void **state) {
     struct store *store = store_of(state);
     struct team team = make_team(store);
@@ -753,6 +784,7 @@ int main(void) {
         with_people(data_sets_have_an_owner),
         with_people(so_many_may_wait),
         with_people(storage_is_counted),
+        with_people(halves_that_wait_are_counted),
         with_people(the_gate_is_open_without_users),
         with_people(a_token_ends),
         with_people(a_token_expires),
