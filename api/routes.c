@@ -37,7 +37,7 @@ const struct route api_routes[] = {
     {"GET", "/v1/experiments", handle_list, "List experiments, newest first", list_query, NULL},
     {"GET", "/v1/experiments/{id}", handle_show, "One experiment", NULL, NULL},
     {"PATCH", "/v1/experiments/{id}", handle_edit, "Change name, tags, notes, priority or privacy", NULL, NULL},
-    {"DELETE", "/v1/experiments/{id}", handle_delete, "Delete an experiment and its files", NULL, NULL},
+    {"DELETE", "/v1/experiments/{id}", handle_delete, "Delete an experiment and its files", NULL, NULL, .slow = 1},
     {"POST", "/v1/experiments/{id}/rerun", handle_rerun, "Run it again, perhaps changed", NULL, NULL},
     {"POST", "/v1/experiments/{id}/replay", handle_replay, "Run it again and compare", NULL, NULL},
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},
