@@ -191,10 +191,10 @@ static json_t *when_of(const struct field *f) {
 
 static json_t *schema_of(const struct field *f) {
     json_t *schema = plain_schema_of(f), *when = when_of(f);
-    if (when)
-        json_object_set_new(schema, "x-when", when);
     if (f->flags & NULLABLE)
         schema = either(schema, json_pack("{s:s}", "type", "null"));
+    if (when)
+        json_object_set_new(schema, "x-when", when);
     if (f->help)
         json_object_set_new(schema, "description", json_string(f->help));
     if (f->standard && !f->standard_other)

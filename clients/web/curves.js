@@ -37,7 +37,7 @@ export function durationTicks(splits) {
     const [scale, unit] = most < 1e-3 ? [1e6, 'µs'] : most < 1 ? [1e3, 'ms'] : [1, 's'];
     return splits.map((v) => {
         if (v === null) return '';
-        return most < 100 ? `${number(v * scale, 3)} ${unit}` : duration(v);
+        return most < 100 || v === 0 ? `${number(v * scale, 3)} ${unit}` : duration(v);
     });
 }
 

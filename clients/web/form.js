@@ -228,7 +228,8 @@ export function specForm(schema, { change, datasets }) {
     const fieldsOf = (section, pointer) =>
         Object.entries(section.properties).flatMap(([name, s]) => {
             const here = `${pointer}/${name}`;
-            const used = usedPart(s, document, schema);
+            const chosen = here === '/dataset/name'; /* also where it is a generator */
+            const used = chosen ? s : usedPart(s, document, schema);
             return used || atPointer(document, here) !== undefined ? [[here, used ?? s]] : [];
         });
 
