@@ -135,6 +135,9 @@ const char *const sql[N_SQL] = {
                 "WHERE state = 'running' AND crashes >= ?2",
     [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
     [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1 AND epoch >= ?2",
+    [DELETE_NEWEST] =
+        "DELETE FROM figure WHERE experiment = ?1 AND epoch > (SELECT max(epoch) FROM "
+        "figure WHERE experiment = ?1) - 500 AND epoch > 500",
     [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1 AND epoch >= ?2",
     [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0, computed_ms = ?2 WHERE seq = ?1",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "

@@ -240,7 +240,26 @@ static void test_sorted_pages(void **state) {
     assert_problem(get(d, "/v1/experiments?sort=size"), 422, "invalid-query", "sort");
     assert_problem(get(d, "/v1/experiments?sort=finished&cursor=12"), 422, "invalid-query",
                    "cursor");
-    assert_problem(get(d, "/v1/experiments?created_after=today"), 422, "invalid-query", "time");
+    static const char *const none[] = {"today",
+                                       "2999-01-01",
+                                       "2999-01-01T00:00:00",
+                                       "2999-02-29T00:00:00Z",
+                                       "2999-01-01T24:00:00Z",
+                                       "2999-01-01T00:60:00Z",
+                                       "2999-01-01T00:00:00.Z",
+                                       "2999-01-01T00:00:00%2B24:00",
+                                       "2999-01-01T00:00:00%2B0200",
+                                       "2999-01-01T00:00:00Zulu",
+                                       "-999-01-01T00:00:00Z"};
+    for (size_t i = 0; i < COUNT(none); i++)
+        assert_problem(get(d, "/v1/experiments?created_after=%s", none[i]), 422, "invalid-query",
+                       "time");
+    static const char *const before[] = {"0001-01-01T00:00:00Z", "1969-12-31t23:59:59.999999z",
+                                         "2020-02-29T23:00:00-23:59"};
+    for (size_t i = 0; i < COUNT(before); i++)
+        assert_true(
+            json_array_size(json_object_get(
+                get(d, "/v1/experiments?created_after=%s", before[i])->json, "experiments")) > 0);
     assert_json(get(d, "/v1/experiments?created_after=2999-01-01T00:00:00Z")->json, "/experiments",
                 "[]");
     free(last);
