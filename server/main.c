@@ -340,6 +340,7 @@ int main(int argc, char **argv) {
     struct settings settings = {0};
     enum settings_action action;
     struct ovr_err err = {0};
+    umask(umask(0) | S_IRWXO);                  /* what is private is in the files too */
     pthread_setname_np(pthread_self(), "ovrd"); /* linalg_start() may have made it "exe" */
     struct user_command command = {0};
     if (user_command_read(&command, &argc, argv, &err) ||

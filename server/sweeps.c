@@ -424,7 +424,7 @@ static int read_base(struct builder *b) {
     }
     const json_t *name = json_object_get(b->document, "name");
     if (name && !json_is_string(name)) /* points may have others, and then no spec shows it */
-        spec_fault(b->faults, "/name", "must be a text");
+        spec_fault(b->faults, "/name", "must be a string");
     if (json_string_length(json_object_get(b->base, "name")) > MAX_NAME)
         spec_fault(b->faults, json_object_get(b->document, "name") ? "/name" : "/base/name",
                    "must have at most %d bytes, since points add their number", MAX_NAME);

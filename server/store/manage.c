@@ -46,6 +46,8 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
         rc = db_run(c, bind_edit(c, e.seq, edit), err);
     if (!rc)
         rc = audit(c, "experiment.edit", id, NULL, err);
+    if (edit->private && *edit->private && !e.private) /* who watches it has to look again */
+        store->people_changed = 1;
     experiment_release(&e);
     return db_end(store, rc, err);
 }

@@ -238,8 +238,9 @@ const char *const sql[N_SQL] = {
                    "json_valid(spec)",
     [PUT_PART] =
         "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at, "
-        "owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (dataset, split, part) DO "
-        "UPDATE SET sha256 = ?4, format = ?5, samples = ?6, created_at = ?7, owner = ?8",
+        "owner, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (dataset, split, "
+        "part) DO UPDATE SET sha256 = ?4, format = ?5, samples = ?6, created_at = ?7, owner = ?8, "
+        "bytes = ?9",
     [GET_PART] = "SELECT sha256, format, samples, created_at FROM dataset_part WHERE dataset = ?1 "
                  "AND split = ?2 AND part = ?3",
     [FORGET_PARTS] = "DELETE FROM dataset_part WHERE dataset = ?1 AND (?2 IS NULL OR split = ?2)",
