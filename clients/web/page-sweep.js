@@ -66,7 +66,7 @@ export const axisName = (pointer) => greek[pointer] ?? pointerParts(pointer).sli
 
 /** @param {import('./router.js').Context} context */
 export async function show({ root, params, signal, me }) {
-    const path = `/v1/sweeps/${params[0]}`;
+    const path = `/v1/sweeps/${encodeURIComponent(params[0])}`;
     const sweep = await get(path, signal);
     const model = {
         sweep,

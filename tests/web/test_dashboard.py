@@ -363,6 +363,10 @@ class Dashboard(unittest.TestCase):
         self.assert_quiet()
         b.run("location.hash = '#/experiments/000000000000'")
         b.wait_text("000000000000", ".problem")
+        b.run("location.hash = '#/compare?ids=' + arguments[0] + ',000000000000'", self.encoder["id"])
+        b.wait_text("Not there, or not for you to see: 000000000000.")
+        b.run("location.hash = '#/experiments/..%2F..%2Fv1%2Fqueue'")  # no way to another route
+        b.wait_text("there is an encoded slash", ".problem")
 
     def test_priorities_are_raised_in_the_queue(self):
         b = self.browser
