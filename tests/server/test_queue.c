@@ -102,7 +102,8 @@ static void nobody_exceeds_her_limit(void **state) {
     assert_string_equal(claim(store, 100, NULL), "alice");
 }
 
-/* What runs is charged as it goes, its end is stored with it, and all is there after a restart. */
+/* What runs is charged as it goes, its end is stored with it, and all is there after a restart. Of
+ * 1000 cores for 50 ms, which are 50 core-seconds, a little has faded. */
 static void use_is_remembered(void **state) {
     struct store *store = store_of(state);
     int64_t alice = add_user(store, "alice", -1), seq, other;
@@ -113,7 +114,7 @@ static void use_is_remembered(void **state) {
     store_set_cores(store, seq, 1000);
     sleep_ms(50);
     double running = use_of(store, "alice");
-    assert_true(running >= 50 && running < 5000);
+    assert_true(running >= 49 && running < 5000);
     assert_int_equal(store_note_checkpoint(store, seq, 0, NULL), 0);
     store_set_cores(store, seq, 0);
     double stored = use_of(store, "alice");
@@ -132,7 +133,7 @@ static void use_is_remembered(void **state) {
     const struct outcome outcome = {.state = STATE_SUCCEEDED};
     assert_int_equal(store_finish(store, seq, &outcome, NULL), 0);
     double ended = use_of(store, "alice");
-    assert_true(ended >= after + 20);
+    assert_true(ended >= after + 19);
     sleep_ms(20);
     assert_true(use_of(store, "alice") <= ended); /* nothing runs any more */
     claim(store, 100, &seq);
@@ -196,12 +197,12 @@ static void a_run_is_charged_once(void **state) {
         post_sweep(store, add_user(store, names[i], -1), sweep);
         assert_string_equal(claim(store, 100, &seq), names[i]);
         store_set_cores(store, seq, 1000);
-        sleep_ms(50);
+        sleep_ms(200);
         store_log(store, seq, "a line");
         double running = use_of(store, names[i]);
         ends[i](store, seq, sweep);
         double ended = use_of(store, names[i]);
-        assert_true(running >= 50 && ended >= running * 0.999);
+        assert_true(running >= 199 && ended >= running * 0.999);
         assert_true(ended < running * 1.9);
     }
 }
