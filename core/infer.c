@@ -155,7 +155,7 @@ static void run_block(struct member *member, struct infer *infer, size_t at, siz
     real *codes = infer->to_codes ? infer->to_codes + at * k : infer->codes;
     net_forward(member, &infer->net, &batch);
     const struct activations a = net_activations(&infer->net);
-    team_share(member, a.n_shards, &first, &end);
+    team_own(member, BY_SHARD, a.n_shards, &first, &end);
     for (size_t s = first; s < end; s++) {
         struct shard shard = activations_shard(&a, s);
         const real *h = activations_of(&a, &shard);

@@ -29,7 +29,7 @@ void kmeans_place(struct kmeans *kmeans, const struct kmeans_config *config,
 /* The units of the member's shards: *first .. *end - 1. */
 static void own_units(const struct member *member, const struct kmeans *kmeans, size_t *first,
                       size_t *end) {
-    team_share(member, count_shards(kmeans->n_units), first, end);
+    team_own(member, BY_SHARD, count_shards(kmeans->n_units), first, end);
     *first *= SHARD_UNITS;
     *end = min_size(*end * SHARD_UNITS, kmeans->n_units);
 }

@@ -163,7 +163,7 @@ static void apply(const struct layer *layer, const struct shard *shard, size_t i
 void layer_compete(struct member *member, struct layer *layer, const real *params) {
     size_t first, end, from, to, n = layer->input.n;
     real *row = layer->scratch + (size_t)member->rank * layer->config.n_units;
-    team_share(member, layer->n_shards, &first, &end);
+    team_own(member, BY_SHARD, layer->n_shards, &first, &end);
     team_share(member, n, &from, &to);
     for (size_t s = first; s < end; s++) {
         struct shard shard = layer_shard(layer, s);

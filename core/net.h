@@ -25,7 +25,9 @@
  *   W_0 (K·D) | b_0 (K) | W_1 | b_1 | … | V (K·width) | c (width)
  *
  * width: read_out_width(C) for a classifier, D for a decoder (tied: no V), 0 without either. A
- * shard's slices are contiguous in each part. c belongs to shard 0.
+ * shard's slices are contiguous in each part. c is every rank's.
+ *
+ * A net of one layer whose units do not compete may be a team's of several ranks (core/team.h).
  */
 #ifndef OVR_NET_H
 #define OVR_NET_H
