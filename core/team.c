@@ -172,6 +172,30 @@ void team_gather(struct member *member, enum pieces kind, void *array, size_t n,
     team_barrier(member);
 }
 
+static void exchange(struct ranks *ranks, const void *send, const struct span *sends, void *receive,
+                     const struct span *receives, size_t size) {
+    ranks->meetings++;
+    for (int rank = 0; rank < ranks->size; rank++)
+        ranks->bytes += rank == ranks->rank ? 0 : sends[rank].n * size;
+    ranks->exchange(ranks->context, send, sends, receive, receives, size);
+}
+
+void team_collect(struct member *member, enum pieces kind, void *array, size_t n, size_t size) {
+    struct ranks *ranks = member->team->ranks;
+    team_barrier(member);
+    if (!ranks)
+        return;
+    if (member->rank == 0) {
+        struct span sends[RANKS_MAX] = {0}, receives[RANKS_MAX] = {0};
+        for (int rank = 1; rank < ranks->size && ranks->rank == 0; rank++)
+            receives[rank] = held(member->team, kind, n, rank);
+        if (ranks->rank)
+            sends[0] = held(member->team, kind, n, ranks->rank);
+        exchange(ranks, array, sends, array, receives, size);
+    }
+    team_barrier(member);
+}
+
 /* Of rows first .. first + n - 1. */
 static size_t sum_counts(const uint32_t *counts, struct span rows) {
     size_t sum = 0;
@@ -195,9 +219,7 @@ void team_send_rows(const struct member *member, const real *send, real *receive
         sent += to;
         received += from;
     }
-    ranks->meetings++;
-    ranks->bytes += (sent - sends[ranks->rank].n) * sizeof *send;
-    ranks->exchange(ranks->context, send, sends, receive, receives, sizeof *send);
+    exchange(ranks, send, sends, receive, receives, sizeof *send);
 }
 
 /* ---- sums ---- */

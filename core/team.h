@@ -110,6 +110,9 @@ void team_sum_reals(struct member *member, enum pieces kind, real *parts, size_t
  * return all of it is there for all. */
 void team_gather(struct member *member, enum pieces kind, void *array, size_t n, size_t size);
 
+/* The same, but only the first rank gets the others' pieces. */
+void team_collect(struct member *member, enum pieces kind, void *array, size_t n, size_t size);
+
 /* Of a batch's rows, where each has to be seen in one piece: what every rank has of them goes to
  * the rank whose BY_ROW they are. By one member, while the others wait at a barrier. send: this
  * rank's part of n rows, row after row, row i counts[rank·n + i] of them. receive: for its own

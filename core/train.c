@@ -1046,6 +1046,26 @@ int train_run(const struct train_config *config, const struct prepared *data, st
     return rc;
 }
 
+static void collect_work(struct member *member, void *arg) {
+    struct train_result *result = arg;
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(&result->net, parts), n_units = result->net.config.units[0];
+    for (size_t i = 0; i < n; i++) {
+        const struct net_part *p = &parts[i];
+        if (p->part == PART_HEAD_BIAS) /* it has */
+            continue;
+        team_collect(member, BY_UNIT, result->best + p->at, p->rows, p->stride * sizeof(real));
+        team_collect(member, BY_UNIT, result->last + p->at, p->rows, p->stride * sizeof(real));
+    }
+    if (result->probed)
+        team_collect(member, BY_UNIT, result->probe.weights, n_units,
+                     result->probe.width * sizeof(real));
+}
+
+void train_collect(struct team *team, struct train_result *result) {
+    team_run(team, collect_work, result);
+}
+
 void train_result_release(struct train_result *result) {
     for (size_t l = 0; l < LAYERS_MAX; l++)
         units_release(&result->units[l]);

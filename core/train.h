@@ -163,6 +163,9 @@ int train_run(const struct train_config *config, const struct prepared *data, st
               const struct kernels *kernels, const struct train_hooks *hooks,
               struct train_result *result, struct ovr_err *err);
 
+/* By every rank of the team that the result is of: the first one then has all weights. */
+void train_collect(struct team *team, struct train_result *result);
+
 void train_result_release(struct train_result *result);
 
 /* What a run will need, worked out before it starts. */
