@@ -75,7 +75,7 @@ static void place_exchange(struct measure *m, size_t max_rows, int ranks, struct
     m->receive = arena_take(arena, (max_rows + n - 1) / n * m->n_units, sizeof *m->receive);
 }
 
-struct measure *measure_place(const struct activations *a, int members, int ranks,
+struct measure *measure_place(const struct activations *a, const struct crew *crew,
                               struct arena *arena) {
     struct measure counted, *placed = arena_take(arena, 1, sizeof *placed);
     struct measure *m = placed ? placed : &counted;
@@ -86,9 +86,9 @@ struct measure *measure_place(const struct activations *a, int members, int rank
     m->parts = arena_take(arena, m->n_shards * 2, sizeof *m->parts);
     m->rows = arena_take(arena, a->max_rows, sizeof *m->rows);
     m->bias = arena_take(arena, m->n_units, sizeof *m->bias);
-    place_exchange(m, a->max_rows, ranks, arena);
-    m->members = arena_take(arena, (size_t)members, sizeof *m->members);
-    for (int i = 0; i < members; i++) {
+    place_exchange(m, a->max_rows, crew->ranks, arena);
+    m->members = arena_take(arena, (size_t)crew->members, sizeof *m->members);
+    for (int i = 0; i < crew->members; i++) {
         struct member_sums sums = {
             .row_weight = arena_take(arena, a->max_rows, sizeof(double)),
             .values = arena_take(arena, m->n_units + LIST_ROOM, sizeof(real)),

@@ -47,7 +47,7 @@ struct measures {
 struct measure; /* running sums over the batches of a split */
 
 /* Takes it from `arena`, which has to be zero. NULL when the arena only counts. */
-struct measure *measure_place(const struct activations *activations, int members, int ranks,
+struct measure *measure_place(const struct activations *activations, const struct crew *crew,
                               struct arena *arena);
 
 /* By every member, in this order: reset, add after each forward pass, finish. Each row is looked at

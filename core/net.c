@@ -179,7 +179,7 @@ static void workspace_place(struct workspace *work, const struct net *net, size_
     active_lists_place(&work->lists, arena);
 }
 
-static void place_layers(struct net *net, int members, struct arena *arena) {
+static void place_layers(struct net *net, const struct crew *crew, struct arena *arena) {
     const struct net_config *config = &net->config;
     size_t d = config->n_inputs, at = 0;
     for (size_t l = 0; l < config->n_layers; l++) {
@@ -191,7 +191,7 @@ static void place_layers(struct net *net, int members, struct arena *arena) {
                                            .copies = config->copies,
                                            .dropout = config->dropout[l]};
         int has_next = l + 1 < config->n_layers;
-        layer_place(layer, &shape, net->kernels, net->max_rows, members, has_next,
+        layer_place(layer, &shape, net->kernels, net->max_rows, crew, has_next,
                     propagates(config) && l > config->frozen, arena);
         layer->parts = arena_take(arena,
                                   layer->n_shards * part_length(net->max_rows, net->max_rows,
@@ -209,11 +209,11 @@ static size_t head_width(const struct net_config *config) {
 }
 
 void net_place(struct net *net, const struct net_config *config, const struct kernels *kernels,
-               size_t moments, size_t max_rows, int members, struct arena *arena) {
+               size_t moments, size_t max_rows, const struct crew *crew, struct arena *arena) {
     size_t widest = config->n_inputs, n_shards = 0, d = config->n_inputs;
     *net = (struct net){
         .config = *config, .kernels = kernels, .width = head_width(config), .max_rows = max_rows};
-    place_layers(net, members, arena);
+    place_layers(net, crew, arena);
     for (size_t l = 0; l < config->n_layers; l++) {
         widest = net->layers[l].config.n_inputs > widest ? net->layers[l].config.n_inputs : widest;
         n_shards += net->layers[l].n_shards;
@@ -231,8 +231,8 @@ void net_place(struct net *net, const struct net_config *config, const struct ke
     for (size_t i = 0; net->ones && i < max_rows; i++)
         net->ones[i] = 1;
     net->norms = arena_take(arena, n_shards * N_NORMS, sizeof(double));
-    net->work = arena_take(arena, (size_t)members, sizeof *net->work);
-    for (int i = 0; i < members; i++) {
+    net->work = arena_take(arena, (size_t)crew->members, sizeof *net->work);
+    for (int i = 0; i < crew->members; i++) {
         struct workspace counted;
         workspace_place(net->work ? &net->work[i] : &counted, net, widest, arena);
     }

@@ -50,6 +50,11 @@ enum pieces {
     BY_UNIT = 512
 };
 
+/* For how many members of how many ranks there has to be room. */
+struct crew {
+    int members, ranks;
+};
+
 int team_new(struct team **team, int size, struct ovr_err *err);
 void team_free(struct team *team); /* NULL is fine */
 int team_size(const struct team *team);

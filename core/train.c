@@ -186,7 +186,7 @@ static size_t most_rows(size_t batch_size) {
 struct plan {
     const struct train_config *config;
     size_t n_train, n_inputs, n_classes;
-    int members, ranks;
+    struct crew crew;
 };
 
 static void place_kmeans(struct run *run, const struct plan *plan, struct arena *arena) {
@@ -212,11 +212,11 @@ static void place(struct run *run, const struct plan *plan, struct arena *arena)
     const struct train_config *config = plan->config;
     size_t batch = config->batch_size, d = plan->n_inputs;
     struct net_config shape = train_net_shape(config, d, plan->n_classes);
-    net_place(&run->net, &shape, run->kernels, count_moments(config), most_rows(batch),
-              plan->members, arena);
+    net_place(&run->net, &shape, run->kernels, count_moments(config), most_rows(batch), &plan->crew,
+              arena);
     for (size_t l = 0; l < shape.n_layers; l++) {
         const struct activations activations = net_layer_activations(&run->net, l);
-        run->measure[l] = measure_place(&activations, plan->members, plan->ranks, arena);
+        run->measure[l] = measure_place(&activations, &plan->crew, arena);
     }
     size_t most_batches = plan->n_train / batch + plan->n_classes + 1;
     run->order = arena_take(arena, plan->n_train, sizeof *run->order);
@@ -242,7 +242,7 @@ static struct arena count_arena(const struct plan *plan, const struct kernels *k
     place(&run, plan, &counting);
     if (plan->config->probe)
         probe_plan(&plan->config->probe_config, train_code_units(plan->config, plan->n_inputs),
-                   plan->n_classes, plan->n_train, plan->members, &counting);
+                   plan->n_classes, plan->n_train, plan->crew.members, &counting);
     return counting;
 }
 
@@ -253,8 +253,7 @@ static int build(struct run *run, struct ovr_err *err) {
                               run->data->train.n,
                               run->data->n_inputs,
                               run->data->n_classes,
-                              team_most(run->team),
-                              team_n_ranks(run->team)};
+                              {team_most(run->team), team_n_ranks(run->team)}};
     int rc = arena_open(&result->arena, count_arena(&plan, run->kernels).used, err);
     if (rc)
         return rc;
@@ -286,7 +285,7 @@ size_t train_parts(const struct train_config *config, size_t n_inputs, size_t n_
     const struct net_config shape = train_net_shape(config, n_inputs, n_classes);
     struct arena counting = {0};
     struct net net;
-    net_place(&net, &shape, kernels_get(ISA_BASELINE), 0, 1, 1, &counting);
+    net_place(&net, &shape, kernels_get(ISA_BASELINE), 0, 1, &(struct crew){1, 1}, &counting);
     return net_parts(&net, parts);
 }
 
@@ -990,16 +989,12 @@ static int check_ranks(const struct run *run, struct ovr_err *err) {
     const struct train_config *config = run->config;
     size_t n_units = train_code_units(config, run->data->n_inputs);
     int ranks = team_n_ranks(run->team), most = team_most_ranks(n_units);
-    enum activation f = config->f.kind;
     if (ranks == 1)
         return 0;
     if (config->n_hidden > 1)
         return ovr_fail(err, OVR_INVALID, "/model/hidden",
                         "several ranks train one hidden layer, not %zu; use one rank",
                         config->n_hidden);
-    if (is_kmeans(config) || f == ACT_TOP_K || f == ACT_TRIANGLE || f == ACT_HARD)
-        return ovr_fail(err, OVR_INVALID, "/model",
-                        "units that compete with each other are trained by one rank only");
     if (ranks > most)
         return ovr_fail(err, OVR_INVALID, "/training/ranks",
                         "%zu units can be shared by 1..%d ranks, got %d", n_units, most, ranks);
@@ -1057,6 +1052,10 @@ static void collect_work(struct member *member, void *arg) {
         team_collect(member, BY_UNIT, result->best + p->at, p->rows, p->stride * sizeof(real));
         team_collect(member, BY_UNIT, result->last + p->at, p->rows, p->stride * sizeof(real));
     }
+    if (result->best_counts) {
+        team_collect(member, BY_UNIT, result->best_counts, n_units, sizeof(real));
+        team_collect(member, BY_UNIT, result->last_counts, n_units, sizeof(real));
+    }
     if (result->probed)
         team_collect(member, BY_UNIT, result->probe.weights, n_units,
                      result->probe.width * sizeof(real));
@@ -1099,9 +1098,11 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
                             size_t n_inputs, int members) {
     size_t n_train = data->n_train, n = n_train + data->n_test;
     const struct prepare_config *prepare = &config->data;
-    const struct plan plan = {config,   n_train - prepared_held_out(prepare, n_train),
-                              n_inputs, data->n_classes,
-                              members,  1};
+    const struct plan plan = {config,
+                              n_train - prepared_held_out(prepare, n_train),
+                              n_inputs,
+                              data->n_classes,
+                              {members, 1}};
     uint64_t block = prepared_bytes(prepare, n_train, data->n_test, data->n_values, data->n_cells);
     const struct preprocess_memory preparing = preprocess_memory(
         data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);

@@ -155,9 +155,9 @@ struct train_result {
  * ones have been reported. `first` is the first piece. */
 int train_restored_epoch(const struct train_piece *first);
 
-/* Runs on `team`, which may be one of several ranks' where the net has one layer whose units do not
- * compete; every rank then calls it with the same configuration and data. The caller releases
- * *result, also after a failure. OVR_DIVERGED names the step.
+/* Runs on `team`, which may be one of several ranks' where the net has one layer; every rank then
+ * calls it with the same configuration and data. The caller releases *result, also after a failure.
+ * OVR_DIVERGED names the step.
  */
 int train_run(const struct train_config *config, const struct prepared *data, struct team *team,
               const struct kernels *kernels, const struct train_hooks *hooks,

@@ -6,7 +6,7 @@
 
 #include <pthread.h>
 
-enum { RANKS = 5, EPOCHS = 3, N_TRAIN = 205, N_TEST = 90 };
+enum { RANKS = 5, EPOCHS = 3, N_TRAIN = 205, MANY = 1500, N_TEST = 90 };
 
 /* ---- ranks that are threads ---- */
 
@@ -153,7 +153,8 @@ static int keep_report(void *context, const struct epoch_report *report, struct 
 
 static void *train_rank(void *arg) {
     struct history *h = arg;
-    const struct sphere_config shape = {N_TRAIN, N_TEST, 2, 3, 4, 77};
+    const int clusters = h->config->kind == MODEL_KMEANS || h->config->kind == MODEL_ONLINE_KMEANS;
+    const struct sphere_config shape = {clusters ? MANY : N_TRAIN, N_TEST, 2, 3, 4, 77};
     struct train_hooks hooks = {.context = h, .progress = &h->progress, .epoch = keep_report};
     struct samples train = {0}, test = {0};
     struct prepared *data = NULL;
@@ -230,6 +231,12 @@ static void assert_same(const struct history *h, const struct history *alone) {
     }
     assert_same_weights(h, &x->net, x->best, y->best);
     assert_same_weights(h, &x->net, x->last, y->last);
+    if (x->best_counts) {
+        size_t first, end;
+        team_held(h->team, BY_UNIT, x->net.config.units[0], &first, &end);
+        assert_memory_equal(x->best_counts + first, y->best_counts + first,
+                            (end - first) * sizeof(real));
+    }
     assert_int_equal(x->best_epoch, y->best_epoch);
     assert_memory_equal(&x->terms, &y->terms, sizeof x->terms);
     assert_memory_equal(&x->measures, &y->measures, sizeof x->measures);
@@ -339,6 +346,63 @@ static void autoencoders(void **state) {
     check_ranks(&config);
 }
 
+static void only_the_largest(void **state) {
+    (void)state;
+    static const size_t most[] = {1, 7, 600, 1500};
+    for (size_t i = 0; i < COUNT(most); i++) {
+        struct train_config config = encoder_config(1700);
+        config.kind = MODEL_AUTOENCODER;
+        config.f.kind = ACT_TOP_K;
+        config.top_k = most[i];
+        config.probe = i == 1;
+        check_ranks(&config);
+    }
+}
+
+/* With weights of -1, 0 and 1 many units of each rank are alike. */
+static void ties(void **state) {
+    (void)state;
+    enum { K = 1700, D = 3 };
+    static const size_t most[] = {1, 3, 60, 200, 700, 1699};
+    real *weights = new_reals(K * D);
+    struct rng rng = test_stream(6);
+    for (size_t i = 0; i < K * D; i++)
+        weights[i] = (real)rng_below(&rng, 3) - 1;
+    const struct initial initial = {
+        .n = 1,
+        .parts = {{.part = PART_WEIGHT, .rows = K, .cols = D, .stride = D}},
+        .weights = {weights},
+    };
+    for (size_t i = 0; i < COUNT(most); i++) {
+        struct train_config config = encoder_config(K);
+        config.kind = MODEL_RANDOM_PROJECTION;
+        config.ovr.lambda = 0;
+        config.activity = config.probe = 0;
+        config.initial = &initial;
+        config.f.kind = ACT_TOP_K;
+        config.top_k = most[i];
+        check_ranks(&config);
+        config.f.kind = i % 2 ? ACT_HARD : ACT_TRIANGLE;
+        check_ranks(&config);
+    }
+    free(weights);
+}
+
+/* More centroids than most batches fill, so that there are empty ones. */
+static void centroids(void **state) {
+    (void)state;
+    static const enum activation codes[] = {ACT_TRIANGLE, ACT_HARD};
+    for (size_t i = 0; i < 4; i++) {
+        struct train_config config = encoder_config(1100);
+        config.kind = i < 2 ? MODEL_KMEANS : MODEL_ONLINE_KMEANS;
+        config.f.kind = codes[i % 2];
+        config.init = i % 2 ? INIT_SAMPLES : INIT_KMEANS_PLUS_PLUS;
+        config.ovr.lambda = 0;
+        config.activity = 0;
+        check_ranks(&config);
+    }
+}
+
 static void untrained_models(void **state) {
     (void)state;
     struct train_config config = encoder_config(1100);
@@ -364,10 +428,6 @@ static void what_ranks_cannot_do(void **state) {
     (void)state;
     struct train_config config = encoder_config(1000);
     refused(&config, 3, "/training/ranks");
-    config.f = (struct nonlinearity){.kind = ACT_TOP_K};
-    config.top_k = 10;
-    refused(&config, 2, "/model");
-    config = encoder_config(1000);
     config.kind = MODEL_MLP;
     config.n_hidden = 2;
     config.hidden[1] = 1000;
@@ -380,6 +440,9 @@ int main(void) {
         cmocka_unit_test(encoders),
         cmocka_unit_test(classifiers),
         cmocka_unit_test(autoencoders),
+        cmocka_unit_test(only_the_largest),
+        cmocka_unit_test(ties),
+        cmocka_unit_test(centroids),
         cmocka_unit_test(untrained_models),
         cmocka_unit_test(what_ranks_cannot_do),
     };

@@ -80,6 +80,11 @@ class SameWeights(unittest.TestCase):
     def test_autoencoder(self):
         self.check(AUTOENCODER)
 
+    def test_kmeans(self):
+        document = spec("kmeans", 600)
+        del document["loss"]
+        self.check(document)
+
 
 @unittest.skipIf(MISSING, MISSING)
 class Traffic(unittest.TestCase):
