@@ -158,7 +158,7 @@ struct reply *reply_preference(const struct request *request, struct reply *repl
 struct reply *query_int(const struct request *request, const char *name, int64_t min, int64_t max,
                         int64_t *value);
 
-/* A time of RFC 3339 in UTC, as milliseconds since 1970. */
+/* A time of RFC 3339, as milliseconds since 1970. */
 struct reply *query_time(const struct request *request, const char *name, int64_t *ms);
 
 /* The same of any text: 1 if it is one. */

@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 enum {
-    TEXT_MAX = 8 << 20,    /* bytes of JSON: in memory it takes sixteen times as much */
+    TEXT_MAX = 8 << 20,    /* bytes of JSON */
+    PARSED = 16,           /* so many times as much it takes in memory */
     ARRAY_MAX = 256 << 20, /* bytes of NPY */
     NUMBERS_MAX = 1 << 30, /* of one reply: 4 GiB of NPY */
 };
@@ -25,8 +26,17 @@ struct body {
     struct intake *intake; /* NPY */
     int fd;                /* of its row file; −1: none */
     uint64_t bytes;
+    int over_limit;
+    uint64_t reserved;  /* memory of the models' share */
     struct ovr_err err; /* what was wrong with it */
 };
+
+static int reserve(struct body *body, uint64_t bytes, struct ovr_err *err) {
+    int rc = models_reserve(body->api->models, bytes, err);
+    if (!rc)
+        body->reserved += bytes;
+    return rc;
+}
 
 static struct reply *too_large(void) {
     return problem(413, "too-large",
@@ -41,6 +51,7 @@ static void body_free(void *upload) {
     if (body->fd >= 0)
         close(body->fd);
     free(body->text);
+    models_give_back(body->api->models, body->reserved);
     free(body);
 }
 
@@ -67,6 +78,9 @@ static int begin_array(struct body *body) {
 static int keep_text(struct body *body, const char *bytes, size_t n) {
     if (body->size + n + 1 > body->room) {
         size_t room = 2 * (body->size + n + 1);
+        int rc = reserve(body, room - body->room, &body->err);
+        if (rc)
+            return rc;
         char *text = realloc(body->text, room);
         if (!text)
             return ovr_nomem(&body->err, "the samples");
@@ -86,8 +100,10 @@ static int body_write(void *upload, const char *bytes, size_t n) {
     if (n && !body->bytes && bytes[0] == '\x93')
         rc = begin_array(body);
     body->bytes += n;
-    if (!rc && body->bytes > (body->intake ? (uint64_t)ARRAY_MAX : (uint64_t)TEXT_MAX))
-        rc = ovr_fail(&body->err, OVR_TOO_LARGE, NULL, "too large");
+    if (!rc && body->bytes > (body->intake ? (uint64_t)ARRAY_MAX : (uint64_t)TEXT_MAX)) {
+        body->over_limit = 1;
+        rc = OVR_TOO_LARGE;
+    }
     if (!rc)
         rc = body->intake ? intake_write(body->intake, bytes, n, &body->err)
                           : keep_text(body, bytes, n);
@@ -239,7 +255,7 @@ static int read_array(struct task *task, struct ovr_err *err) {
 static struct reply *read_samples(struct task *task) {
     struct body *body = task->body;
     struct reply *refusal = NULL;
-    if (body->err.code == OVR_TOO_LARGE)
+    if (body->over_limit)
         return too_large();
     if (body->err.code)
         return problem_from(&body->err);
@@ -247,6 +263,8 @@ static struct reply *read_samples(struct task *task) {
         return read_array(task, &body->err) ? problem_from(&body->err) : NULL;
     task->request->body = body->text ? body->text : "";
     task->request->body_size = body->size;
+    if (reserve(body, (uint64_t)body->size * PARSED, &body->err))
+        return problem_from(&body->err);
     json_t *document = body_json(task->request, &refusal);
     if (!document)
         return refusal ? refusal : problem_from(&(struct ovr_err){OVR_NOMEM, "", "no memory"});
@@ -338,6 +356,12 @@ static struct reply *check_size(const struct task *task) {
                    task->samples.n, task->columns, NUMBERS_MAX);
 }
 
+/* A block of rows at a time, and the class of each sample. */
+static uint64_t result_bytes(const struct task *task) {
+    return (uint64_t)INFER_ROWS * task->columns * sizeof(double) +
+           (uint64_t)task->samples.n * sizeof *task->classes;
+}
+
 /* Everything up to the samples. NULL, or the refusal. */
 static struct reply *open_task(struct task *task, int stored_is_npy, int needs_classes) {
     struct request *request = task->request;
@@ -357,6 +381,8 @@ static struct reply *open_task(struct task *task, int stored_is_npy, int needs_c
     task->columns = needs_classes ? task->facts->n_classes : task->facts->n_units;
     if (!reply)
         reply = check_size(task);
+    if (!reply && reserve(task->body, result_bytes(task), &err))
+        reply = problem_from(&err);
     if (!reply && !(task->spool = spool_open(task->api->data_dir, &err)))
         reply = problem_from(&err);
     return reply;

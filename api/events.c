@@ -170,8 +170,7 @@ struct reply *handle_events(struct request *request) {
     if (store_get_experiment(api->store, request->segments[0], &e, &err))
         return problem_from(&err);
     int ended = has_ended(api, &e, after);
-    struct watcher *watcher =
-        ended ? NULL : watch_events(api->watch, &e, after, request_waiter(request), &err);
+    struct watcher *watcher = ended ? NULL : watch_events(api->watch, &e, after, request, &err);
     experiment_release(&e);
     if (ended)
         return reply_static(204, NULL, "", 0);

@@ -848,12 +848,15 @@ static bool same_authority(const char *a, const char *b, const char *port) {
     return na == nb && strncasecmp(a, b, na) == 0;
 }
 
-/* Browsers let any page send a form or a plain POST to any server, and say where it came from. */
+/* Browsers let any page send a form or a plain POST to any server, and say where it came from. With
+ * TLS a page of this host that came without it is anybody's on the way; without, a proxy may have
+ * it. */
 static bool check_origin(struct exchange *exchange) {
     const char *origin = request_header(&exchange->request, "Origin");
     if (!origin || strcmp(exchange->request.method, "GET") == 0)
         return true;
-    if (strncasecmp(origin, "http://", 7) == 0 && same_authority(origin + 7, exchange->host, ":80"))
+    if (!exchange->http->config.tls_cert && strncasecmp(origin, "http://", 7) == 0 &&
+        same_authority(origin + 7, exchange->host, ":80"))
         return true;
     if (strncasecmp(origin, "https://", 8) == 0 &&
         same_authority(origin + 8, exchange->host, ":443"))

@@ -140,13 +140,17 @@ struct reply *handle_delete(struct request *request) {
     return reply_static(204, NULL, "", 0);
 }
 
-/* The spec as it was stored, with the names that people have given it since. */
-static json_t *stored_spec(const struct experiment *e) {
+/* The spec as it was stored, as private as it is now, and for a rerun with the names that people
+ * have given it since. An admin may have put it before others; who isn't one runs it in line. */
+static json_t *stored_spec(const struct request *request, const struct experiment *e, int replays) {
     json_t *document = json_loads(e->spec, 0, NULL);
-    int failed = !document || json_object_set_new(document, "name", json_string(e->name)) ||
-                 json_object_set_new(document, "tags", json_tags(e->tags)) ||
-                 json_object_set_new(document, "private", json_boolean(e->private)) ||
-                 json_object_set_new(document, "notes", json_string(e->notes));
+    int failed = !document || json_object_set_new(document, "private", json_boolean(e->private)) ||
+                 (!replays && (json_object_set_new(document, "name", json_string(e->name)) ||
+                               json_object_set_new(document, "tags", json_tags(e->tags)) ||
+                               json_object_set_new(document, "notes", json_string(e->notes))));
+    if (!failed && request->asker.level < LEVEL_ADMIN &&
+        json_integer_value(json_object_get(document, "priority")) > 0)
+        failed = json_object_set_new(document, "priority", json_integer(0));
     if (!failed)
         return document;
     json_decref(document);
@@ -156,7 +160,7 @@ static json_t *stored_spec(const struct experiment *e) {
 static struct reply *run_again(struct request *request, const struct experiment *e, json_t *patch,
                                int replays) {
     struct ovr_err err = {0};
-    json_t *document = replays ? json_loads(e->spec, 0, NULL) : stored_spec(e);
+    json_t *document = stored_spec(request, e, replays);
     struct spec *spec = malloc(sizeof *spec);
     struct reply *reply;
     if (!document || !spec || (patch && spec_patch(document, patch, &err))) {

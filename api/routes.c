@@ -37,7 +37,7 @@ const struct route api_routes[] = {
     {"GET", "/v1/experiments", handle_list, "List experiments, newest first", list_query, NULL},
     {"GET", "/v1/experiments/{id}", handle_show, "One experiment", NULL, NULL},
     {"PATCH", "/v1/experiments/{id}", handle_edit, "Change name, tags, notes, priority or privacy", NULL, NULL},
-    {"DELETE", "/v1/experiments/{id}", handle_delete, "Delete an experiment and its files", NULL, NULL},
+    {"DELETE", "/v1/experiments/{id}", handle_delete, "Delete an experiment and its files", NULL, NULL, .slow = 1},
     {"POST", "/v1/experiments/{id}/rerun", handle_rerun, "Run it again, perhaps changed", NULL, NULL},
     {"POST", "/v1/experiments/{id}/replay", handle_replay, "Run it again and compare", NULL, NULL},
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},
@@ -109,31 +109,53 @@ struct reply *query_int(const struct request *request, const char *name, int64_t
     return NULL;
 }
 
+/* How the text begins: 0 stands for any digit, T for t as well, all else for itself. */
+static int has_form(const char *text, const char *form) {
+    for (; *form; form++, text++)
+        if (*form == '0'   ? *text < '0' || *text > '9'
+            : *form == 'T' ? *text != 'T' && *text != 't'
+                           : *text != *form)
+            return 0;
+    return 1;
+}
+
+/* "Z", "+02:00": minutes east of Greenwich. */
+static int parse_offset(const char *text, int *minutes) {
+    int west = *text == '-', hours, rest;
+    *minutes = 0;
+    if (strcmp(text, "Z") == 0 || strcmp(text, "z") == 0)
+        return 1;
+    if ((!west && *text != '+') || !has_form(text + 1, "00:00") || text[6])
+        return 0;
+    sscanf(text + 1, "%2d:%2d", &hours, &rest);
+    *minutes = (west ? -1 : 1) * (hours * 60 + rest);
+    return hours < 24 && rest < 60;
+}
+
 int parse_time(const char *text, int64_t *ms) {
+    static const char form[] = "0000-00-00T00:00:00";
     struct tm at = {0};
-    int day_end = 0, used = 0, fraction = 0;
-    if (sscanf(text, "%4d-%2d-%2d%n", &at.tm_year, &at.tm_mon, &at.tm_mday, &day_end) == 3 &&
-        text[day_end] == 'T' &&
-        sscanf(text + day_end, "T%2d:%2d:%2d%n", &at.tm_hour, &at.tm_min, &at.tm_sec, &used) == 3) {
-        const char *rest = text + day_end + used;
-        if (*rest == '.') {
-            size_t digits = strspn(rest + 1, "0123456789");
-            for (size_t i = 0; i < 3; i++)
-                fraction = fraction * 10 + (i < digits ? rest[1 + i] - '0' : 0);
-            rest += digits ? digits + 1 : 0;
-        }
-        at.tm_year -= 1900;
-        at.tm_mon -= 1;
-        struct tm same = at;
-        int64_t seconds = timegm(&same);
-        int kept = same.tm_mon == at.tm_mon && same.tm_mday == at.tm_mday &&
-                   same.tm_hour == at.tm_hour && same.tm_min == at.tm_min;
-        if (strcmp(rest, "Z") == 0 && kept && seconds >= 0) {
-            *ms = seconds * 1000 + fraction;
-            return 1;
-        }
+    int fraction = 0, offset;
+    if (!has_form(text, form))
+        return 0;
+    sscanf(text, "%4d-%2d-%2d", &at.tm_year, &at.tm_mon, &at.tm_mday);
+    sscanf(text + 11, "%2d:%2d:%2d", &at.tm_hour, &at.tm_min, &at.tm_sec);
+    const char *rest = text + sizeof form - 1;
+    if (has_form(rest, ".0")) {
+        size_t digits = strspn(rest + 1, "0123456789");
+        for (size_t i = 0; i < 3; i++)
+            fraction = fraction * 10 + (i < digits ? rest[1 + i] - '0' : 0);
+        rest += digits + 1;
     }
-    return 0;
+    at.tm_year -= 1900;
+    at.tm_mon -= 1;
+    struct tm same = at;
+    int64_t seconds = timegm(&same); /* makes 1 March of 29 February, where there is none */
+    if (!parse_offset(rest, &offset) || same.tm_mon != at.tm_mon || same.tm_mday != at.tm_mday ||
+        same.tm_hour != at.tm_hour || same.tm_min != at.tm_min || same.tm_sec != at.tm_sec)
+        return 0;
+    *ms = (seconds - offset * INT64_C(60)) * 1000 + fraction;
+    return 1;
 }
 
 struct reply *query_time(const struct request *request, const char *name, int64_t *ms) {

@@ -1,6 +1,7 @@
 #include "api/watch.h"
 
 #include "api/api.h"
+#include "server/log.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -49,7 +50,8 @@ struct watcher {
     int64_t handed_at; /* when it last took something; 0: it has slept since */
     int64_t progress_number;
     int ended;
-    uint64_t people; /* when it came: once anything about people has changed it has to come anew */
+    uint64_t people;    /* when it was let in: once that has changed it has to come anew */
+    int64_t expires_at; /* of its token; 0: never */
 };
 
 struct watch {
@@ -352,18 +354,19 @@ static struct topic *enter_topic(struct watch *watch, const struct experiment *e
 }
 
 struct watcher *watch_events(struct watch *watch, const struct experiment *e, int64_t after,
-                             struct waiter *waiter, struct ovr_err *err) {
+                             const struct request *request, struct ovr_err *err) {
     int64_t newest;
-    uint64_t people = store_people_version(watch->api->store);
     if (store_last_event(watch->api->store, e->seq, &newest, err))
         return NULL;
-    struct watcher *watcher = new_watcher(watch, e->seq, waiter, watch_now() + HEARTBEAT_MS);
+    struct watcher *watcher =
+        new_watcher(watch, e->seq, request_waiter(request), watch_now() + HEARTBEAT_MS);
     if (!watcher)
         return NULL;
     static const char hello[] = "retry: 1000\n\n";
     watcher->sending = make_chunk(hello, sizeof hello - 1);
     watcher->number = after < newest ? after : newest;
-    watcher->people = people;
+    watcher->people = request->asker.people;
+    watcher->expires_at = request->asker.expires_at;
     pthread_mutex_lock(&watch->lock);
     watcher->topic = watcher->sending ? enter_topic(watch, e, newest) : NULL;
     enter(watch, watcher);
@@ -458,6 +461,11 @@ static size_t hand_out(struct watcher *w, char *out, size_t room) {
     return n;
 }
 
+static int must_come_anew(const struct watcher *w) {
+    return store_people_version(w->watch->api->store) != w->people ||
+           (w->expires_at && now_ms() >= w->expires_at);
+}
+
 /* All that there is goes out together: what a watcher costs is the sending. */
 int64_t watcher_read(void *state, uint64_t position, char *out, size_t room) {
     struct watcher *w = state;
@@ -465,8 +473,8 @@ int64_t watcher_read(void *state, uint64_t position, char *out, size_t room) {
     int64_t now = watch_now();
     if (w->handed_at && now - w->handed_at > SLOWEST_MS)
         return OVR_STOPPED;
-    if (!w->sending && store_people_version(w->watch->api->store) != w->people)
-        w->ended = 1; /* it comes again by itself, with what it has seen, if it still may */
+    if (!w->sending && must_come_anew(w))
+        w->ended = 1; /* by itself, with what it has seen, if it still may */
     size_t n = 0;
     int64_t rc = 0;
     while (!rc && n < room && !w->ended) {

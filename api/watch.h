@@ -31,9 +31,10 @@ struct watcher *watch_join(struct watch *watch, int64_t seq, struct waiter *wait
                            int64_t deadline);
 
 /* The events of an experiment above number `after` as a stream: the state of a reply_events() with
- * watcher_read(). NULL: too many watchers, or (with err) something failed. */
+ * watcher_read(). It ends when it may not be let in any more: with its token, or after a change of
+ * people. NULL: too many watchers, or (with err) something failed. */
 struct watcher *watch_events(struct watch *watch, const struct experiment *experiment,
-                             int64_t after, struct waiter *waiter, struct ovr_err *err);
+                             int64_t after, const struct request *request, struct ovr_err *err);
 
 int64_t watcher_read(void *watcher, uint64_t position, char *out, size_t room);
 

@@ -64,51 +64,37 @@ def is_name_alone(schema):
     return all(one.get("const") is True or one.get("maxProperties") == 0 for one in alternatives(schema))
 
 
-def unused(schema):
-    """{pointer: kinds of model that refuse it}, from the conditions on the kind."""
-    found = {}
-
-    def walk(then, pointer, kind):
-        for name, inner in then.get("properties", {}).items():
-            if inner is False:
-                found.setdefault(f"{pointer}/{name}", set()).add(kind)
-            else:
-                walk(inner, f"{pointer}/{name}", kind)
-        for inner in then.get("allOf", []):
-            walk(inner, pointer, kind)
-
-    for condition in schema.get("allOf", []):
-        text = json.dumps(condition.get("if", {}))
-        for kind in schema["properties"]["model"]["properties"]["kind"]["enum"]:
-            if f'"kind": {{"const": "{kind}"}}' in text:
-                walk(condition.get("then", {}), "", kind)
-    return found
+def used_with(schema):
+    """Who uses it, where not everybody does: from "x-when", of all alternatives."""
+    said = [one["x-when"] for one in (schema, *schema.get("anyOf", [])) if "x-when" in one]
+    values = {}
+    for when in said:
+        for pointer, words in when.items():
+            values.setdefault(pointer, []).extend(w for w in words if w not in values.get(pointer, []))
+    return "; ".join(", ".join(w or "a stored data set" for w in words) for words in values.values())
 
 
-def rows(schema, pointer, refused, kinds):
+def rows(schema, pointer):
     """A row for each member, those of alternatives under the same pointer."""
     for one in alternatives(schema):
         if one.get("type") == "array" and isinstance(one.get("items"), dict):
-            yield from rows(one["items"], pointer + "/*", refused, kinds)
+            yield from rows(one["items"], pointer + "/*")
         for name, member in one.get("properties", {}).items():
             here = f"{pointer}/{name}"
             default = f"`{json.dumps(member['default'])}`" if "default" in member else "—"
-            used = [k for k in kinds if k not in refused.get(here, ())]
-            only = "" if len(used) == len(kinds) else ", ".join(used)
-            cells = [f"`{here}`", describe(member), default, member.get("description", ""), only]
+            cells = [f"`{here}`", describe(member), default, member.get("description", ""), used_with(member)]
             if not is_name_alone(member):
                 yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-            yield from rows(member, here, refused, kinds)
+            yield from rows(member, here)
 
 
 def table(schema):
-    kinds = schema["properties"]["model"]["properties"]["kind"]["enum"]
     lines, seen = [], set()
-    for row in rows(schema, "", unused(schema), kinds):
+    for row in rows(schema, ""):
         if row not in seen:
             seen.add(row)
             lines.append(row)
-    return "\n".join(["", "| field | value | default | | kinds, where not all |", "|---|---|---|---|---|", *lines, ""])
+    return "\n".join(["", "| field | value | default | | used with, where not always |", "|---|---|---|---|---|", *lines, ""])
 
 
 def main(path):

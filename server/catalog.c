@@ -289,14 +289,13 @@ static int store_half(struct upload *upload, const struct intake_result *result,
                       struct upload_outcome *outcome, struct ovr_err *err) {
     struct store *store = upload->catalog->store;
     struct dataset_part before, *part = &outcome->part;
-    int64_t bytes;
     *part = (struct dataset_part){.samples = (int64_t)result->n, .created_at = now_ms()};
     snprintf(part->dataset, sizeof part->dataset, "%s", upload->dataset);
     snprintf(part->split, sizeof part->split, "%s", upload->split);
     snprintf(part->part, sizeof part->part, "%s", part_names[upload->part]);
     snprintf(part->format, sizeof part->format, "%s", intake_names[upload->format]);
     outcome->missing = other;
-    int rc = digest_file(upload->draft.fd, &bytes, part->sha256, err);
+    int rc = digest_file(upload->draft.fd, &part->bytes, part->sha256, err);
     outcome->fresh = store_get_part(store, part->dataset, part->split, part->part, &before, NULL) ||
                      strcmp(before.sha256, part->sha256) != 0;
     if (!rc)

@@ -13,8 +13,7 @@ enum { ENTRIES = 1024, NOTE_MS = 60000, BURST_S = 10 };
 struct entry {
     char sha256[DIGEST_SIZE]; /* "": empty */
     struct asker asker;
-    uint64_t version; /* of the people, when it was found */
-    int64_t expires_at, used_at, noted_at;
+    int64_t used_at, noted_at;
 };
 
 struct gate {
@@ -55,8 +54,8 @@ static int64_t now_ns(void) {
 }
 
 /* Whether there are no users; counted anew when anything about people has changed. */
-static int look_whether_open(struct gate *gate, int *is_open, struct ovr_err *err) {
-    uint64_t version = store_people_version(gate->store);
+static int look_whether_open(struct gate *gate, uint64_t version, int *is_open,
+                             struct ovr_err *err) {
     int64_t users, admins;
     pthread_mutex_lock(&gate->lock);
     int known = gate->counted && gate->version == version;
@@ -91,16 +90,18 @@ static void become(struct asker *asker, const struct asker *known) {
     memcpy(asker->address, was.address, sizeof asker->address);
 }
 
+static int is_valid(const struct asker *asker, int64_t now) {
+    return !asker->expires_at || asker->expires_at > now;
+}
+
 /* *seen: it was valid once, whatever has changed since; so it is no guess. */
 static int remembered(struct gate *gate, const char sha256[DIGEST_SIZE], struct asker *asker,
                       int *seen) {
-    uint64_t version = store_people_version(gate->store);
     int64_t now = now_ms();
     pthread_mutex_lock(&gate->lock);
     struct entry *entry = place_of(gate, sha256);
     *seen = digest_equal(entry->sha256, sha256);
-    int found =
-        *seen && entry->version == version && (!entry->expires_at || entry->expires_at > now);
+    int found = *seen && entry->asker.people == asker->people && is_valid(&entry->asker, now);
     if (found) {
         entry->used_at = now;
         become(asker, &entry->asker);
@@ -123,15 +124,21 @@ static enum verdict wait_for(int64_t ns, int *wait_s) {
     return GATE_TOO_OFTEN;
 }
 
-/* Like any wrong one: expired, revoked, never given. */
-static enum verdict refuse(struct gate *gate, const struct asker *asker) {
+/* Like any wrong one: expired, revoked, never given. Next time it is a guess, whatever it was. */
+static enum verdict refuse(struct gate *gate, const char sha256[DIGEST_SIZE],
+                           const struct asker *asker) {
+    pthread_mutex_lock(&gate->lock);
+    struct entry *entry = place_of(gate, sha256);
+    if (digest_equal(entry->sha256, sha256))
+        *entry = (struct entry){.used_at = 0};
+    pthread_mutex_unlock(&gate->lock);
     limiter_take(&gate->failures, asker->address, now_ns());
     return GATE_WRONG;
 }
 
 static enum verdict find(struct gate *gate, const char *token, struct asker *asker, int *wait_s,
                          struct ovr_err *err) {
-    struct entry entry = {.version = store_people_version(gate->store), .used_at = now_ms()};
+    struct entry entry = {.asker.people = asker->people, .used_at = now_ms()};
     digest_of(token, strlen(token), entry.sha256);
     int seen;
     if (remembered(gate, entry.sha256, asker, &seen))
@@ -139,9 +146,9 @@ static enum verdict find(struct gate *gate, const char *token, struct asker *ask
     int64_t wait = seen ? 0 : limiter_look(&gate->failures, asker->address, now_ns());
     if (wait)
         return wait_for(wait, wait_s);
-    int rc = store_find_token(gate->store, entry.sha256, &entry.asker, &entry.expires_at, err);
-    if (rc == OVR_NOT_FOUND || (!rc && entry.expires_at && entry.expires_at <= now_ms()))
-        return refuse(gate, asker);
+    int rc = store_find_token(gate->store, entry.sha256, &entry.asker, err);
+    if (rc == OVR_NOT_FOUND || (!rc && !is_valid(&entry.asker, entry.used_at)))
+        return refuse(gate, entry.sha256, asker);
     if (rc)
         return GATE_TROUBLE;
     remember(gate, &entry);
@@ -153,7 +160,8 @@ enum verdict gate_enter(struct gate *gate, const char *token, struct asker *aske
                         struct ovr_err *err) {
     int is_open;
     asker->level = LEVEL_NONE;
-    if (look_whether_open(gate, &is_open, err))
+    asker->people = store_people_version(gate->store);
+    if (look_whether_open(gate, asker->people, &is_open, err))
         return GATE_TROUBLE;
     if (is_open) {
         asker->level = LEVEL_ADMIN;

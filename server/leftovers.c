@@ -1,6 +1,7 @@
 #include "server/leftovers.h"
 
 #include "server/files.h"
+#include "server/people.h"
 
 #include <string.h>
 
@@ -30,16 +31,26 @@ static int goes_on(void *context, const char *id) {
     return strncmp(id, "tmp-", 4) == 0 || !read_state(context, id, &state) || state <= STATE_PAUSED;
 }
 
+/* As the daemon itself, whoever's request it is: what she may not see is not gone. */
+static int sweep(struct store *store, const char *data_dir, const char *name,
+                 int (*needs)(void *context, const char *id)) {
+    const struct asker *asker = asking();
+    ask_as(NULL);
+    int n_removed = files_sweep(data_dir, name, needs, store);
+    ask_as(asker);
+    return n_removed;
+}
+
 int leftovers_sweep_checkpoints(struct store *store, const char *data_dir) {
-    return files_sweep(data_dir, "checkpoints", goes_on, store);
+    return sweep(store, data_dir, "checkpoints", goes_on);
 }
 
 int leftovers_sweep_all(struct store *store, const char *data_dir) {
-    return files_sweep(data_dir, "experiments", has_result, store) +
+    return sweep(store, data_dir, "experiments", has_result) +
            leftovers_sweep_checkpoints(store, data_dir);
 }
 
 int leftovers_sweep(struct store *store, const char *data_dir) {
-    return files_sweep(data_dir, "experiments", is_known, store) +
+    return sweep(store, data_dir, "experiments", is_known) +
            leftovers_sweep_checkpoints(store, data_dir);
 }

@@ -222,6 +222,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .kernels = kernels,
         .data_dir = settings->data_dir,
         .limit_bytes = (uint64_t)settings->model_cache_bytes,
+        .use_bytes = (uint64_t)rules.memory_bytes / 8,
         .cores = cores,
     };
     rc = models_new(&d->api.models, &models, err);
@@ -339,6 +340,7 @@ int main(int argc, char **argv) {
     struct settings settings = {0};
     enum settings_action action;
     struct ovr_err err = {0};
+    umask(umask(0) | S_IRWXO);                  /* what is private is in the files too */
     pthread_setname_np(pthread_self(), "ovrd"); /* linalg_start() may have made it "exe" */
     struct user_command command = {0};
     if (user_command_read(&command, &argc, argv, &err) ||

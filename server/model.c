@@ -29,6 +29,7 @@ struct models {
     pthread_cond_t changed;
     struct model *list;
     uint64_t clock; /* counts uses */
+    uint64_t reserved;
 };
 
 int models_new(struct models **out, const struct models_config *config, struct ovr_err *err) {
@@ -72,10 +73,61 @@ void models_count(struct models *models, uint64_t *bytes, size_t *n) {
     pthread_mutex_unlock(&models->lock);
 }
 
+/* ---- Memory ---- */
+
+/* With the lock held: whether so much more may be taken now. Models that nobody uses don't count,
+ * for they go when others come. */
+static int check_room(const struct models *models, uint64_t bytes, struct ovr_err *err) {
+    uint64_t all = models->config.use_bytes, used = models->reserved;
+    for (const struct model *model = models->list; model; model = model->next)
+        used += model->users ? model->bytes : 0;
+    if (bytes > all)
+        return ovr_fail(err, OVR_TOO_LARGE, NULL,
+                        "this takes %.1f MiB of memory, and all requests that use models have %.1f "
+                        "MiB together, an eighth of --memory; send fewer samples a request, or as "
+                        "NPY, or let the operator raise --memory",
+                        (double)bytes / (1 << 20), (double)all / (1 << 20));
+    if (used > all || bytes > all - used)
+        return ovr_fail(err, OVR_FULL, NULL,
+                        "other requests use the memory for models (%.1f MiB) now; try again later",
+                        (double)all / (1 << 20));
+    return 0;
+}
+
+int models_reserve(struct models *models, uint64_t bytes, struct ovr_err *err) {
+    pthread_mutex_lock(&models->lock);
+    int rc = check_room(models, bytes, err);
+    if (!rc)
+        models->reserved += bytes;
+    pthread_mutex_unlock(&models->lock);
+    return rc;
+}
+
+void models_give_back(struct models *models, uint64_t bytes) {
+    pthread_mutex_lock(&models->lock);
+    models->reserved -= bytes;
+    pthread_mutex_unlock(&models->lock);
+}
+
+/* While it is read its numbers are there twice: from the files, and as they are multiplied with. */
+static int reserve_model(struct models *models, struct model *model, const struct tensor *tensors,
+                         size_t n, struct ovr_err *err) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < n; i++)
+        bytes += (uint64_t)tensors[i].rows * tensors[i].columns * 2 * sizeof(real);
+    pthread_mutex_lock(&models->lock);
+    int rc = check_room(models, bytes, err);
+    if (!rc)
+        model->bytes = bytes;
+    pthread_mutex_unlock(&models->lock);
+    return rc;
+}
+
 /* ---- Reading a model ---- */
 
 /* What is at hand while one is read. */
 struct reading {
+    struct models *models;
     const struct models_config *config;
     const struct experiment *experiment;
     struct spec *spec;
@@ -104,6 +156,8 @@ static int read_facts(struct reading *reading, struct model *model, struct ovr_e
     if (!rc)
         rc = store_read_tensors(config->store, e->seq, "best", &reading->tensors,
                                 &reading->n_tensors, err);
+    if (!rc)
+        rc = reserve_model(reading->models, model, reading->tensors, reading->n_tensors, err);
     if (!rc)
         rc = fitted_open(config->store, config->data_dir, e->id, (size_t)reading->split.width,
                          &model->preprocess, err);
@@ -201,9 +255,9 @@ static uint64_t preprocess_bytes(const struct preprocess *preprocess) {
     return bytes;
 }
 
-static int model_read(struct model *model, const struct experiment *experiment,
-                      struct ovr_err *err) {
-    struct reading reading = {.config = model->config, .experiment = experiment};
+static int model_read(struct models *models, struct model *model,
+                      const struct experiment *experiment, struct ovr_err *err) {
+    struct reading reading = {.models = models, .config = model->config, .experiment = experiment};
     reading.spec = malloc(sizeof *reading.spec);
     int rc = reading.spec ? 0 : ovr_nomem(err, "a spec");
     if (!rc)
@@ -214,8 +268,6 @@ static int model_read(struct model *model, const struct experiment *experiment,
         rc = read_net(&reading, model, err);
     if (!rc)
         rc = read_read_out(&reading, model, err);
-    if (!rc)
-        model->bytes = infer_bytes(model->infer) + preprocess_bytes(&model->preprocess);
     free(reading.tensors);
     free(reading.spec);
     return rc;
@@ -291,10 +343,12 @@ int models_open(struct models *models, const struct experiment *experiment, stru
     if (!model)
         return ovr_nomem(err, "a model");
     struct ovr_err why = {0};
-    int rc = model_read(model, experiment, &why);
+    int rc = model_read(models, model, experiment, &why);
     pthread_mutex_lock(&models->lock);
     model->opening = 0;
     model->used_at = ++models->clock;
+    if (!rc)
+        model->bytes = infer_bytes(model->infer) + preprocess_bytes(&model->preprocess);
     if (rc)
         take_out(models, model);
     else

@@ -21,6 +21,7 @@ struct models_config {
     const struct kernels *kernels;
     const char *data_dir;
     uint64_t limit_bytes; /* of models that nobody uses; 0: none is kept */
+    uint64_t use_bytes;   /* of those in use, and of what models_reserve() gives, together */
     int cores;            /* that a big request may use */
 };
 
@@ -44,7 +45,14 @@ struct model_facts {
 
 struct model;
 
-/* OVR_CONFLICT for an experiment that has not succeeded. Waits while another thread opens it. */
+/* Memory that a request takes beside the model, for its samples and results: to be counted before
+ * it is taken, and given back when it is free. OVR_FULL: others have it now. OVR_TOO_LARGE: it is
+ * more than there ever is. */
+int models_reserve(struct models *models, uint64_t bytes, struct ovr_err *err);
+void models_give_back(struct models *models, uint64_t bytes);
+
+/* OVR_CONFLICT for an experiment that has not succeeded; OVR_FULL and OVR_TOO_LARGE as above. Waits
+ * while another thread opens it. */
 int models_open(struct models *models, const struct experiment *experiment, struct model **model,
                 struct ovr_err *err);
 void models_close(struct models *models, struct model *model); /* NULL is fine */

@@ -40,7 +40,9 @@ struct asker {
     char name[USER_NAME_SIZE];
     enum level level;
     char token[ID_SIZE];
+    int64_t expires_at;         /* of the token; 0: never */
     char address[ADDRESS_SIZE]; /* of the client */
+    uint64_t people;            /* store_people_version() that this is true of */
 };
 
 /* From now on, on this thread; borrowed. NULL: the daemon itself, as every thread begins. */
@@ -128,14 +130,15 @@ int store_list_tokens(struct store *store, const char *name, const char *id, str
 /* Doing it twice is fine. */
 int store_revoke_token(struct store *store, const char *name, const char *id, struct ovr_err *err);
 
-/* Whose token it is, address left alone. *expires_at is 0 for never; the caller compares.
+/* Whose token it is; address and people are left alone, and the time is for the caller to compare.
  * OVR_NOT_FOUND: nobody's, or it was revoked, or she is disabled. */
 int store_find_token(struct store *store, const char sha256[DIGEST_SIZE], struct asker *asker,
-                     int64_t *expires_at, struct ovr_err *err);
+                     struct ovr_err *err);
 
 int store_note_token(struct store *store, const char id[ID_SIZE], int64_t at, struct ovr_err *err);
 
-/* Grows with every change of users and tokens, once it is stored. */
+/* Grows with every change of users and tokens, and with everything that becomes private, once it is
+ * stored: what was let in before may be shut out now. */
 uint64_t store_people_version(const struct store *store);
 
 /* Data sets: whether who asks may upload `bytes` into this one, or remove it. */

@@ -336,7 +336,7 @@ static void say_why(struct queue_place *place, const struct queue_snapshot *s,
         say(place, "the disk is full, and nothing starts before there is room");
     } else if (*e->waits_for) {
         place->reason_code = "chain";
-        say(place, "waits for experiment %s", e->waits_for);
+        say(place, "waits for experiment %s", may_see(e) ? e->waits_for : "(private)");
         if (*e->sweep && e->point > 0)
             say(place, " (point %d of the chain)", e->point - 1);
         say(place, ", whose weights it starts from");

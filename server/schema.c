@@ -160,10 +160,41 @@ static json_t *plain_schema_of(const struct field *f) {
     }
 }
 
+/* The words whose bits are set. */
+static json_t *words_of(const char *const *words, int bits) {
+    json_t *list = json_array();
+    for (int i = 0; words[i]; i++)
+        if (bits & 1 << i)
+            json_array_append_new(list, json_string(words[i]));
+    return list;
+}
+
+/* Who uses the field, for forms and tables: {pointer: the values there with which it counts}, null
+ * where nothing is there. NULL: everybody. What is refused or required is for the conditions. */
+static json_t *when_of(const struct field *f) {
+    json_t *when = json_object();
+    if (f->kinds)
+        json_object_set_new(when, "/model/kind", words_of(spec_kinds, f->kinds));
+    if (f->activations)
+        json_object_set_new(when, "/model/activation", words_of(spec_activations, f->activations));
+    if (f->optimizers)
+        json_object_set_new(when, "/optimizer/name", words_of(spec_optimizers, f->optimizers));
+    if (f->data == STORED)
+        json_object_set_new(when, "/dataset/generator", json_pack("[n]"));
+    else if (f->data == GENERATED)
+        json_object_set_new(when, "/dataset/generator", json_pack("[s]", "sphere"));
+    if (json_object_size(when) > 0)
+        return when;
+    json_decref(when);
+    return NULL;
+}
+
 static json_t *schema_of(const struct field *f) {
-    json_t *schema = plain_schema_of(f);
+    json_t *schema = plain_schema_of(f), *when = when_of(f);
     if (f->flags & NULLABLE)
         schema = either(schema, json_pack("{s:s}", "type", "null"));
+    if (when)
+        json_object_set_new(schema, "x-when", when);
     if (f->help)
         json_object_set_new(schema, "description", json_string(f->help));
     if (f->standard && !f->standard_other)

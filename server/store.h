@@ -63,7 +63,7 @@ struct experiment {
     char rerun_of[ID_SIZE];  /* whose spec it has, perhaps changed, whether or not that one is still
                                 there; "": none */
     int replays;             /* its result is compared with that one's */
-    char *notes;             /* those of the spec unless they were edited */
+    char *notes;             /* those of the spec unless they were edited; NULL in lists */
     char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
     int private;                /* seen by its owner and admins only */
     double key;                 /* in a list by end or figure: what it is sorted by */
@@ -445,7 +445,7 @@ int store_list_splits(struct store *store, const char *name, struct dataset_spli
 /* Features or labels that wait for the other half of their split; at most one of each. */
 struct dataset_part {
     char dataset[DATASET_NAME_SIZE], split[6], part[9], format[16], sha256[SHA256_SIZE];
-    int64_t samples, created_at;
+    int64_t bytes, samples, created_at; /* bytes: of the file; store_get_part() leaves them 0 */
 };
 
 int store_put_part(struct store *store, const struct dataset_part *part, struct ovr_err *err);

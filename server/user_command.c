@@ -146,23 +146,31 @@ static int get_token(const char *path, char text[128], struct ovr_err *err) {
     return rc;
 }
 
+/* As somebody's who asked for it. */
+static int give_admin(struct store *store, const char *text, struct ovr_err *err) {
+    struct user u;
+    if (store_get_user(store, "admin", &u, NULL) == 0)
+        return one_more(store, "admin", text, "admin-token-file", err);
+    return add(store, "admin", LEVEL_ADMIN, text, "admin-token-file", err);
+}
+
 int admin_from_file(struct store *store, const char *path, struct ovr_err *err) {
     const struct asker operator= {.level = LEVEL_ADMIN, .address = "--admin-token-file"};
     char text[128], sha256[DIGEST_SIZE];
     struct asker found;
-    struct user u;
-    int64_t expires_at;
+    struct ovr_err why = {0};
     int rc = get_token(path, text, err);
     if (rc)
         return rc;
     digest_of(text, strlen(text), sha256);
-    if (store_find_token(store, sha256, &found, &expires_at, NULL) == 0)
+    if (store_find_token(store, sha256, &found, NULL) == 0)
         return 0;
     ask_as(&operator);
-    if (store_get_user(store, "admin", &u, NULL) == 0)
-        rc = one_more(store, "admin", text, "admin-token-file", err);
-    else
-        rc = add(store, "admin", LEVEL_ADMIN, text, "admin-token-file", err);
+    rc = give_admin(store, text, &why);
     ask_as(NULL);
-    return rc;
+    if (rc != OVR_CONFLICT)
+        return rc ? ovr_fail(err, rc, why.field, "%s", why.text) : 0;
+    /* An admin has shut it out, and a restart is no reason to let it in again. */
+    log_line(LOG_WARN, "the token in %s is not taken: %s", path, why.text);
+    return 0;
 }

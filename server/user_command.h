@@ -24,7 +24,8 @@ int user_command_run(const struct user_command *command, struct store *store, FI
                      struct ovr_err *err);
 
 /* For containers: the user admin, made if missing, and the token in this file taken as hers. A file
- * that is missing is made, for its owner alone, with a new token. */
+ * that is missing is made, for its owner alone, with a new token. One that was revoked, or whose
+ * user is disabled, is not taken, which the log tells. */
 int admin_from_file(struct store *store, const char *path, struct ovr_err *err);
 
 #endif

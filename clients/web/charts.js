@@ -197,7 +197,7 @@ export const bars = () => uPlot.paths.bars({ size: [0.94, 200], align: 1 });
 
 /** Shares with a per-cent axis. */
 export const percentAxis = {
-    values: (u, splits) => splits.map((v) => (v === null ? '' : `${number(100 * v, 3)} %`)),
+    values: (u, splits) => splits.map((v) => (v === null ? '' : `${number(100 * v, 5)} %`)),
 };
 
 /** The i-th of any number of colours, far from those before it. */

@@ -2,7 +2,7 @@
 
 import { chart, percentAxis } from './charts.js';
 import { fill, h } from './dom.js';
-import { at, duration, percent } from './format.js';
+import { at, duration, number, percent } from './format.js';
 import { empty, segmented } from './widgets.js';
 
 const terms = [
@@ -30,6 +30,16 @@ const termNames = {
 const splits = ['train', 'validation', 'test'];
 
 const share = (u, v) => percent(v, 2);
+
+/** Ticks of seconds, all in one unit, so that neighbours differ. */
+export function durationTicks(splits) {
+    const most = Math.max(...splits);
+    const [scale, unit] = most < 1e-3 ? [1e6, 'µs'] : most < 1 ? [1e3, 'ms'] : [1, 's'];
+    return splits.map((v) => {
+        if (v === null) return '';
+        return most < 100 || v === 0 ? `${number(v * scale, 3)} ${unit}` : duration(v);
+    });
+}
 
 /**
  * Charts by name: lines are [path into an epoch, label]. Those of which no epoch has anything are
@@ -118,7 +128,7 @@ export const groups = [
         note: 'with its evaluation',
         lines: [['seconds', 'time']],
         text: (u, v) => duration(v),
-        axis: { values: (u, splits) => splits.map((v) => (v === null ? '' : duration(v))) },
+        axis: { values: (u, splits) => durationTicks(splits) },
     },
 ];
 

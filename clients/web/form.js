@@ -115,51 +115,26 @@ export function withValue(document, pointer, value) {
 
 /* ---- Which fields a spec can use, for a short form; what is set is shown all the same ---- */
 
-const kind =
-    (...kinds) =>
-    (d) =>
-        kinds.includes(d.model?.kind);
-const trained = kind('ovr_encoder', 'mlp', 'autoencoder');
 const generated = (d) => d.dataset?.generator !== undefined;
-const activation = (name) => (d) => d.model?.activation === name;
-const optimizer =
-    (...names) =>
-    (d) =>
-        trained(d) && names.includes(d.optimizer?.name ?? 'adam');
 
-/** @type {[string, (document: Object) => boolean][]} the first prefix that fits decides */
-const uses = [
-    ['/dataset/name', () => true],
-    ['/dataset/version', (d) => !generated(d)],
-    ['/dataset/train_limit', (d) => !generated(d)],
-    ['/dataset/test_limit', (d) => !generated(d)],
-    ['/dataset/only_classes', () => true],
-    ['/dataset/', generated],
-    ['/model/slope', activation('leaky_relu')],
-    ['/model/threshold', activation('thresholded')],
-    ['/model/top_k', activation('top_k')],
-    ['/model/code', kind('kmeans', 'online_kmeans')],
-    ['/model/tied', kind('autoencoder')],
-    ['/model/corruption', kind('autoencoder')],
-    ['/model/dropout', kind('mlp')],
-    ['/model/activation', trained],
-    ['/model/freeze', trained],
-    ['/model/init', (d) => trained(d) || kind('kmeans', 'online_kmeans')(d)],
-    ['/model/hidden', (d) => d.model?.kind !== 'identity'],
-    ['/loss/l1', kind('autoencoder')],
-    ['/loss/kl', kind('autoencoder')],
-    ['/loss/contractive', kind('autoencoder')],
-    ['/loss', trained],
-    ['/optimizer/beta', optimizer('adam', 'adamw')],
-    ['/optimizer/epsilon', optimizer('adam', 'adamw', 'rmsprop')],
-    ['/optimizer/momentum', optimizer('sgd', 'rmsprop')],
-    ['/optimizer/nesterov', optimizer('sgd')],
-    ['/optimizer/weight_decay', optimizer('adamw')],
-    ['/optimizer/rho', optimizer('rmsprop')],
-    ['/optimizer', trained],
-];
-const isUsed = (pointer, document) =>
-    uses.find(([prefix]) => pointer.startsWith(prefix))?.[1](document) ?? true;
+/** The default of a member, such as the optimizer's name, which others depend on. */
+const defaultAt = (schema, pointer) =>
+    pointerParts(pointer).reduce((s, part) => s?.properties?.[part], schema)?.default;
+
+/**
+ * The part of a member's schema that the document can use, by its "x-when" (server/schema.c): all of it, those
+ * alternatives that it can use, or null.
+ */
+export function usedPart(schema, document, root) {
+    const fits = (s) =>
+        Object.entries(s['x-when'] ?? {}).every(([pointer, values]) =>
+            values.includes(atPointer(document, pointer) ?? defaultAt(root, pointer) ?? null),
+        );
+    if (!fits(schema)) return null;
+    if (!schema.anyOf?.some((s) => s['x-when'])) return schema;
+    const used = schema.anyOf.filter(fits);
+    return used.length ? { ...schema, anyOf: used } : null;
+}
 
 /** What most people change; the rest is behind "More". */
 const common = [
@@ -249,47 +224,38 @@ export function specForm(schema, { change, datasets }) {
         change(document);
     }
 
+    /* The members of a section that the document can use or has, each as the document can use it. */
+    const fieldsOf = (section, pointer) =>
+        Object.entries(section.properties).flatMap(([name, s]) => {
+            const here = `${pointer}/${name}`;
+            const chosen = here === '/dataset/name'; /* also where it is a generator */
+            const used = chosen ? s : usedPart(s, document, schema);
+            return used || atPointer(document, here) !== undefined ? [[here, used ?? s]] : [];
+        });
+
     /* Made anew; the field that was just used keeps the focus. */
     function show(newDocument, focus) {
         document = newDocument;
         controls = new Map();
-        const root = Object.entries(schema.properties);
-        const isPlain = (s) => ['scalar', 'enum', 'flag'].includes(shapeOf(s).kind);
-        const plain = root.filter(([, s]) => isPlain(s));
-        const sections = root.filter(
-            ([name, s]) =>
-                !isPlain(s) && (isUsed(`/${name}`, document) || document[name] !== undefined),
-        );
+        const root = fieldsOf(schema, '');
+        const isPlain = ([, s]) => ['scalar', 'enum', 'flag'].includes(shapeOf(s).kind);
         fill(
             element,
-            card(
-                '',
-                plain.map(([name, s]) => [`/${name}`, s]),
-            ),
-            sections.map(([name, s]) => section(name, s)),
+            card('', root.filter(isPlain)),
+            root.filter((f) => !isPlain(f)).map(([p, s]) => section(p, s)),
         );
         if (focus !== undefined) controls.get(focus)?.control.focus();
     }
 
-    function section(name, s) {
+    function section(pointer, s) {
         const shape = shapeOf(s);
-        if (shape.kind === 'section' && !shape.nullable)
-            return card(
-                name,
-                Object.entries(shape.schema.properties).map(([n, inner]) => [
-                    `/${name}/${n}`,
-                    inner,
-                ]),
-            );
-        return card(name, [[`/${name}`, s]]);
+        const whole = shape.kind === 'section' && !shape.nullable;
+        return card(pointer.slice(1), whole ? fieldsOf(shape.schema, pointer) : [[pointer, s]]);
     }
 
     function card(name, fields) {
-        const used = fields.filter(
-            ([p]) => isUsed(p, document) || atPointer(document, p) !== undefined,
-        );
-        const first = used.filter(([p]) => isCommon(p) || atPointer(document, p) !== undefined);
-        const rest = used.filter((f) => !first.includes(f));
+        const first = fields.filter(([p]) => isCommon(p) || atPointer(document, p) !== undefined);
+        const rest = fields.filter((f) => !first.includes(f));
         const more =
             rest.length > 0 &&
             h(
@@ -433,11 +399,7 @@ export function specForm(schema, { change, datasets }) {
             shape.nullable && h('option', { value: 'off', selected: state === 'off' }, 'off'),
             h('option', { value: 'on', selected: state === 'on' }, 'set …'),
         );
-        const inner =
-            state === 'on' &&
-            Object.entries(shape.schema.properties).map(([name, p]) =>
-                field(`${pointer}/${name}`, p),
-            );
+        const inner = state === 'on' && fieldsOf(shape.schema, pointer).map(([p, m]) => field(p, m));
         return h(
             inner ? 'div.nested' : 'div',
             control(pointer, made, s),
@@ -490,9 +452,7 @@ export function specForm(schema, { change, datasets }) {
         const shape = shapeOf(inner);
         if (shape.kind === 'section')
             return [
-                ...Object.entries(shape.schema.properties).map(([n, p]) =>
-                    field(`${pointer}/${name}/${n}`, p),
-                ),
+                ...fieldsOf(shape.schema, `${pointer}/${name}`).map(([p, m]) => field(p, m)),
                 ...beside,
             ];
         return [field(`${pointer}/${name}`, inner), ...beside];

@@ -38,6 +38,7 @@ export function bytes(x) {
 /** Seconds as "0.34 s", "12 s", "3 min 20 s", "2 h 5 min", "3 d 4 h". */
 export function duration(s) {
     if (missing(s)) return NONE;
+    if (s < 0.00995) return `${number(s * 1000, 2)} ms`;
     if (s < 0.0995) return `${Math.round(s * 1000)} ms`;
     if (s < 9.95) return `${s.toPrecision(2)} s`;
     s = Math.round(s);

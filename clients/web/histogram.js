@@ -202,7 +202,7 @@ export function histogramPanel(panel, model, signal) {
                             'Over the epochs',
                             h(
                                 'small',
-                                'share of all activations, darker is more; click to go there',
+                                'share of all activations: the stronger the colour, the more; click to go there',
                             ),
                         ),
                     ),

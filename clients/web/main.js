@@ -99,7 +99,7 @@ function showNav(path) {
 
 function showAccount() {
     const signOut = () => {
-        token.set(null);
+        sessionStorage.clear(); /* the token, and a draft that is nobody else's business */
         location.reload();
     };
     fill(

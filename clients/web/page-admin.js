@@ -134,6 +134,7 @@ function showSecret(token) {
             }),
         ],
         yes: 'Done',
+        no: null,
     });
 }
 
@@ -141,6 +142,7 @@ const quotaField = (name, value, scale = 1) =>
     h('input', {
         type: 'number',
         min: 0,
+        step: scale > 1 ? 'any' : 1,
         value: value === null || value === undefined ? '' : value / scale,
         placeholder: 'no limit',
         'aria-label': name,
@@ -248,6 +250,7 @@ async function showTokens(u) {
             secret,
         ],
         yes: 'Done',
+        no: null,
     });
 }
 

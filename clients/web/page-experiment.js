@@ -33,6 +33,7 @@ import {
     load,
     pageHead,
     pictures,
+    problemBox,
     progressBar,
     segmented,
     shareOf,
@@ -64,6 +65,7 @@ export async function show({ root, params, signal, me }) {
     const model = makeModel(await get(path, signal));
     const head = h('div');
     const figures = h('div.stack');
+    const gone = h('div');
     const live = liveBar(model);
     const parts = panels(model, signal, me);
     const chosen = tabs('Parts of the experiment', parts, tab, (key) =>
@@ -91,11 +93,16 @@ export async function show({ root, params, signal, me }) {
         shown = key;
     });
     showHead();
-    fill(root, head, live, figures, chosen.element);
+    fill(root, gone, head, live, figures, chosen.element);
     model.series = (await get(`${path}/metrics?max_points=${CURVE_POINTS}`, signal)).series;
     chosen.open();
     model.tell('series');
-    if (!isFinal(model.experiment.state)) watch(model, refresh, signal).catch(() => {});
+    if (isFinal(model.experiment.state)) return;
+    watch(model, refresh, signal).catch((error) => {
+        if (signal.aborted || error.status === 401) return;
+        fill(gone, problemBox(error)); /* deleted meanwhile, or no longer to be seen */
+        live.hidden = true;
+    });
 }
 
 /* Events while it runs; and the experiment now and then, for its place in the queue. An event has a

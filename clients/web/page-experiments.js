@@ -257,8 +257,10 @@ function makeList({ signal, me }, picked, onTag, onPick) {
                   )
                 : empty(
                       'No experiments yet',
-                      'Post a spec here, with curl or with ovrctl; it shows up at once.',
-                      linkButton('New experiment', '#/new', 'plus', 'primary'),
+                      me.canWrite
+                          ? 'Begin with one on generated points, or upload data. In a terminal:'
+                          : 'What the others post shows up here at once.',
+                      ...(me.canWrite ? firstSteps(me) : []),
                   ),
         );
     }
@@ -275,6 +277,18 @@ function makeList({ signal, me }, picked, onTag, onPick) {
     signal.addEventListener('abort', () => run.abort());
     return self;
 }
+
+/** For somebody who opens the page of a daemon that has nothing yet. */
+const firstSteps = (me) => [
+    h(
+        'pre.json',
+        { tabindex: 0, 'aria-label': 'The same in a terminal' },
+        `curl ${me.users ? '-H "Authorization: Bearer $OVRD_TOKEN" ' : ''}${location.origin}/v1/experiments \\
+  --json '{"dataset": {"generator": "sphere"}, "model": {"kind": "mlp", "hidden": [200]}}'`,
+    ),
+    linkButton('New experiment', '#/new', 'plus', 'primary'),
+    linkButton('Upload data', '#/datasets', 'data'),
+];
 
 const listPath = (filter) => `/v1/experiments${href('', { ...filter, limit: PAGE }).slice(1)}`;
 

@@ -30,10 +30,19 @@ export function match(pattern, path) {
     if (a.length !== b.length) return null;
     const params = [];
     for (let i = 0; i < a.length; i++) {
-        if (a[i] === '{}' && b[i]) params.push(decodeURIComponent(b[i]));
+        if (a[i] === '{}' && b[i]) params.push(decoded(b[i]));
         else if (a[i] !== b[i]) return null;
     }
     return params;
+}
+
+/* A stray % stands for itself. */
+function decoded(text) {
+    try {
+        return decodeURIComponent(text);
+    } catch {
+        return text;
+    }
 }
 
 /** The path and the query of the address. */

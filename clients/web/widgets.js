@@ -124,10 +124,10 @@ export async function attempt(work, done) {
 
 /**
  * A dialog; body may have fields. Resolves to true for yes, false for no and Escape.
- * @param {{title: string, body: *, yes: string, kind?: string, check?: () => Promise<boolean>}} options
- *   check runs on yes; the dialog stays open while it says false.
+ * @param {{title: string, body: *, yes: string, no?: string?, kind?: string, check?: () => Promise<boolean>}} options
+ *   no is null where there is nothing to call off; check runs on yes; the dialog stays open while it says false.
  */
-export function ask({ title, body, yes, kind = 'primary', check }) {
+export function ask({ title, body, yes, no = 'Cancel', kind = 'primary', check }) {
     const id = newId('dialog');
     return new Promise((resolve) => {
         const submit = async (event) => {
@@ -146,7 +146,7 @@ export function ask({ title, body, yes, kind = 'primary', check }) {
                 h('div.dialog-body', body),
                 h(
                     'div.actions.end',
-                    button('Cancel', { onclick: () => dialog.close('no') }),
+                    no && button(no, { onclick: () => dialog.close('no') }),
                     h(`button.button.${kind}`, { type: 'submit' }, yes),
                 ),
             ),

@@ -35,7 +35,12 @@ int store_put_split(struct store *store, const struct dataset_split *s, int *fre
     if (step != SQLITE_ROW && step != SQLITE_DONE)
         rc = db_fail(c, err);
     if (!rc)
-        rc = may_change_dataset(store, s->dataset, *fresh ? s->bytes : 0, err);
+        rc = may_change_dataset(store, s->dataset, 0, err);
+    /* The halves first: what they were joined to is not counted beside them. */
+    if (!rc)
+        rc = db_run(c, db_bind(c, FORGET_PARTS, "ss", s->dataset, s->split), err);
+    if (!rc && *fresh)
+        rc = check_quota(store, 0, s->bytes, err);
     /* The version that is replaced now stays for a while: a spec may be posted that has read it. */
     if (!rc && *fresh)
         rc = db_run(c, db_bind(c, FORGET_VERSIONS, "s", s->dataset), err);
@@ -51,8 +56,6 @@ int store_put_split(struct store *store, const struct dataset_split *s, int *fre
                     err);
     if (!rc && *fresh)
         rc = audit(c, "dataset.put", s->dataset, s->split, err);
-    if (!rc)
-        rc = db_run(c, db_bind(c, FORGET_PARTS, "ss", s->dataset, s->split), err);
     return db_end(store, rc, err);
 }
 
@@ -106,11 +109,11 @@ int store_put_part(struct store *store, const struct dataset_part *p, struct ovr
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = may_change_dataset(store, p->dataset, 0, err);
+    rc = may_change_dataset(store, p->dataset, p->bytes, err);
     if (!rc)
         rc = db_run(c,
-                    db_bind(c, PUT_PART, "sssssiiI", p->dataset, p->split, p->part, p->sha256,
-                            p->format, p->samples, p->created_at, asking_user()),
+                    db_bind(c, PUT_PART, "sssssiiIi", p->dataset, p->split, p->part, p->sha256,
+                            p->format, p->samples, p->created_at, asking_user(), p->bytes),
                     err);
     if (!rc)
         rc = audit(c, "dataset.put", p->dataset, p->part, err);

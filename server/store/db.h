@@ -60,6 +60,7 @@ enum sql {
     GIVE_UP,
     RUNNING,
     DELETE_FIGURES,
+    DELETE_NEWEST,
     DELETE_HISTOGRAMS,
     NOTE_CHECKPOINT,
     CANCEL,
@@ -169,7 +170,7 @@ struct store {
     size_t n_blocked;
     struct quotas quotas;    /* of who has none of her own */
     int people_changed;      /* in the transaction at hand */
-    _Atomic uint64_t people; /* grows with every change of users and tokens */
+    _Atomic uint64_t people; /* see store_people_version() */
 };
 
 /* ---- db.c ---- */
@@ -251,7 +252,8 @@ int charge_run(struct store *store, struct run *run, struct ovr_err *err);
 
 /* ---- jobs.c ---- */
 
-/* The epochs that wait of an experiment that ends in this transaction. */
+/* Of an experiment whose run ends in this transaction: the epochs that wait, and what it has used.
+ */
 int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err);
 
 /* ---- events.c ---- */

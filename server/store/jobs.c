@@ -5,11 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* db_end() for a transaction that ends a run, whose cores are now free. */
+/* db_end() for a transaction that ends a run, behind write_last_epochs(); its cores are free now.
+ */
 static int end_run(struct store *store, int64_t seq, int rc, struct ovr_err *err) {
-    struct run *run = runs_find(&store->runs, seq);
-    if (!rc && run)
-        rc = charge_run(store, run, err);
     rc = db_commit(store, rc, err);
     if (!rc)
         runs_end(&store->runs, seq);
@@ -140,10 +138,8 @@ int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct fi
     return store_write_epochs(store, err); /* nobody else came to it */
 }
 
-/* All epochs and lines of a run that wait, in the transaction at hand; and now and then what it has
- * used, so that a crash forgets little of it. */
+/* All epochs and lines of a run that wait, in the transaction at hand. */
 static int write_epochs(struct store *store, struct run *r, struct ovr_err *err) {
-    enum { CHARGED_EVERY_MS = 10000 };
     struct connection *c = &store->writer;
     size_t n = run_take(&store->runs, r);
     int64_t n_epochs = 0;
@@ -161,15 +157,19 @@ static int write_epochs(struct store *store, struct run *r, struct ovr_err *err)
     }
     if (!rc && n)
         rc = db_run(c, db_bind(c, TOUCH, "ii", r->seq, n_epochs), err);
-    if (!rc && now_ms() - r->written_ms > CHARGED_EVERY_MS)
-        rc = charge_run(store, r, err);
     return rc;
 }
 
-/* Of an experiment that ends in this transaction. */
 int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err) {
     struct run *r = runs_find(&store->runs, seq);
-    return r ? write_epochs(store, r, err) : 0;
+    int rc = r ? write_epochs(store, r, err) : 0;
+    return rc || !r ? rc : charge_run(store, r, err);
+}
+
+/* Now and then, so that a crash forgets little of what it has used. */
+static int charge_if_due(struct store *store, struct run *r, struct ovr_err *err) {
+    enum { CHARGED_EVERY_MS = 10000 };
+    return now_ms() - r->written_ms > CHARGED_EVERY_MS ? charge_run(store, r, err) : 0;
 }
 
 int store_write_epochs(struct store *store, struct ovr_err *err) {
@@ -179,8 +179,10 @@ int store_write_epochs(struct store *store, struct ovr_err *err) {
     int rc = db_begin(store, &why);
     if (rc) /* without the writer: the epochs stay, and a job learns of it when many wait */
         return ovr_fail(err, rc, NULL, "%s", why.text);
-    for (struct run *r = store->runs.list; !rc && r; r = r->next)
+    for (struct run *r = store->runs.list; !rc && r; r = r->next) {
         rc = write_epochs(store, r, &why);
+        rc = rc ? rc : charge_if_due(store, r, &why);
+    }
     rc = db_commit(store, rc, &why);
     runs_settle(&store->runs, &why);
     db_release_writer(store);

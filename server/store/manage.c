@@ -46,6 +46,8 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
         rc = db_run(c, bind_edit(c, e.seq, edit), err);
     if (!rc)
         rc = audit(c, "experiment.edit", id, NULL, err);
+    if (edit->private && *edit->private && !e.private) /* who watches it has to look again */
+        store->people_changed = 1;
     experiment_release(&e);
     return db_end(store, rc, err);
 }
@@ -81,18 +83,49 @@ static int delete_experiment(struct connection *c, int64_t seq, struct ovr_err *
     return rc || !*dataset ? rc : db_run(c, db_bind(c, FORGET_VERSIONS, "s", dataset), err);
 }
 
-int store_delete_experiment(struct store *store, const char *id, struct ovr_err *err) {
+/* Whether it may go, and who it is; the caller releases *e. */
+static int find_deletable(struct connection *c, const char *id, struct experiment *e,
+                          struct ovr_err *err) {
+    int rc = find_own_experiment(c, id, e, err);
+    if (!rc && e->state != STATE_SUCCEEDED && e->state != STATE_FAILED &&
+        e->state != STATE_CANCELLED)
+        rc =
+            ovr_fail(err, OVR_CONFLICT, NULL,
+                     "the experiment is %s; cancel it before it is deleted", state_names[e->state]);
+    return rc ? rc : must_be_unneeded(c, id, err);
+}
+
+/* The figures of its newest epochs, in a transaction of their own. *n: rows that went. */
+static int delete_newest(struct store *store, const char *id, int *n, struct ovr_err *err) {
     struct connection *c = &store->writer;
     struct experiment e = {0};
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = find_own_experiment(c, id, &e, err);
-    if (!rc && e.state != STATE_SUCCEEDED && e.state != STATE_FAILED && e.state != STATE_CANCELLED)
-        rc = ovr_fail(err, OVR_CONFLICT, NULL,
-                      "the experiment is %s; cancel it before it is deleted", state_names[e.state]);
+    rc = find_deletable(c, id, &e, err);
     if (!rc)
-        rc = must_be_unneeded(c, id, err);
+        rc = db_run(c, db_bind(c, DELETE_NEWEST, "i", e.seq), err);
+    *n = rc ? 0 : sqlite3_changes(c->db);
+    experiment_release(&e);
+    return db_end(store, rc, err);
+}
+
+/* What a hundred thousand epochs left takes seconds to delete, in which nobody else could write. So
+ * it goes bit by bit, and the experiment itself last: when the daemon ends in between it is still
+ * there, to be deleted again. */
+int store_delete_experiment(struct store *store, const char *id, struct ovr_err *err) {
+    enum { FEW = 2000 };
+    const struct timespec turn = {.tv_nsec = 1000000}; /* for those who wait for the writer */
+    struct connection *c = &store->writer;
+    struct experiment e = {0};
+    int n, rc;
+    while (!(rc = delete_newest(store, id, &n, err)) && n > FEW)
+        nanosleep(&turn, NULL);
+    if (!rc)
+        rc = db_begin(store, err);
+    if (rc)
+        return rc;
+    rc = find_deletable(c, id, &e, err);
     if (!rc)
         rc = db_run(c, db_bind(c, NOTE_LOSS, "ii", e.seq, e.revision), err);
     if (!rc)

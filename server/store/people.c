@@ -237,23 +237,32 @@ static int make_room(struct connection *c, int64_t user, struct ovr_err *err) {
     return rc;
 }
 
+static int insert_token(struct connection *c, int64_t user, const struct new_token *t,
+                        const char *id, struct ovr_err *err) {
+    char sha256[DIGEST_SIZE];
+    digest_of(t->text, strlen(t->text), sha256);
+    int rc = db_run(c,
+                    db_bind(c, ADD_TOKEN, "sisssiI", id, user, t->label, sha256,
+                            scope_names[t->scope], now_ms(), t->expires_at),
+                    NULL);
+    if (rc && sqlite3_extended_errcode(c->db) == SQLITE_CONSTRAINT_UNIQUE)
+        return ovr_fail(err, OVR_CONFLICT, NULL,
+                        "this token was given before, and revoked; it needs another text");
+    return rc ? db_fail(c, err) : 0;
+}
+
 static int add_token(struct connection *c, const struct user *u, const struct new_token *t,
                      char id[ID_SIZE], struct ovr_err *err) {
-    char sha256[DIGEST_SIZE];
     if (t->scope > u->role)
         return ovr_fail(err, OVR_INVALID, "/scope",
                         "scope %s is more than the role of %s allows: a %s's tokens are at most "
                         "for %s",
                         scope_names[t->scope], u->name, role_names[u->role], scope_names[u->role]);
-    digest_of(t->text, strlen(t->text), sha256);
     int rc = make_room(c, u->seq, err);
     if (!rc)
         rc = store_new_id(id, err);
     if (!rc)
-        rc = db_run(c,
-                    db_bind(c, ADD_TOKEN, "sisssiI", id, u->seq, t->label, sha256,
-                            scope_names[t->scope], now_ms(), t->expires_at),
-                    err);
+        rc = insert_token(c, u->seq, t, id, err);
     return rc ? rc : audit(c, "token.add", id, u->name, err);
 }
 
@@ -332,7 +341,7 @@ int store_revoke_token(struct store *store, const char *name, const char *id, st
 }
 
 int store_find_token(struct store *store, const char sha256[DIGEST_SIZE], struct asker *asker,
-                     int64_t *expires_at, struct ovr_err *err) {
+                     struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
     sqlite3_stmt *row = db_bind(c, FIND_TOKEN, "s", sha256);
     int step = sqlite3_step(row), rc = 0;
@@ -343,7 +352,7 @@ int store_find_token(struct store *store, const char sha256[DIGEST_SIZE], struct
         copy_column(row, 2, role, sizeof role);
         copy_column(row, 3, asker->token, sizeof asker->token);
         copy_column(row, 4, scope, sizeof scope);
-        *expires_at = sqlite3_column_int64(row, 5);
+        asker->expires_at = sqlite3_column_int64(row, 5);
         enum level by_role = find_level(role_names, role), by = find_level(scope_names, scope);
         asker->level = by < by_role ? by : by_role;
     } else {
@@ -463,8 +472,8 @@ static int check_limits(const struct store *store, const struct user *u, int64_t
     struct quotas most = store_quotas_of(store, u);
     if (queued && most.queued && u->usage.queued + queued > most.queued)
         return ovr_fail(err, OVR_QUOTA, NULL,
-                        "%s has %lld experiments waiting and may have %lld, so %lld more are too "
-                        "many; wait, cancel some, or ask an admin for a larger quota",
+                        "%s has %lld of at most %lld experiments waiting, without room for %lld "
+                        "more; wait, cancel some, or ask an admin for a larger quota",
                         u->name, (long long)u->usage.queued, (long long)most.queued,
                         (long long)queued);
     /* Who has just reached it may neither upload nor submit: results need room too. */

@@ -5,14 +5,16 @@
     "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
-#define OTHER_COLUMNS                                                                              \
-    "rerun_of, replays, coalesce(notes, CASE WHEN json_valid(spec) THEN json_extract(spec, "       \
-    "'$.notes') END), (SELECT u.name FROM user AS u WHERE u.seq = owner), private, core_seconds, " \
-    "computed_ms"
-#define ALL_COLUMNS                                                                                \
+#define OTHER_COLUMNS(notes)                                                                       \
+    "rerun_of, replays, " notes ", (SELECT u.name FROM user AS u WHERE u.seq = owner), private, "  \
+    "core_seconds, computed_ms"
+#define NOTES "coalesce(notes, CASE WHEN json_valid(spec) THEN json_extract(spec, '$.notes') END)"
+#define COLUMNS(notes)                                                                             \
     EXPERIMENT_COLUMNS                                                                             \
-    ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), " OTHER_COLUMNS
-#define LISTED_EXPERIMENTS "SELECT " ALL_COLUMNS
+    ", (SELECT p.id FROM experiment AS p WHERE p.seq = e.waits_for), " OTHER_COLUMNS(notes)
+#define ALL_COLUMNS COLUMNS(NOTES)
+/* Lists show no notes, and looking for them would parse every spec. */
+#define LISTED_EXPERIMENTS "SELECT " COLUMNS("NULL")
 /* To who asks; 0: an admin, or nobody whose rights are to be looked at. */
 #define VISIBLE(asker) "(" asker " = 0 OR NOT private OR owner = " asker ")"
 /* What could start. By no other index: without statistics SQLite may take one that reads it all. */
@@ -109,7 +111,7 @@ const char *const sql[N_SQL] = {
     [CLAIM] =
         "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
         "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' AND "
-        "waits_for IS NULL RETURNING " EXPERIMENT_COLUMNS ", NULL, " OTHER_COLUMNS,
+        "waits_for IS NULL RETURNING " EXPERIMENT_COLUMNS ", NULL, " OTHER_COLUMNS("NULL"),
     [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
     [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",
@@ -133,6 +135,9 @@ const char *const sql[N_SQL] = {
                 "WHERE state = 'running' AND crashes >= ?2",
     [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
     [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1 AND epoch >= ?2",
+    [DELETE_NEWEST] =
+        "DELETE FROM figure WHERE experiment = ?1 AND epoch > (SELECT max(epoch) FROM "
+        "figure WHERE experiment = ?1) - 500 AND epoch > 500",
     [DELETE_HISTOGRAMS] = "DELETE FROM histogram WHERE experiment = ?1 AND epoch >= ?2",
     [NOTE_CHECKPOINT] = "UPDATE experiment SET crashes = 0, computed_ms = ?2 WHERE seq = ?1",
     [CANCEL] = "UPDATE experiment SET state = 'cancelled', revision = revision + 1, finished_at = "
@@ -233,8 +238,9 @@ const char *const sql[N_SQL] = {
                    "json_valid(spec)",
     [PUT_PART] =
         "INSERT INTO dataset_part (dataset, split, part, sha256, format, samples, created_at, "
-        "owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (dataset, split, part) DO "
-        "UPDATE SET sha256 = ?4, format = ?5, samples = ?6, created_at = ?7, owner = ?8",
+        "owner, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (dataset, split, "
+        "part) DO UPDATE SET sha256 = ?4, format = ?5, samples = ?6, created_at = ?7, owner = ?8, "
+        "bytes = ?9",
     [GET_PART] = "SELECT sha256, format, samples, created_at FROM dataset_part WHERE dataset = ?1 "
                  "AND split = ?2 AND part = ?3",
     [FORGET_PARTS] = "DELETE FROM dataset_part WHERE dataset = ?1 AND (?2 IS NULL OR split = ?2)",

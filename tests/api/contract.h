@@ -157,6 +157,18 @@ static inline int fits_keyword(struct check *check, json_t *schema, const char *
     }
     if (strcmp(keyword, "properties") == 0)
         return !json_is_object(value) || fits_members(check, schema, value, pointer);
+    if (strcmp(keyword, "propertyNames") == 0) {
+        const char *name;
+        json_t *member;
+        json_object_foreach((json_t *)(uintptr_t)value, name, member) {
+            json_t *text = json_string(name);
+            int ok = fits(check, (json_t *)(uintptr_t)rule, text, pointer);
+            json_decref(text);
+            if (!ok)
+                return 0;
+        }
+        return 1;
+    }
     if (strcmp(keyword, "required") == 0) {
         for (size_t i = 0; json_is_object(value) && i < json_array_size(rule); i++)
             if (!json_object_get(value, json_string_value(json_array_get(rule, i))))
@@ -188,6 +200,8 @@ static inline int fits_keyword(struct check *check, json_t *schema, const char *
         ok = !json_is_array(value) || (double)length >= bound;
     else if (strcmp(keyword, "maxItems") == 0)
         ok = !json_is_array(value) || (double)length <= bound;
+    else if (strcmp(keyword, "minProperties") == 0)
+        ok = !json_is_object(value) || (double)json_object_size(value) >= bound;
     else if (strcmp(keyword, "maxProperties") == 0)
         ok = !json_is_object(value) || (double)json_object_size(value) <= bound;
     else if (strcmp(keyword, "pattern") == 0)

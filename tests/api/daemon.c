@@ -328,6 +328,19 @@ static void print_answer(const struct answer *a) {
     print_error("%s\n%.2000s\n", a->headers, a->body);
 }
 
+/* A header of the answer that the contract does not tell; NULL: none. A 304 has those of the 200 it
+ * stands for. */
+static const char *find_silence(const json_t *response, const struct answer *a) {
+    static const char *const told[] = {
+        "Allow",       "Content-Disposition", "ETag",        "Link",
+        "Location",    "Preference-Applied",  "Retry-After", "WWW-Authenticate",
+        "X-Request-Id"};
+    for (size_t i = 0; a->status != 304 && i < sizeof told / sizeof *told; i++)
+        if (header(a, told[i]) && !json_object_get(json_object_get(response, "headers"), told[i]))
+            return told[i];
+    return NULL;
+}
+
 /* Documented, and as documented. */
 static void hold_against_contract(const struct daemon *d, const struct call *c,
                                   const struct answer *a) {
@@ -340,6 +353,11 @@ static void hold_against_contract(const struct daemon *d, const struct call *c,
     struct check check = {.contract = d->contract};
     if (!response)
         snprintf(check.fault, sizeof check.fault, "the status is not documented");
+    else if (find_silence(response, a))
+        snprintf(check.fault, sizeof check.fault, "the header %s is not documented",
+                 find_silence(response, a));
+    else if (!header(a, "X-Request-Id"))
+        snprintf(check.fault, sizeof check.fault, "there is no X-Request-Id");
     else if (content && !media && a->status != 304)
         snprintf(check.fault, sizeof check.fault, "the media type %s is not documented",
                  type ? type : "(none)");

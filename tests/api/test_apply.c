@@ -285,17 +285,35 @@ static void test_ovrctl(void **state) {
     fclose(saved);
 }
 
+/* What requests take together has a limit: an eighth of --memory, here 1 MiB. */
+static void test_memory(void **state) {
+    (void)state;
+    struct daemon *d = daemon_new((const char *const[]){"--memory", "8M", NULL});
+    char *id = submit(d, "{'dataset':{'generator':'sphere','samples':50},'model':{'kind':'mlp',"
+                         "'hidden':[4]},'training':{'epochs':1,'threads':1}}");
+    wait_for(d, id, "succeeded");
+    assert_status(apply(d, "encode", id, "{'samples':[[1,2,3]]}"), 200);
+    enum { N = 20000 };
+    char *many = malloc(N * 8 + 32), *end = many;
+    assert_non_null(many);
+    end += sprintf(end, "{\"samples\":[[1,2,3]");
+    for (int i = 0; i < N; i++)
+        end += sprintf(end, ",[1,2,3]");
+    sprintf(end, "]}");
+    assert_problem(apply(d, "encode", id, many), 422, "too-large", "--memory");
+    assert_status(apply(d, "encode", id, "{'samples':[[1,2,3]]}"), 200); /* all was given back */
+    free(many);
+    free(id);
+    daemon_free(d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bad_bodies),
-        cmocka_unit_test(test_arrays),
-        cmocka_unit_test(test_bodies_that_are_too_large),
-        cmocka_unit_test(test_predictions),
-        cmocka_unit_test(test_names_of_classes),
-        cmocka_unit_test(test_before_success),
-        cmocka_unit_test(test_model_and_filters),
-        cmocka_unit_test(test_many_users),
-        cmocka_unit_test(test_ovrctl),
+        cmocka_unit_test(test_bad_bodies),     cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_arrays),         cmocka_unit_test(test_bodies_that_are_too_large),
+        cmocka_unit_test(test_predictions),    cmocka_unit_test(test_names_of_classes),
+        cmocka_unit_test(test_before_success), cmocka_unit_test(test_model_and_filters),
+        cmocka_unit_test(test_many_users),     cmocka_unit_test(test_ovrctl),
     };
     return cmocka_run_group_tests_name("api/apply", tests, set_up, tear_down);
 }

@@ -606,6 +606,56 @@ static void test_ranges_of_the_spec(void **state) {
     assert_true(n_ranges > 50);
 }
 
+/* Which members go together: the contract allows of a kind what the validator does, and no more. */
+static void test_members_of_the_kinds(void **state) {
+    struct daemon *d = *state;
+    static const char *const kinds[] = {"ovr_encoder",   "mlp", "autoencoder",       "kmeans",
+                                        "online_kmeans", "pca", "random_projection", "identity"};
+    static const char *const members[] = {
+        "'model':{'hidden':[2]}",
+        "'model':{'hidden':[2,2]}",
+        "'model':{'hidden':[2],'activation':'tanh'}",
+        "'model':{'hidden':[2],'slope':0.1}",
+        "'model':{'hidden':[2],'threshold':1}",
+        "'model':{'hidden':[2],'top_k':2}",
+        "'model':{'hidden':[2],'activation':'relu','slope':0.1}",
+        "'model':{'hidden':[2],'activation':'top_k'}",
+        "'model':{'hidden':[2],'activation':'thresholded','top_k':2}",
+        "'model':{'hidden':[2],'code':'hard'}",
+        "'model':{'hidden':[2],'tied':true}",
+        "'model':{'hidden':[2],'corruption':0.1}",
+        "'model':{'hidden':[2],'dropout':0.1}",
+        "'model':{'hidden':[2,2],'freeze':1}",
+        "'model':{}",
+        "'model':{'activation':'tanh'}",
+        "'model':{'hidden':[2]},'loss':{}",
+        "'model':{'hidden':[2]},'loss':{'l1':1}",
+        "'model':{'hidden':[2]},'loss':{'l2':1}",
+        "'model':{'hidden':[2]},'loss':{'contractive':1}",
+        "'model':{'hidden':[2],'activation':'sigmoid'},'loss':{'kl':{}}",
+        "'model':{'hidden':[2]},'loss':{'ovr':{'layers':[0]}}",
+    };
+    json_t *schema = follow(d->contract, "#/components/schemas/Spec");
+    size_t n_allowed = 0;
+    for (size_t k = 0; k < COUNT(kinds); k++)
+        for (size_t m = 0; m < COUNT(members); m++) {
+            json_t *spec =
+                parse(text("{'dataset':{'generator':'sphere','samples':200},%s}", members[m]));
+            json_object_set_new(json_object_get(spec, "model"), "kind", json_string(kinds[k]));
+            char *body = json_dumps(spec, JSON_COMPACT);
+            struct check check = {.contract = d->contract};
+            int allowed = fits(&check, schema, spec, "");
+            int status = post(d, "/v1/experiments?dry_run=true", body)->status;
+            if (status != (allowed ? 200 : 422))
+                fail_msg("%s: %d, but by the contract %s", body, status,
+                         allowed ? "it is right" : check.fault);
+            n_allowed += (size_t)allowed;
+            free(body);
+            json_decref(spec);
+        }
+    assert_true(n_allowed > 20 && n_allowed < COUNT(kinds) * COUNT(members) / 2);
+}
+
 /* Compares every default of the schema with what the daemon filled in where nothing was given.
  * Returns how many it saw. */
 static size_t compare_defaults(const struct daemon *d, json_t *schema, const json_t *spec,
@@ -807,6 +857,7 @@ int main(void) {
         cmocka_unit_test(test_examples_can_be_posted),
         cmocka_unit_test(test_example_files_can_be_posted),
         cmocka_unit_test(test_ranges_of_the_spec),
+        cmocka_unit_test(test_members_of_the_kinds),
         cmocka_unit_test(test_defaults_of_the_spec),
     };
     return cmocka_run_group_tests_name("contract", tests, set_up, tear_down);

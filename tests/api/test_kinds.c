@@ -130,6 +130,11 @@ static void test_untrained(void **state) {
     char *projection = run(d, "{'kind':'random_projection','hidden':[60],'init':'he'}", "{}");
     check_untrained(d, projection);
     assert_tensor(d, projection, "encoder.weight", "[60,3]");
+    const struct answer *dry = post(d, "/v1/experiments?dry_run=true",
+                                    "{'dataset':{'generator':'sphere'},'model':{'kind':'identity'},"
+                                    "'probe':null}");
+    assert_status(dry, 200);
+    assert_int_equal(number_at(dry->json, "/estimate/parameters"), 0); /* it has nothing to learn */
     char *identity = run(d, "{'kind':'identity'}", "{'protocol':'published'}");
     check_untrained(d, identity);
     assert_tensor(d, identity, "probe.weight", "[10,3]");

@@ -6,6 +6,7 @@
 #include <ifaddrs.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -117,6 +118,39 @@ static void test_dawdlers_are_cut_off(void **state) {
     close(headers);
     close(body);
     close(steady);
+    daemon_free(d);
+}
+
+/* One request on a connection that stays open; what came of the answer in one piece. */
+static const char *ask_ready(int fd) {
+    static const char request[] = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    static char text[4096];
+    assert_true(send(fd, request, sizeof request - 1, MSG_NOSIGNAL) == sizeof request - 1);
+    ssize_t n = recv(fd, text, sizeof text - 1, 0);
+    assert_true(n > 0);
+    text[n] = '\0';
+    return text;
+}
+
+/* While the last request still comes in, who has a connection already hears that it is over. */
+static void test_a_closing_daemon_is_not_ready(void **state) {
+    (void)state;
+    static const char half[] = "PUT /v1/datasets/d/train?format=csv HTTP/1.1\r\nHost: localhost\r\n"
+                               "Content-Length: 100\r\n\r\na,b,c\n";
+    struct daemon *d = daemon_new(NULL);
+    int guest = dial(d->port, "127.0.0.1"), uploader = dial(d->port, "127.0.0.1");
+    assert_non_null(strstr(ask_ready(guest), " 200 "));
+    assert_true(write(uploader, half, sizeof half - 1) == sizeof half - 1);
+    poll(NULL, 0, 200); /* until the upload is seen */
+    assert_int_equal(kill(d->pid, SIGTERM), 0);
+    const char *answer;
+    for (double until = now() + 5; strstr(answer = ask_ready(guest), " 200 ") && now() < until;)
+        poll(NULL, 0, 20);
+    assert_non_null(strstr(answer, " 503 "));
+    assert_non_null(strstr(answer, "Retry-After: "));
+    assert_non_null(strstr(answer, "application/problem+json"));
+    close(uploader);
+    close(guest);
     daemon_free(d);
 }
 
@@ -254,6 +288,7 @@ int main(void) {
         cmocka_unit_test(test_rates_are_of_a_user),
         cmocka_unit_test(test_wrong_tokens_are_few),
         cmocka_unit_test(test_dawdlers_are_cut_off),
+        cmocka_unit_test(test_a_closing_daemon_is_not_ready),
         cmocka_unit_test(test_a_crowd_from_one_address),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_loopback_until_there_is_an_admin),

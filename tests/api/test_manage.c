@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -239,7 +240,26 @@ static void test_sorted_pages(void **state) {
     assert_problem(get(d, "/v1/experiments?sort=size"), 422, "invalid-query", "sort");
     assert_problem(get(d, "/v1/experiments?sort=finished&cursor=12"), 422, "invalid-query",
                    "cursor");
-    assert_problem(get(d, "/v1/experiments?created_after=today"), 422, "invalid-query", "time");
+    static const char *const none[] = {"today",
+                                       "2999-01-01",
+                                       "2999-01-01T00:00:00",
+                                       "2999-02-29T00:00:00Z",
+                                       "2999-01-01T24:00:00Z",
+                                       "2999-01-01T00:60:00Z",
+                                       "2999-01-01T00:00:00.Z",
+                                       "2999-01-01T00:00:00%2B24:00",
+                                       "2999-01-01T00:00:00%2B0200",
+                                       "2999-01-01T00:00:00Zulu",
+                                       "-999-01-01T00:00:00Z"};
+    for (size_t i = 0; i < COUNT(none); i++)
+        assert_problem(get(d, "/v1/experiments?created_after=%s", none[i]), 422, "invalid-query",
+                       "time");
+    static const char *const before[] = {"0001-01-01T00:00:00Z", "1969-12-31t23:59:59.999999z",
+                                         "2020-02-29T23:00:00-23:59"};
+    for (size_t i = 0; i < COUNT(before); i++)
+        assert_true(
+            json_array_size(json_object_get(
+                get(d, "/v1/experiments?created_after=%s", before[i])->json, "experiments")) > 0);
     assert_json(get(d, "/v1/experiments?created_after=2999-01-01T00:00:00Z")->json, "/experiments",
                 "[]");
     free(last);
@@ -364,6 +384,12 @@ static void move_to(struct daemon *d, const char *dir) {
     snprintf(d->dir, sizeof d->dir, "%s", dir);
 }
 
+static struct timespec changed_at(const char *path) {
+    struct stat found;
+    assert_int_equal(stat(path, &found), 0);
+    return found.st_mtim;
+}
+
 /* A copy of the backup is a data directory: with it another daemon has all of that moment, and what
  * ran then goes on from its last checkpoint to the same weights. */
 static void test_backup_and_restore(void **state) {
@@ -384,6 +410,11 @@ static void test_backup_and_restore(void **state) {
                                          .path = text("/v1/experiments/%s/cancel", running)}),
                   202);
     assert_int_equal(system(text("cp -a %s/backups/%s %s/restored", d->dir, name, d->dir)), 0);
+    /* No checkpoint is ahead of the database, or its epochs would be missing for good. */
+    const struct timespec linked = changed_at(text("%s/backups/%s/checkpoints", d->dir, name));
+    const struct timespec copied = changed_at(text("%s/backups/%s/ovrd.sqlite3", d->dir, name));
+    assert_true(linked.tv_sec < copied.tv_sec ||
+                (linked.tv_sec == copied.tv_sec && linked.tv_nsec <= copied.tv_nsec));
     daemon_stop(d);
     memcpy(home, d->dir, sizeof home);
     move_to(d, text("%s/restored", home));
@@ -392,6 +423,8 @@ static void test_backup_and_restore(void **state) {
     assert_status(get(d, "/v1/experiments/%s/weights/hidden.0.weight?format=npy", id), 200);
     const json_t *e = wait_for(d, running, "succeeded")->json;
     assert_string_equal(text_at(e, "/provenance/weights/last_sha256"), digest);
+    const struct answer *metrics = get(d, "/v1/experiments/%s/metrics", running);
+    assert_int_equal(json_array_size(at(metrics->json, "/series")), 40);
     wait_for(d, waiting, "succeeded");
     assert_status(get(d, "/v1/datasets/images"), 200);
     daemon_stop(d);

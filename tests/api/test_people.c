@@ -344,6 +344,34 @@ static void test_priorities_above_0_are_for_admins(void **state) {
     d->token[0] = '\0';
 }
 
+/* It stays as hidden as it is now, and nobody gets before others by it. */
+static void test_running_it_again(void **state) {
+    static const char *const verbs[] = {"rerun", "replay"};
+    struct daemon *d = *state;
+    become(d, ADMIN);
+    char *first = submit(d, "{'priority':5," SPHERE ",'model':{'kind':'mlp','hidden':[8]}}");
+    wait_for(d, first, "succeeded");
+    for (size_t i = 0; i < COUNT(verbs); i++) {
+        become(d, OTHER);
+        const struct answer *a = post(d, text("/v1/experiments/%s/%s", first, verbs[i]), NULL);
+        assert_status(a, 202);
+        assert_json(a->json, "/spec/priority", "0");
+        become(d, ADMIN);
+        a = post(d, text("/v1/experiments/%s/%s", first, verbs[i]), NULL);
+        assert_json(a->json, "/spec/priority", "5");
+    }
+    const struct call hide = {.method = "PATCH",
+                              .path = text("/v1/experiments/%s", first),
+                              .headers = {"If-Match: *", "Content-Type: application/json"},
+                              .body = "{\"private\":true}"};
+    assert_status(call(d, &hide), 200);
+    for (size_t i = 0; i < COUNT(verbs); i++)
+        assert_json(post(d, text("/v1/experiments/%s/%s", first, verbs[i]), NULL)->json, "/private",
+                    "true");
+    free(first);
+    d->token[0] = '\0';
+}
+
 /* ---- Users and tokens ---- */
 
 static void test_me(void **state) {
@@ -465,7 +493,7 @@ static void test_quotas(void **state) {
         post(d, "/v1/users", "{'name':'poor','role':'member','quotas':{'queued':2}}");
     snprintf(d->token, sizeof d->token, "%s", text_at(poor->json, "/token/token"));
     assert_problem(post(d, "/v1/sweeps", "{'base':" SPEC ",'grid':{'/training/seed':[1,2,3]}}"),
-                   429, "quota-exceeded", "3 more are too many");
+                   429, "quota-exceeded", "without room for 3 more");
     d->token[0] = '\0';
 }
 
@@ -515,6 +543,64 @@ static void test_streams_end_with_their_token(void **state) {
     assert_status(post(d, text("/v1/experiments/%s/cancel", long_one), NULL), 202);
     free(long_one);
     d->token[0] = '\0';
+}
+
+static FILE *open_stream(struct daemon *d, const char *token, const char *id) {
+    return popen(text("curl -sN -m 20 -H 'Authorization: Bearer %s' %s/v1/experiments/%s/events",
+                      token, d->url, id),
+                 "r");
+}
+
+/* Seconds until it ends, which it must do in good order. */
+static double read_to_end(FILE *stream) {
+    char line[500];
+    double start = now();
+    while (fgets(line, sizeof line, stream))
+        ;
+    assert_int_equal(pclose(stream), 0);
+    return now() - start;
+}
+
+/* It also ends when the token's time is over, and when the experiment is hidden. */
+static void test_streams_end_when_nothing_may_be_seen(void **state) {
+    struct daemon *d = *state;
+    char line[500], at[32], token[128];
+    time_t soon = time(NULL) + 3;
+    become(d, OWNER);
+    char *id = submit(d, "{'dataset':{'generator':'sphere','samples':100000},'model':{'kind':"
+                         "'mlp','hidden':[256]},'training':{'epochs':10000}}");
+    strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%SZ", gmtime(&soon));
+    snprintf(token, sizeof token, "%s",
+             make_token(d, "anna", text("{'label':'e','expires_at':'%s'}", at)));
+    wait_for(d, id, "running");
+    FILE *expiring = open_stream(d, token, id);
+    assert_non_null(fgets(line, sizeof line, expiring));
+    assert_true(read_to_end(expiring) < 6 * SLOWNESS);
+    assert_true(time(NULL) >= soon);
+    FILE *stranger = open_stream(d, tokens[OTHER], id);
+    assert_non_null(fgets(line, sizeof line, stranger));
+    nap(500);
+    const struct call hide = {.method = "PATCH",
+                              .path = text("/v1/experiments/%s", id),
+                              .headers = {"If-Match: *", "Content-Type: application/json"},
+                              .body = "{\"private\":true}"};
+    assert_status(call(d, &hide), 200);
+    assert_true(read_to_end(stranger) < 3 * SLOWNESS);
+    assert_status(post(d, text("/v1/experiments/%s/cancel", id), NULL), 202);
+    free(id);
+    d->token[0] = '\0';
+}
+
+/* Others who have an account on the machine read no experiments from the files. */
+static void test_files_are_not_for_everybody(void **state) {
+    static const char *const names[] = {"ovrd.sqlite3", "ovrd.sqlite3-wal", "lock", "datasets",
+                                        "experiments"};
+    const struct daemon *d = *state;
+    for (size_t i = 0; i < COUNT(names); i++) {
+        struct stat found;
+        assert_int_equal(stat(text("%s/%s", d->dir, names[i]), &found), 0);
+        assert_int_equal(found.st_mode & 0007, 0);
+    }
 }
 
 static void test_a_private_lab(void **state) {
@@ -616,12 +702,15 @@ int main(void) {
         cmocka_unit_test(test_private_things_are_nowhere),
         cmocka_unit_test(test_privacy_can_be_changed),
         cmocka_unit_test(test_priorities_above_0_are_for_admins),
+        cmocka_unit_test(test_running_it_again),
         cmocka_unit_test(test_users),
         cmocka_unit_test(test_a_removed_user_stops_at_once),
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_quotas),
         cmocka_unit_test(test_the_audit),
         cmocka_unit_test(test_streams_end_with_their_token),
+        cmocka_unit_test(test_streams_end_when_nothing_may_be_seen),
+        cmocka_unit_test(test_files_are_not_for_everybody),
         cmocka_unit_test(test_a_private_lab),
         cmocka_unit_test(test_ovrctl),
     };

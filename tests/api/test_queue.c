@@ -144,10 +144,12 @@ static void test_chains_and_limits(void **state) {
     struct daemon *d =
         daemon_new((const char *const[]){"--workers", "2", "--user-running", "1", NULL});
     become(d, add_user(d, "root", "admin"));
+    char *stranger = strdup(add_user(d, "bob", "member"));
     char *blocker = submit(d, ENDLESS(""));
     wait_for(d, blocker, "running");
     const struct answer *a =
-        post(d, "/v1/sweeps", "{'base':" QUICK("") ",'chain':[{},{'training':{'epochs':3}}]}");
+        post(d, "/v1/sweeps",
+             "{'base':" QUICK("") ",'private':true,'chain':[{},{'training':{'epochs':3}}]}");
     assert_status(a, 202);
     const json_t *q = queue(d), *first = waiting(q, 1), *second = waiting(q, 2);
     assert_string_equal(text_at(first, "/reason_code"), "user_limit");
@@ -159,9 +161,15 @@ static void test_chains_and_limits(void **state) {
              text_at(first, "/id"));
     assert_non_null(strstr(text_at(second, "/reason"), wanted));
     char *last = strdup(text_at(second, "/id"));
+    snprintf(root, sizeof root, "%s", d->token);
+    become(d, stranger);
+    second = waiting(queue(d), 2);
+    assert_json(second, "/id", "null");
+    assert_non_null(strstr(text_at(second, "/reason"), "waits for experiment (private) (point 0"));
+    become(d, root);
     assert_status(post(d, text("/v1/experiments/%s/cancel", blocker), NULL), 202);
     wait_for(d, last, "succeeded");
-    free(blocker), free(last);
+    free(blocker), free(last), free(stranger);
     daemon_free(d);
 }
 

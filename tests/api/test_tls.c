@@ -91,14 +91,16 @@ static void test_everything_goes_through(void **state) {
     assert_non_null(strstr(a->body, "succeeded"));
     a = get(d, "/v1/experiments/%s/model", id);
     assert_status(a, 200);
-    /* A page of this very server may change things. */
-    const struct call ours = {
+    /* A page of this very server may change things, one that came without TLS may not. */
+    struct call ours = {
         .method = "POST",
         .path = "/v1/experiments?dry_run=true",
         .headers = {text("Origin: %s", d->url), "Content-Type: application/json"},
         .body =
             "{\"dataset\":{\"generator\":\"sphere\"},\"model\":{\"kind\":\"mlp\",\"hidden\":[8]}}"};
     assert_status(call(d, &ours), 200);
+    ours.headers[0] = text("Origin: http%s", d->url + strlen("https"));
+    assert_problem(call(d, &ours), 403, "forbidden-origin", "http://");
     free(id);
     daemon_free(d);
 }

@@ -1,5 +1,6 @@
 /* What nobody needs goes, what somebody needs stays. */
 #include "server/leftovers.h"
+#include "server/people.h"
 #include "tests/server/check.h"
 
 static void make(const char *dir, const char *below, const char *id, const char *suffix) {
@@ -33,7 +34,7 @@ static void end(struct store *store, enum state how, char id[ID_SIZE]) {
     struct experiment e;
     struct ovr_err err = {0};
     int waiting;
-    enqueue(store, &(struct new_experiment){.memory_bytes = 1}, id);
+    enqueue(store, &(struct new_experiment){.memory_bytes = 1, .private = 1}, id);
     assert_ok(store_claim(store, INT64_MAX, &e, &waiting, &err), &err);
     if (how != STATE_RUNNING)
         assert_ok(store_finish(store, e.seq, &(struct outcome){.state = how}, &err), &err);
@@ -51,9 +52,11 @@ static struct scene set_scene(void **state) {
                                       STATE_RUNNING};
     for (size_t i = 0; i < COUNT(ends); i++)
         end(place->store, ends[i], scene.id[ends[i]]);
-    enqueue(place->store, &(struct new_experiment){.memory_bytes = 1}, scene.id[STATE_PAUSED]);
+    enqueue(place->store, &(struct new_experiment){.memory_bytes = 1, .private = 1},
+            scene.id[STATE_PAUSED]);
     assert_ok(store_pause(place->store, scene.id[STATE_PAUSED], &running, &err), &err);
-    enqueue(place->store, &(struct new_experiment){.memory_bytes = 1}, scene.id[STATE_QUEUED]);
+    enqueue(place->store, &(struct new_experiment){.memory_bytes = 1, .private = 1},
+            scene.id[STATE_QUEUED]);
     for (size_t b = 0; b < COUNT(below); b++) {
         snprintf(path, sizeof path, "%s/%s", place->dir, below[b]);
         assert_int_equal(mkdir(path, 0755), 0);
@@ -86,7 +89,20 @@ static void while_jobs_run(void **state) {
     assert_int_equal(count_entries(scene.dir, "/checkpoints"), 3 + 1 + 1);
 }
 
+/* Who cancels something of hers must not remove what others keep to themselves. */
+static void whoever_asks(void **state) {
+    struct scene scene = set_scene(state);
+    const struct asker stranger = {.user = 7, .name = "bob", .level = LEVEL_WRITE};
+    ask_as(&stranger);
+    assert_int_equal(leftovers_sweep_checkpoints(scene.store, scene.dir), 5);
+    assert_ptr_equal(asking(), &stranger);
+    ask_as(NULL);
+    for (int s = 0; s < N_STATES; s++)
+        assert_int_equal(is_there(scene.dir, "checkpoints", scene.id[s]), s <= STATE_PAUSED);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {with_store(at_the_start), with_store(while_jobs_run)};
+    const struct CMUnitTest tests[] = {with_store(at_the_start), with_store(while_jobs_run),
+                                       with_store(whoever_asks)};
     return cmocka_run_group_tests_name("server/leftovers", tests, NULL, NULL);
 }

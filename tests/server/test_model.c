@@ -49,7 +49,7 @@ static int train_models(void **state) {
 }
 
 static struct models *new_models(const struct place *place, const struct catalog *catalog,
-                                 uint64_t limit) {
+                                 uint64_t limit, uint64_t use) {
     struct models *models;
     struct ovr_err err = {0};
     const struct models_config config = {.store = place->store,
@@ -57,6 +57,7 @@ static struct models *new_models(const struct place *place, const struct catalog
                                          .kernels = kernels_get(ISA_AUTO),
                                          .data_dir = place->dir,
                                          .limit_bytes = limit,
+                                         .use_bytes = use,
                                          .cores = 2};
     assert_ok(models_new(&models, &config, &err), &err);
     return models;
@@ -102,7 +103,7 @@ static void test_kept_and_let_go(void **state) {
     struct ovr_err err = {0};
     uint64_t one, bytes;
     assert_ok(catalog_init(&catalog, place->dir, place->store, &err), &err);
-    struct models *models = new_models(place, &catalog, UINT64_MAX);
+    struct models *models = new_models(place, &catalog, UINT64_MAX, UINT64_MAX);
     models_close(models, open_model(models, place, 0));
     assert_int_equal(count(models, &one), 1);
     assert_true(one > 0);
@@ -112,7 +113,7 @@ static void test_kept_and_let_go(void **state) {
     models_free(models);
 
     /* Room for two: the one that was not used for the longest time goes. */
-    models = new_models(place, &catalog, 2 * one);
+    models = new_models(place, &catalog, 2 * one, UINT64_MAX);
     struct model *first = open_model(models, place, 0);
     struct model *second = open_model(models, place, 1);
     models_close(models, first);
@@ -128,7 +129,7 @@ static void test_kept_and_let_go(void **state) {
     models_free(models);
 
     /* No room at all: open ones stay, and nothing after that. */
-    models = new_models(place, &catalog, 0);
+    models = new_models(place, &catalog, 0, UINT64_MAX);
     first = open_model(models, place, 0);
     second = open_model(models, place, 1);
     assert_int_equal(count(models, &bytes), 2);
@@ -149,7 +150,7 @@ static void test_files_that_go(void **state) {
     struct model *none;
     uint64_t bytes;
     assert_ok(catalog_init(&catalog, place->dir, place->store, &err), &err);
-    struct models *models = new_models(place, &catalog, 0);
+    struct models *models = new_models(place, &catalog, 0, UINT64_MAX);
     struct model *model = open_model(models, place, 2);
     double before = use(model);
     weights_remove(place->dir, ids[2]);
@@ -167,9 +168,56 @@ static void test_files_that_go(void **state) {
     models_free(models);
 }
 
+static int try_open(struct models *models, const struct place *place, int i, struct ovr_err *err) {
+    struct experiment e = look_up(place->store, ids[i]);
+    struct model *none;
+    *err = (struct ovr_err){0};
+    int rc = models_open(models, &e, &none, err);
+    assert_null(none);
+    experiment_release(&e);
+    return rc;
+}
+
+/* What is in use has a limit; what nobody uses does not count. */
+static void test_bounded_together(void **state) {
+    struct place *place = *state;
+    struct catalog catalog;
+    struct ovr_err err = {0};
+    uint64_t one;
+    assert_ok(catalog_init(&catalog, place->dir, place->store, &err), &err);
+    struct models *models = new_models(place, &catalog, UINT64_MAX, 1);
+    assert_int_equal(try_open(models, place, 0, &err), OVR_TOO_LARGE);
+    assert_non_null(strstr(err.text, "--memory"));
+    assert_int_equal(count(models, &one), 0);
+    models_free(models);
+    err = (struct ovr_err){0};
+
+    models = new_models(place, &catalog, UINT64_MAX, UINT64_MAX);
+    models_close(models, open_model(models, place, 0));
+    count(models, &one);
+    models_free(models);
+
+    models = new_models(place, &catalog, UINT64_MAX, one + 4000);
+    struct model *first = open_model(models, place, 0);
+    assert_ok(models_reserve(models, 4000, &err), &err);
+    assert_int_equal(models_reserve(models, 1, &err), OVR_FULL);
+    assert_int_equal(try_open(models, place, 1, &err), OVR_FULL);
+    assert_non_null(strstr(err.text, "try again"));
+    models_give_back(models, 4000);
+    struct model *second = open_model(models, place, 1);
+    models_close(models, first);
+    models_close(models, second);
+    err = (struct ovr_err){0};
+    assert_ok(models_reserve(models, one + 4000, &err), &err);
+    assert_int_equal(models_reserve(models, one + 4001, &err), OVR_TOO_LARGE);
+    models_give_back(models, one + 4000);
+    models_free(models);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kept_and_let_go),
+        cmocka_unit_test(test_bounded_together),
         cmocka_unit_test(test_files_that_go),
     };
     return cmocka_run_group_tests_name("model", tests, train_models, remove_place);

@@ -33,10 +33,9 @@ static struct asker one(struct store *store, const char *name, enum level role) 
     char text[TOKEN_SIZE], sha256[DIGEST_SIZE];
     struct ovr_err err = {0};
     struct asker asker = {.address = "192.0.2.1"};
-    int64_t expires_at;
     assert_ok(add(store, name, role, text, &err), &err);
     digest_of(text, strlen(text), sha256);
-    assert_ok(store_find_token(store, sha256, &asker, &expires_at, &err), &err);
+    assert_ok(store_find_token(store, sha256, &asker, &err), &err);
     return asker;
 }
 
@@ -332,7 +331,7 @@ static void so_many_may_wait(void **state) {
     assert_ok(post(store, &team.anna, 0, ids[0], &err), &err);
     assert_ok(post(store, &team.anna, 0, ids[1], &err), &err);
     assert_int_equal(post(store, &team.anna, 0, ids[2], &err), OVR_QUOTA);
-    assert_non_null(strstr(err.text, "anna has 2 experiments waiting and may have 2"));
+    assert_non_null(strstr(err.text, "anna has 2 of at most 2 experiments waiting"));
     err = (struct ovr_err){0};
     assert_ok(post(store, &team.bob, 0, ids[2], &err), &err);
     ask_as(&team.admin);
@@ -342,6 +341,37 @@ static void so_many_may_wait(void **state) {
     assert_int_equal(post(store, &team.anna, 0, ids[2], NULL), OVR_QUOTA);
     assert_ok(cancel_as(store, &team.anna, ids[0], &err), &err);
     assert_ok(post(store, &team.anna, 0, ids[2], &err), &err);
+}
+
+static int put_part(struct store *store, const struct asker *who, const char *name, int64_t bytes,
+                    struct ovr_err *err) {
+    struct dataset_part part = {
+        .split = "train", .part = "features", .format = "npy", .bytes = bytes, .samples = 1};
+    snprintf(part.dataset, sizeof part.dataset, "%s", name);
+    snprintf(part.sha256, sizeof part.sha256, "%s", name);
+    ask_as(who);
+    return store_put_part(store, &part, err);
+}
+
+/* Or one could keep any amount of data there, under names without labels. */
+static void halves_that_wait_are_counted(void **state) {
+    struct store *store = store_of(state);
+    struct team team = make_team(store);
+    struct ovr_err err = {0};
+    store_set_quotas(store, &(struct quotas){.storage_bytes = 1000});
+    assert_ok(put_part(store, &team.anna, "d", 700, &err), &err);
+    assert_int_equal(put_part(store, &team.anna, "e", 400, NULL), OVR_QUOTA);
+    assert_int_equal(put_part(store, &team.bob, "d", 1, NULL), OVR_FORBIDDEN);
+    assert_ok(put_part(store, &team.anna, "d", 300, &err), &err);
+    assert_int_equal(storage_of(store, "anna"), 300);
+    /* Joined it takes the place of its half; another's attempt leaves all as it is. */
+    assert_int_equal(put(store, &team.bob, "d", "1", 1, NULL), OVR_FORBIDDEN);
+    assert_int_equal(storage_of(store, "anna"), 300);
+    assert_ok(put(store, &team.anna, "d", "1", 900, &err), &err);
+    assert_int_equal(storage_of(store, "anna"), 900);
+    ask_as(&team.anna);
+    assert_ok(store_remove_dataset(store, "d", &err), &err);
+    assert_int_equal(storage_of(store, "anna"), 0);
 }
 
 static void storage_is_counted(void **state) {
@@ -478,7 +508,6 @@ static void the_role_bounds_the_scope(void **state) {
     struct ovr_err err = {0};
     const enum level viewer = LEVEL_READ;
     struct asker found = {0};
-    int64_t expires_at;
     char sha256[DIGEST_SIZE];
     assert_int_equal(team.anna.level, LEVEL_WRITE);
     const struct new_token more = {"t", "a", LEVEL_ADMIN, 0}, fine = {"t", "b", LEVEL_WRITE, 0};
@@ -488,7 +517,7 @@ static void the_role_bounds_the_scope(void **state) {
     assert_ok(store_add_token(store, "anna", &fine, id, &err), &err);
     assert_ok(store_edit_user(store, "anna", -1, &(struct user_edit){.role = &viewer}, &err), &err);
     digest_of("b", 1, sha256);
-    assert_ok(store_find_token(store, sha256, &found, &expires_at, &err), &err);
+    assert_ok(store_find_token(store, sha256, &found, &err), &err);
     assert_int_equal(found.level, LEVEL_READ);
 }
 
@@ -513,6 +542,10 @@ static void wrong_tokens_are_counted(void **state) {
     assert_int_equal(enter(gate, later, &asker), GATE_TOO_OFTEN);
     assert_int_equal(enter(gate, root, &asker), GATE_KNOWN);
     assert_int_equal(gate_enter(gate, later, &elsewhere, &wait_s, &err), GATE_KNOWN);
+    /* One that was good once is a guess from its first refusal on. */
+    assert_ok(store_revoke_token(store, "root", id, &err), &err);
+    assert_int_equal(enter(gate, later, &asker), GATE_WRONG);
+    assert_int_equal(enter(gate, later, &asker), GATE_TOO_OFTEN);
     gate_free(gate);
 }
 
@@ -712,6 +745,8 @@ static void the_admins_token_is_in_a_file(void **state) {
     assert_int_equal(enter(gate, text, &asker), GATE_KNOWN);
     assert_string_equal(asker.name, "admin");
     assert_int_equal(asker.level, LEVEL_ADMIN);
+    char first[ID_SIZE];
+    memcpy(first, asker.token, sizeof first);
     /* Again: the same. Another one: that too. Too short: not. */
     assert_ok(admin_from_file(place->store, path, &err), &err);
     file = fopen(path, "w");
@@ -723,6 +758,14 @@ static void the_admins_token_is_in_a_file(void **state) {
     fprintf(file, "short\n");
     fclose(file);
     assert_int_equal(admin_from_file(place->store, path, &err), OVR_INVALID);
+    /* Revoked: it stays so, and the daemon starts all the same. */
+    file = fopen(path, "w");
+    fprintf(file, "%s\n", text);
+    fclose(file);
+    err = (struct ovr_err){0};
+    assert_ok(store_revoke_token(place->store, "admin", first, &err), &err);
+    assert_ok(admin_from_file(place->store, path, &err), &err);
+    assert_int_equal(enter(gate, text, &asker), GATE_WRONG);
     gate_free(gate);
 }
 
@@ -741,6 +784,7 @@ int main(void) {
         with_people(data_sets_have_an_owner),
         with_people(so_many_may_wait),
         with_people(storage_is_counted),
+        with_people(halves_that_wait_are_counted),
         with_people(the_gate_is_open_without_users),
         with_people(a_token_ends),
         with_people(a_token_expires),

@@ -148,6 +148,64 @@ static void use_is_remembered(void **state) {
     assert_true(use_of(store, "alice") >= ended + 19);
 }
 
+static void end_by_result(struct store *store, int64_t seq, const char *sweep) {
+    (void)sweep;
+    assert_int_equal(store_finish(store, seq, &(struct outcome){.state = STATE_SUCCEEDED}, NULL),
+                     0);
+}
+
+static void end_by_requeue(struct store *store, int64_t seq, const char *sweep) {
+    (void)sweep;
+    assert_int_equal(store_requeue(store, seq, "because", NULL), 0);
+}
+
+static void end_with_sweep(struct store *store, int64_t seq, const char *sweep) {
+    char(*running)[ID_SIZE];
+    size_t n;
+    (void)seq;
+    assert_int_equal(store_cancel_sweep(store, sweep, &running, &n, NULL), 0);
+    assert_int_equal(n, 1);
+    free(running);
+}
+
+static void post_sweep(struct store *store, int64_t owner, char id[ID_SIZE]) {
+    const struct new_experiment run = {
+        .name = "", .tags = "", .spec = "{}", .memory_bytes = 1, .core_seconds = 1};
+    const char *values = "{}";
+    const struct new_sweep sweep = {.name = "",
+                                    .tags = "",
+                                    .notes = "",
+                                    .request = "{}",
+                                    .axes = "[]",
+                                    .owner = owner,
+                                    .points = {&values, &run, 1, 1, 0}};
+    struct ovr_err err = {0};
+    int repeated;
+    assert_ok(store_add_sweep(store, &sweep, id, &repeated, &err), &err);
+}
+
+/* However it ends, and whatever of it waits to be written then. */
+static void a_run_is_charged_once(void **state) {
+    static void (*const ends[])(struct store *, int64_t,
+                                const char *) = {end_by_result, end_by_requeue, end_with_sweep};
+    static const char *const names[] = {"alice", "bob", "carol"};
+    struct store *store = store_of(state);
+    for (size_t i = 0; i < COUNT(ends); i++) {
+        char sweep[ID_SIZE];
+        int64_t seq;
+        post_sweep(store, add_user(store, names[i], -1), sweep);
+        assert_string_equal(claim(store, 100, &seq), names[i]);
+        store_set_cores(store, seq, 1000);
+        sleep_ms(50);
+        store_log(store, seq, "a line");
+        double running = use_of(store, names[i]);
+        ends[i](store, seq, sweep);
+        double ended = use_of(store, names[i]);
+        assert_true(running >= 50 && ended >= running * 0.999);
+        assert_true(ended < running * 1.9);
+    }
+}
+
 /* It counts against her, and less with time. */
 static void who_used_less_goes_first(void **state) {
     struct store *store = store_of(state);
@@ -223,6 +281,7 @@ int main(void) {
         with_store(who_comes_later_gets_her_share),
         with_store(nobody_exceeds_her_limit),
         with_store(use_is_remembered),
+        with_store(a_run_is_charged_once),
         with_store(who_used_less_goes_first),
         with_store(a_hundred_thousand_of_a_thousand),
     };

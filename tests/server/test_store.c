@@ -376,6 +376,19 @@ static int see(void *context, int epoch, const struct figure *f) {
     return 0;
 }
 
+static int count_one(void *context, int epoch, const struct figure *figure) {
+    (void)epoch, (void)figure;
+    ++*(int *)context;
+    return 0;
+}
+
+static int count_figures(struct store *store, int64_t seq) {
+    int n = 0;
+    struct ovr_err err = {0};
+    assert_ok(store_read_figures(store, seq, 1, 1000000, count_one, &n, &err), &err);
+    return n;
+}
+
 static struct seen figures_of(struct store *store, int64_t seq, int from, int to) {
     struct seen s = {0};
     struct ovr_err err = {0};
@@ -401,6 +414,28 @@ static void add_epoch(struct store *store, int64_t seq, int epoch, const char *s
 static void write_epochs(struct store *store) {
     struct ovr_err err = {0};
     assert_ok(store_write_epochs(store, &err), &err);
+}
+
+/* Thousands of epochs go in several transactions, and only those of the one that is deleted. */
+static void long_ones_are_deleted(void **state) {
+    struct store *store = store_of(state);
+    char id[ID_SIZE], other_id[ID_SIZE];
+    int64_t seq = start_one(store, id), other = start_one(store, other_id);
+    const struct figure figures[] = {{.name = "a"}, {.name = "b"}, {.name = "c"},
+                                     {.name = "d"}, {.name = "e"}, {.name = "f"}};
+    struct ovr_err err = {0};
+    int was_running;
+    for (int epoch = 1; epoch <= 2600; epoch++) {
+        assert_ok(store_add_epoch(store, seq, epoch, figures, COUNT(figures), NULL, 0, &err), &err);
+        assert_ok(store_add_epoch(store, other, epoch, figures, 1, NULL, 0, &err), &err);
+    }
+    write_epochs(store);
+    assert_ok(store_cancel(store, id, &was_running, &err), &err);
+    assert_ok(store_delete_experiment(store, id, &err), &err);
+    assert_failed(store_delete_experiment(store, id, &err), OVR_NOT_FOUND, &err, id);
+    err = (struct ovr_err){0};
+    assert_int_equal(count_figures(store, seq), 0);
+    assert_int_equal(count_figures(store, other), 2600);
 }
 
 static void figures_of_all_kinds(void **state) {
@@ -1183,6 +1218,7 @@ int main(void) {
         with_store(only_what_runs_can_end),
         with_store(a_failure_has_its_problem),
         with_store(cancelling),
+        with_store(long_ones_are_deleted),
         with_store(figures_of_all_kinds),
         with_store(figures_of_some_epochs),
         with_store(an_epoch_needs_a_running_experiment),

@@ -204,6 +204,27 @@ class Dashboard(unittest.TestCase):
         b.wait_text("has no test split")
         b.complaints()  # the dry run's own answer
         self.assert_quiet()
+        self.open("/datasets/flowers")
+        b.click("Delete")
+        b.click("Delete it", "dialog")
+        b.wait_text("Data sets", "h1")
+        self.assertNotIn("flowers", [d["name"] for d in self.get("/v1/datasets")["datasets"]])
+
+    def test_one_that_is_deleted_while_it_is_watched(self):
+        b = self.browser
+        experiment = call(self.daemon, "POST", "/v1/experiments", LONG)
+        path = f"/v1/experiments/{experiment['id']}"
+        self.open(f"/experiments/{experiment['id']}")
+        b.wait_text("Epoch ")
+        b.run("document.hidden || Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+        b.run("document.dispatchEvent(new Event('visibilitychange'))")
+        call(self.daemon, "POST", f"{path}/cancel")
+        b.wait(lambda: self.get(path)["finished_at"], "end")
+        call(self.daemon, "DELETE", path)
+        b.run("Object.defineProperty(document, 'hidden', {value: false, configurable: true})")
+        b.run("document.dispatchEvent(new Event('visibilitychange'))")
+        b.wait_text(experiment["id"], ".problem")
+        self.assertFalse(b.one(".live").is_displayed())
 
     def test_a_model_is_downloaded(self):
         b = self.browser
@@ -358,6 +379,32 @@ class Dashboard(unittest.TestCase):
         self.assert_quiet()
 
 
+    def test_the_form_shows_what_the_kind_uses(self):
+        b = self.browser
+        self.open("/new")
+        b.click("Start anew")
+        pointers = lambda: {e.get_attribute("data-pointer") for e in b.all("[data-pointer]")}  # noqa: E731
+        options = lambda pointer: [o.get_attribute("textContent") for o in b.field(pointer).find_elements("tag name", "option")]  # noqa: E731
+
+        def choose(pointer, text):
+            b.run("const s = arguments[0]; s.value = [...s.options].find((o) => o.text === arguments[1]).value; s.dispatchEvent(new Event('change'))",
+                  b.field(pointer), text)
+        self.assertLessEqual({"/dataset/name", "/dataset/samples", "/loss/activity", "/optimizer/beta1"}, pointers())
+        self.assertFalse({"/model/top_k", "/model/code", "/dataset/train_limit", "/optimizer/nesterov"} & pointers())
+        self.assertIn("glorot", options("/model/init"))
+        choose("/model/activation", "top_k")
+        choose("/optimizer/name", "sgd")
+        choose("/dataset/name", "images")
+        self.assertLessEqual({"/model/top_k", "/dataset/train_limit", "/optimizer/nesterov"}, pointers())
+        self.assertFalse({"/dataset/samples", "/optimizer/beta1"} & pointers())
+        editor = b.one(".editor")
+        editor.clear()
+        editor.send_keys('{"dataset": {"generator": "sphere"}, "model": {"kind": "kmeans", "hidden": [5]}}')
+        b.wait(lambda: "/model/code" in pointers(), "fields of k-means")
+        self.assertEqual(options("/model/init")[1:], ["samples", "kmeans++", "experiment"])
+        self.assertFalse([p for p in pointers() if p.startswith(("/loss", "/optimizer"))])
+        b.complaints()  # the dry run's own answers
+
     # ---- Modules by themselves ----
 
     def module(self, script, *arguments):
@@ -392,14 +439,15 @@ class Dashboard(unittest.TestCase):
     def test_numbers_and_pointers(self):
         got = self.module("""
             const f = await load('format'), { parseValue, withValue } = await load('form'), { patchOf } = await load('page-new');
-            const { makeScale } = await load('page-sweep'), { eventReader } = await load('api');
+            const { durationTicks } = await load('curves'), { makeScale } = await load('page-sweep'), { eventReader } = await load('api');
             const scale = makeScale([0, 1e-4, 1e-2]);
             const events = [], take = eventReader((e) => events.push([e.id, e.type, e.data]));
             for (const piece of ['id: 1\\neve', 'nt: epoch\\ndata: {"a"', ':1}\\n', '\\n: heartbeat\\n\\nevent: log\\ndata: 2\\n\\n']) take(piece);
             return {
               numbers: [0, 1234567, 0.00001, 0.123456, -1.5, null, 1e30].map((x) => f.number(x)),
               shares: [f.percent(0.5), f.percent(null)],
-              times: [0.012, 3.14, 59.9, 200, 7300, 200000].map(f.duration),
+              times: [0.0004, 0.012, 3.14, 59.9, 200, 7300, 200000].map(f.duration),
+              ticks: [durationTicks([0, 2e-4, 4e-4]), durationTicks([0, 30, 60]), durationTicks([0, 100, 200])],
               bytes: [12, 2048, 5e6, 3e9].map(f.bytes),
               pointers: [f.atPointer({ 'a/b': [{ c: 1 }] }, '/a~1b/0/c'), f.toPointer(['a/b', 'c~'])],
               pretty: f.pretty({ a: 1e-5, b: [1, 2], c: {} }),
@@ -412,7 +460,8 @@ class Dashboard(unittest.TestCase):
         self.assertEqual(got, {
             "numbers": ["0", "1\u202f234\u202f567", "1e-5", "0.1235", "-1.5", "–", "1e30"],
             "shares": ["50.0 %", "–"],
-            "times": ["12 ms", "3.1 s", "1 min", "3 min 20 s", "2 h 2 min", "2 d 8 h"],
+            "times": ["0.4 ms", "12 ms", "3.1 s", "1 min", "3 min 20 s", "2 h 2 min", "2 d 8 h"],
+            "ticks": [["0 µs", "200 µs", "400 µs"], ["0 s", "30 s", "60 s"], ["0 s", "1 min 40 s", "3 min 20 s"]],
             "bytes": ["12 B", "2.00 KiB", "4.77 MiB", "2.79 GiB"],
             "pointers": [1, "/a~1b/c~0"],
             "pretty": '{\n  "a": 1e-5,\n  "b": [1, 2],\n  "c": {}\n}',
@@ -463,6 +512,85 @@ class People(unittest.TestCase):
             b.click("Sign in")
             b.wait_text("bert", ".account")
             self.assertEqual([b.all("a[href='#/new']"), b.all("a[href='#/admin']")], [[], []])
+
+    def test_what_admins_members_and_viewers_can_do(self):
+        with Daemon() as daemon, Browser() as b:
+            daemon.add_admin("anna")
+            add = lambda name, role: call(daemon, "POST", "/v1/users", {"name": name, "role": role})["token"]["token"]  # noqa: E731
+            tokens = {"anna": daemon.token, "bert": add("bert", "member"), "carl": add("carl", "viewer")}
+            theirs = daemon.run({**ENCODER, "name": "annas"})
+            path = f"/experiments/{theirs['id']}"
+
+            def sign_in(name, place):
+                b.open(daemon.port, "/experiments") if not b.all("h1") else None
+                b.run("sessionStorage.clear()")
+                b.open(daemon.port, place)
+                b.type(b.one("#token"), tokens[name])
+                b.click("Sign in")
+                b.wait_text(name, ".account")
+
+            actions = lambda: [e.text for e in b.all(".page-head .actions button, .page-head .actions a")]  # noqa: E731
+            b.set_width(1280)
+            sign_in("carl", path)
+            b.wait_text("annas", "h1")
+            self.assertEqual(actions(), [])
+            b.open(daemon.port, "/datasets")
+            b.wait_text("No data sets yet")
+            self.assertEqual(b.all("form"), [])
+
+            sign_in("bert", path)
+            b.wait_text("annas", "h1")
+            self.assertEqual(actions(), ["Run again", "Run with changes", "Replay"])
+            b.click("Run again")
+            b.wait(lambda: path not in b.driver.current_url, "page of the new one")
+            b.wait_text("succeeded", ".page-head")
+            self.assertIn("Delete", actions())
+            b.wait_text("bert", ".page-head")
+            b.click("Replay")
+            b.wait_text("replays another")
+            b.wait_text("succeeded", ".page-head")
+            b.wait_text("bit for bit")
+
+            sign_in("anna", "/admin")
+            row = lambda name: b.wait(lambda: [r for r in b.all("tbody tr") if r.text.startswith(name)], f"row of {name}")[0]  # noqa: E731
+            press = lambda name, text: b.wait(lambda: [e for e in row(name).find_elements("tag name", "button") if e.text == text][0].click() or True, text)  # noqa: E731
+            press("bert", "Edit")
+            fields = b.all("dialog input[type=number]")
+            b.type(fields[1], "-1")
+            b.run("const s = document.querySelector('dialog select'); s.value = 'viewer'")
+            b.click("Save", "dialog")
+            self.assertTrue(b.run("return document.querySelector('dialog input:invalid') !== null"))
+            b.type(fields[1], "3")
+            b.type(fields[2], "0.5")
+            b.click("Save", "dialog")
+            b.wait(lambda: "viewer" in row("bert").text and "of 3" in row("bert").text and "of 512 MiB" in row("bert").text, "bert's new row")
+            self.assertEqual(call(daemon, "GET", "/v1/users/bert")["quotas"]["queued"], 3)
+            press("bert", "Tokens")
+            b.type(b.one("dialog input"), "laptop")
+            b.click("Make a token", "dialog")
+            token = b.one("dialog .secret").text
+            b.wait_text("laptop", "dialog table")
+            self.look(b, "tokens")
+            b.wait(lambda: [r for r in b.all("dialog tbody tr") if r.text.startswith("laptop")][0].find_element("tag name", "button").click() or True, "Revoke")
+            b.wait_text("revoked", "dialog table")
+            b.click("Done", "dialog")
+            self.assertEqual([t["revoked_at"] is None for t in call(daemon, "GET", "/v1/users/bert/tokens")["tokens"] if t["label"] == "laptop"], [False])
+            press("anna", "Edit")
+            b.run("const s = document.querySelector('dialog select'); s.value = 'viewer'")
+            b.click("Save", "dialog")
+            b.wait_text("admin", "dialog .fault")  # the last one stays
+            b.click("Cancel", "dialog")
+            call(daemon, "POST", "/v1/experiments", {**LONG, "name": "annas-long"})
+            b.open(daemon.port, "/queue")
+            b.wait_text("Shares")
+            b.wait(lambda: "annas-long" in row("annas-long").text and row("anna").text, "anna's share")
+            self.look(b, "shares")
+            # What was revoked is not let in, and a token that ends while the page is open leads to the door.
+            b.run("sessionStorage.setItem('ovrd.token', arguments[0])", token)
+            b.wait_text("Sign in", "body")
+            b.type(b.one("#token"), tokens["anna"])
+            b.click("Sign in")
+            b.wait_text("Queue", "h1")
 
     def look(self, b, name):
         faults = []
