@@ -254,7 +254,9 @@ static int build(struct run *run, struct ovr_err *err) {
                               run->data->n_inputs,
                               run->data->n_classes,
                               {team_most(run->team), team_n_ranks(run->team)}};
-    int rc = arena_open(&result->arena, count_arena(&plan, run->kernels).used, err);
+    size_t bytes = count_arena(&plan, run->kernels).used;
+    int rc = plan.crew.ranks > 1 ? arena_reserve(&result->arena, bytes, err)
+                                 : arena_open(&result->arena, bytes, err);
     if (rc)
         return rc;
     place(run, &plan, &result->arena);

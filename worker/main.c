@@ -232,8 +232,9 @@ int main(int argc, char **argv) {
     if (rc) {
         fprintf(stderr, "ovr-worker: rank %d: %s%s%s\n", ranks.rank, err.field,
                 *err.field ? ": " : "", err.text);
-        mpi_abort(1);
+        if (ranks.size > 1)
+            mpi_abort(1);
     }
     mpi_end();
-    return 0;
+    return rc != 0;
 }
