@@ -3,6 +3,7 @@
 #include "api/api.h"
 #include "server/log.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,9 +57,11 @@ static const char *read_text(const struct body_member *m, const char *text) {
 }
 
 static const char *read_count(const json_t *value, int64_t *to) {
-    *to = json_is_null(value) ? -1 : json_integer_value(value);
-    int fits =
-        json_is_null(value) || (json_is_integer(value) && *to >= 0 && *to <= INT64_C(1) << 53);
+    double number = json_is_null(value) ? -1 : json_number_value(value);
+    int fits = json_is_null(value) || (json_is_number(value) && number >= 0 && number <= 0x1p53 &&
+                                       number == floor(number));
+    if (fits)
+        *to = (int64_t)number;
     return fits ? NULL : "null (as the daemon's settings say) or an integer 0..2^53 (0: no limit)";
 }
 

@@ -171,69 +171,62 @@ static int open_gate(struct daemon *d, const struct settings *settings, struct h
     return 0;
 }
 
-static int start(struct daemon *d, const struct settings *settings, const char **url,
-                 struct ovr_err *err) {
+static int find_kernels(const struct settings *settings, const struct kernels **kernels,
+                        struct ovr_err *err) {
     enum isa isa = ISA_AUTO;
     for (enum isa level = ISA_BASELINE; level <= ISA_AVX512; level++)
         if (strcmp(settings->isa, isa_name(level)) == 0)
             isa = level;
-    const struct kernels *kernels = kernels_get(isa);
-    if (!kernels)
-        return ovr_fail(err, OVR_INVALID, "--isa", "this processor does not run %s; use --isa auto",
-                        settings->isa);
-    int cores = cpu_count(), workers = settings->workers ? (int)settings->workers : cores;
-    int rc = open_data(d, settings, kernels, err);
-    if (rc)
-        return rc;
-    int64_t half_life_ms = settings->half_life_s * 1000;
-    const struct queue_rules rules = {.half_life_ms = half_life_ms,
-                                      .memory_bytes = memory_budget(settings)};
-    store_set_rules(d->store, &rules);
-    d->api = (struct api){
-        .store = d->store,
-        .catalog = &d->catalog,
-        .admission = {d->store, rules.memory_bytes, cores, linalg_speed(), &d->catalog,
-                      strcmp(settings->visibility, "private") == 0},
-        .data_dir = settings->data_dir,
-        .disk = &d->disk,
-        .keep_backups = (int)settings->keep_backups,
-        .kernels = kernels,
-    };
-    struct pool_config pool = {
+    *kernels = kernels_get(isa);
+    return *kernels ? 0
+                    : ovr_fail(err, OVR_INVALID, "--isa",
+                               "this processor does not run %s; use --isa auto", settings->isa);
+}
+
+/* The jobs, and what tells why they wait. */
+static int open_pool(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
+    const struct admission *admission = &d->api.admission;
+    int workers = settings->workers ? (int)settings->workers : admission->cores;
+    const struct queue_rules rules = {.half_life_ms = settings->half_life_s * 1000,
+                                      .memory_bytes = admission->memory_bytes};
+    const struct pool_config pool = {
         .workplace = {.store = d->store,
                       .cache = &d->cache,
-                      .kernels = kernels,
+                      .kernels = d->api.kernels,
                       .data_dir = settings->data_dir,
                       .disk = &d->disk,
                       .checkpoint_seconds = (int)settings->checkpoint_s},
         .workers = workers,
-        .cores = cores,
-        .memory_bytes = d->api.admission.memory_bytes,
+        .cores = admission->cores,
+        .memory_bytes = admission->memory_bytes,
     };
-    rc = pool_start(&d->api.pool, &pool, err);
-    if (rc)
-        return rc;
-    rc = queue_new(&d->api.queue, d->store, d->api.pool, half_life_ms, err);
-    if (rc)
-        return rc;
-    struct models_config models = {
+    log_line(LOG_INFO, "ovrd %s, %s kernel %s, isa %s, %d cores, %d workers, %.1f GiB for jobs",
+             OVRD_VERSION, linalg_library(), linalg_kernel(), isa_name(d->api.kernels->isa),
+             pool.cores, workers, (double)pool.memory_bytes / (1 << 30));
+    store_set_rules(d->store, &rules);
+    int rc = pool_start(&d->api.pool, &pool, err);
+    return rc ? rc : queue_new(&d->api.queue, d->store, d->api.pool, rules.half_life_ms, err);
+}
+
+/* What requests work with. */
+static int open_api(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
+    const struct admission *admission = &d->api.admission;
+    const struct models_config models = {
         .store = d->store,
         .catalog = &d->catalog,
-        .kernels = kernels,
+        .kernels = d->api.kernels,
         .data_dir = settings->data_dir,
         .limit_bytes = (uint64_t)settings->model_cache_bytes,
-        .use_bytes = (uint64_t)rules.memory_bytes / 8,
-        .cores = cores,
+        .use_bytes = (uint64_t)admission->memory_bytes / 8,
+        .cores = admission->cores,
     };
-    rc = models_new(&d->api.models, &models, err);
-    if (rc)
-        return rc;
-    rc = outcomes_new(&d->api.outcomes, d->store, err);
-    if (rc)
-        return rc;
-    rc = watch_start(&d->api.watch, &d->api, (int)settings->max_watchers, err);
-    if (rc)
-        return rc;
+    int rc = models_new(&d->api.models, &models, err);
+    rc = rc ? rc : outcomes_new(&d->api.outcomes, d->store, err);
+    return rc ? rc : watch_start(&d->api.watch, &d->api, (int)settings->max_watchers, err);
+}
+
+static int open_http(struct daemon *d, const struct settings *settings, const char **url,
+                     struct ovr_err *err) {
     struct http_config http = {
         .listen = settings->listen,
         .threads = (int)settings->http_threads,
@@ -251,13 +244,30 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .trouble = log_trouble,
         .observe = api_observe,
     };
-    rc = open_gate(d, settings, &http, err);
+    int rc = open_gate(d, settings, &http, err);
+    return rc ? rc : http_start(&d->http, &http, url, err);
+}
+
+static int start(struct daemon *d, const struct settings *settings, const char **url,
+                 struct ovr_err *err) {
+    const struct kernels *kernels;
+    int rc = find_kernels(settings, &kernels, err);
+    rc = rc ? rc : open_data(d, settings, kernels, err);
     if (rc)
         return rc;
-    log_line(LOG_INFO, "ovrd %s, %s kernel %s, isa %s, %d cores, %d workers, %.1f GiB for jobs",
-             OVRD_VERSION, linalg_library(), linalg_kernel(), isa_name(kernels->isa), cores,
-             workers, (double)pool.memory_bytes / (1 << 30));
-    return http_start(&d->http, &http, url, err);
+    d->api = (struct api){
+        .store = d->store,
+        .catalog = &d->catalog,
+        .admission = {d->store, memory_budget(settings), cpu_count(), linalg_speed(), &d->catalog,
+                      strcmp(settings->visibility, "private") == 0},
+        .data_dir = settings->data_dir,
+        .disk = &d->disk,
+        .keep_backups = (int)settings->keep_backups,
+        .kernels = kernels,
+    };
+    rc = open_pool(d, settings, err);
+    rc = rc ? rc : open_api(d, settings, err);
+    return rc ? rc : open_http(d, settings, url, err);
 }
 
 /* Until SIGTERM or SIGINT; SIGHUP takes the certificate anew. */

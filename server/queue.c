@@ -361,7 +361,8 @@ static void say_why(struct queue_place *place, const struct queue_snapshot *s,
             gib(s->blocked_bytes), gib(pool->free_bytes));
     } else {
         place->reason_code = "next";
-        say(place, "a worker is about to take it");
+        say(place, "a worker is about to take %s",
+            place->position > 1 ? "the one before it" : "it");
     }
 }
 

@@ -22,6 +22,7 @@ struct options {
     bool json, watch, dry_run, dead, csv, cancel, quick, again, remove;
     const char *state, *tag, *name, *sweep, *limit; /* NULL where not given, like all below */
     const char *epoch, *format, *rows, *output, *sort, *layer, *label, *header, *out, *examples;
+    const char *bins, *split, *from, *max_points;
     const char *older_than, *since, *ca_file, *token_file, *owner, *role, *scope, *expires;
 };
 

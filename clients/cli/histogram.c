@@ -121,6 +121,8 @@ int command_histogram(struct cli *cli) {
     buf_path(&path, "/v1/experiments/{}/histogram", cli->args[0]);
     buf_query(&path, "epoch", cli->options.epoch);
     buf_query(&path, "layer", cli->options.layer);
+    buf_query(&path, "split", cli->options.split);
+    buf_query(&path, "bins", cli->options.bins);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)
         code = print_histogram(cli, answer);
@@ -161,6 +163,8 @@ int command_histograms(struct cli *cli) {
     json_t *answer;
     buf_path(&path, "/v1/experiments/{}/histograms", cli->args[0]);
     buf_query(&path, "layer", cli->options.layer);
+    buf_query(&path, "from_epoch", cli->options.from);
+    buf_query(&path, "max_points", cli->options.max_points);
     int code = api_get(cli, &path, &answer);
     if (!code && answer)
         code = print_histograms(cli, answer);

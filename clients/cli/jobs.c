@@ -325,6 +325,8 @@ int command_metrics(struct cli *cli) {
         return complain(EXIT_USAGE, "--format of metrics is csv, got %s", format);
     buf_path(&path, "/v1/experiments/{}/metrics", cli->args[0]);
     buf_query(&path, "format", format);
+    buf_query(&path, "from_epoch", cli->options.from);
+    buf_query(&path, "max_points", cli->options.max_points);
     if (format)
         return api_stream(cli, &path, stdout);
     int code = api_get(cli, &path, &answer);

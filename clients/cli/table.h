@@ -10,40 +10,43 @@
 
 #define DEFAULT_HOST "http://127.0.0.1:8080"
 
-enum option_bit {
-    OPTION_HOST = 1 << 0,
-    OPTION_COMMON = 1 << 1, /* others that all have */
-    OPTION_WATCH = 1 << 2,
-    OPTION_DRY_RUN = 1 << 3,
-    OPTION_STATE = 1 << 4,
-    OPTION_TAG = 1 << 5,
-    OPTION_NAME = 1 << 6,
-    OPTION_LIMIT = 1 << 7,
-    OPTION_EPOCH = 1 << 8,
-    OPTION_FORMAT = 1 << 9,
-    OPTION_ROWS = 1 << 10,
-    OPTION_OUTPUT = 1 << 11,
-    OPTION_SORT = 1 << 12,
-    OPTION_DEAD = 1 << 13,
-    OPTION_LAYER = 1 << 14,
-    OPTION_SWEEP = 1 << 15,
-    OPTION_CSV = 1 << 16,
-    OPTION_CANCEL = 1 << 17,
-    OPTION_QUICK = 1 << 18,
-    OPTION_OUT = 1 << 19,
-    OPTION_EXAMPLES = 1 << 20,
-    OPTION_AGAIN = 1 << 21,
-    OPTION_LABEL = 1 << 22,
-    OPTION_HEADER = 1 << 23,
-    OPTION_OLDER = 1 << 24,
-    OPTION_OWNER = 1 << 25,
-    OPTION_REMOVE = 1 << 26,
-    OPTION_SINCE = 1 << 27,
-    OPTION_ROLE = 1 << 28,
-    OPTION_SCOPE = 1 << 29,
-    OPTION_EXPIRES = 1 << 30,
-    OPTIONS_EVERYWHERE = OPTION_HOST | OPTION_COMMON,
-};
+/* Which options a command takes, a bit each; more than an enum has room for. */
+#define OPTION_HOST (UINT64_C(1) << 0)
+#define OPTION_COMMON (UINT64_C(1) << 1) /* others that all have */
+#define OPTION_WATCH (UINT64_C(1) << 2)
+#define OPTION_DRY_RUN (UINT64_C(1) << 3)
+#define OPTION_STATE (UINT64_C(1) << 4)
+#define OPTION_TAG (UINT64_C(1) << 5)
+#define OPTION_NAME (UINT64_C(1) << 6)
+#define OPTION_LIMIT (UINT64_C(1) << 7)
+#define OPTION_EPOCH (UINT64_C(1) << 8)
+#define OPTION_FORMAT (UINT64_C(1) << 9)
+#define OPTION_ROWS (UINT64_C(1) << 10)
+#define OPTION_OUTPUT (UINT64_C(1) << 11)
+#define OPTION_SORT (UINT64_C(1) << 12)
+#define OPTION_DEAD (UINT64_C(1) << 13)
+#define OPTION_LAYER (UINT64_C(1) << 14)
+#define OPTION_SWEEP (UINT64_C(1) << 15)
+#define OPTION_CSV (UINT64_C(1) << 16)
+#define OPTION_CANCEL (UINT64_C(1) << 17)
+#define OPTION_QUICK (UINT64_C(1) << 18)
+#define OPTION_OUT (UINT64_C(1) << 19)
+#define OPTION_EXAMPLES (UINT64_C(1) << 20)
+#define OPTION_AGAIN (UINT64_C(1) << 21)
+#define OPTION_LABEL (UINT64_C(1) << 22)
+#define OPTION_HEADER (UINT64_C(1) << 23)
+#define OPTION_OLDER (UINT64_C(1) << 24)
+#define OPTION_OWNER (UINT64_C(1) << 25)
+#define OPTION_REMOVE (UINT64_C(1) << 26)
+#define OPTION_SINCE (UINT64_C(1) << 27)
+#define OPTION_ROLE (UINT64_C(1) << 28)
+#define OPTION_SCOPE (UINT64_C(1) << 29)
+#define OPTION_EXPIRES (UINT64_C(1) << 30)
+#define OPTION_BINS (UINT64_C(1) << 31)
+#define OPTION_SPLIT (UINT64_C(1) << 32)
+#define OPTION_FROM (UINT64_C(1) << 33)
+#define OPTION_POINTS (UINT64_C(1) << 34)
+#define OPTIONS_EVERYWHERE (OPTION_HOST | OPTION_COMMON)
 
 /* An option fills one member of struct options: a flag where it has no argument, else a text. */
 struct option_row {

@@ -190,7 +190,8 @@ const titles = {
     lambda: 'λ (lambda)',
     lambda_per_pair: 'λ per pair',
 };
-export const title = (name) => titles[name] ?? name.replaceAll('_', ' ');
+export const title = (name) =>
+    /^\d+$/.test(name) ? `Step ${Number(name) + 1}` : (titles[name] ?? name.replaceAll('_', ' '));
 
 /** Pointers of the numbers, texts and choices of a schema: what a sweep can vary. */
 export function scalarPointers(schema, parts = []) {

@@ -57,6 +57,9 @@ export async function show({ root, query, signal }) {
         { 'aria-label': 'Add an experiment' },
     );
     fill(root, pageHead('Compare', { actions: ids.length < MOST && add }));
+    const gone = ids.filter((id) => !runs.some((r) => r.id === id));
+    if (gone.length)
+        root.append(h('p.notice', `Not there, or not for you to see: ${gone.join(', ')}.`));
     if (runs.length < 2) {
         root.append(
             h(
@@ -81,8 +84,9 @@ export async function show({ root, query, signal }) {
 
 async function readRuns(ids, signal) {
     const read = async (id, i) => {
-        const experiment = await get(`/v1/experiments/${id}`, signal);
-        const { series } = await get(`/v1/experiments/${id}/metrics?max_points=${POINTS}`, signal);
+        const path = `/v1/experiments/${encodeURIComponent(id)}`;
+        const experiment = await get(path, signal);
+        const { series } = await get(`${path}/metrics?max_points=${POINTS}`, signal);
         return { id, experiment, series, color: i, label: experiment.name };
     };
     const settled = await Promise.allSettled(ids.map(read));

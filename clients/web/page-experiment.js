@@ -61,7 +61,7 @@ function makeModel(experiment) {
 /** @param {import('./router.js').Context} context */
 export async function show({ root, params, signal, me }) {
     const [id, tab = 'curves'] = params;
-    const path = `/v1/experiments/${id}`;
+    const path = `/v1/experiments/${encodeURIComponent(id)}`;
     const model = makeModel(await get(path, signal));
     const head = h('div');
     const figures = h('div.stack');

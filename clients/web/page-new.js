@@ -239,22 +239,17 @@ async function readStart(query, signal) {
     const dataset = query.get('dataset');
     const sweep = query.get('sweep');
     if (from) {
-        const e = await get(`/v1/experiments/${from}`, signal);
+        const e = await get(`/v1/experiments/${encodeURIComponent(from)}`, signal);
         return { title: `Run ${e.name} with changes`, document: e.spec, from: e };
     }
     if (sweep && sweep !== '1') {
-        const s = await get(`/v1/sweeps/${sweep}`, signal);
+        const s = await get(`/v1/sweeps/${encodeURIComponent(sweep)}`, signal);
         return { title: `Run ${s.name} with changes`, document: s.request, from: null };
     }
     if (dataset) {
-        const { probe, ...rest } = structuredClone(starting);
-        const document = {
-            ...rest,
-            dataset: { name: dataset },
-            preprocess: ['standardize'],
-            probe,
-        };
-        document.optimizer = {};
+        const { name, model, loss, training, probe } = structuredClone(starting);
+        const preprocess = ['standardize'];
+        const document = { name, dataset: { name: dataset }, preprocess, model, loss, training, probe };
         return { title: 'New experiment', document, from: null };
     }
     const kept = sessionStorage.getItem(DRAFT);

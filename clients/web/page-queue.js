@@ -56,7 +56,7 @@ function view(queue, me, read) {
             }),
             figure('Waiting', count(queue.waiting_total ?? waiting.length)),
             queue.cores &&
-                figure('Threads at work', count(queue.cores.threads), {
+                figure('Threads busy', count(queue.cores.threads), {
                     note: `on ${queue.cores.total} cores`,
                 }),
             queue.memory &&

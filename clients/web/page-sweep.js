@@ -66,7 +66,7 @@ export const axisName = (pointer) => greek[pointer] ?? pointerParts(pointer).sli
 
 /** @param {import('./router.js').Context} context */
 export async function show({ root, params, signal, me }) {
-    const path = `/v1/sweeps/${params[0]}`;
+    const path = `/v1/sweeps/${encodeURIComponent(params[0])}`;
     const sweep = await get(path, signal);
     const model = {
         sweep,
@@ -274,6 +274,13 @@ export function makeScale(values) {
     };
 }
 
+/* Those in sight, as many as have room for their labels. */
+function decadesIn(splits, u, low, high) {
+    const perDecade = u.bbox.width / devicePixelRatio / (high - low);
+    const every = Math.max(1, Math.ceil(44 / perDecade));
+    return splits.filter((s) => s >= low && s <= high).filter((s, k) => k % every === 0);
+}
+
 /* Points in lines: one for each combination of what else varies. */
 function linesOf(points, axis) {
     const lines = new Map();
@@ -420,8 +427,7 @@ function sweepChart(model, axis, signal) {
                 },
                 axis: scale.log
                     ? {
-                          splits: (u, i, low, high) =>
-                              scale.splits.filter((s) => s >= low && s <= high),
+                          splits: (u, i, low, high) => decadesIn(scale.splits, u, low, high),
                           values: (u, all) => all.map(scale.text),
                       }
                     : {},

@@ -53,7 +53,7 @@ export const linkButton = (text, href, name, kind = '') =>
 
 /** A number with its name below. */
 export function figure(label, value, { title, note } = {}) {
-    return h('div.figure', { title }, h('dt', label), h('dd', value, note && h('small', note)));
+    return h('div.figure', { title }, h('dt', label), h('dd', h('span', value), note && h('small', note)));
 }
 
 export const loading = (text = 'Loading …') =>

@@ -115,7 +115,7 @@ static inline size_t count_fitting(struct check *check, const json_t *schemas, c
 static inline int fits_keyword(struct check *check, json_t *schema, const char *keyword,
                                const json_t *rule, const json_t *value, const char *pointer) {
     static const char *const silent[] = {
-        "description",          "default", "title", "examples", "format",
+        "description",          "default", "title", "examples", "format", "x-when",
         "additionalProperties", "then",    "else",  "$schema",  "$id"};
     double number = json_number_value(value), bound = json_number_value(rule);
     size_t length = json_is_string(value) ? json_string_length(value) : json_array_size(value);

@@ -346,7 +346,7 @@ static void test_sigterm_in_mid_training(void **state) {
 static void test_the_reason_of_a_second_wait(void **state) {
     struct daemon *d = *state;
     char *id = submit(d, ENDLESS(""));
-    wait_for_epoch(d, id, 2);
+    wait_for_epoch(d, id, 3); /* two are done */
     char *urgent = submit(d, "{'priority':50,'dataset':{'generator':'sphere'},'model':{'kind':'mlp'"
                              ",'hidden':[64]},'training':{'epochs':100000,'threads':1}}");
     assert_true(daemon_stop(d) < 10);

@@ -391,12 +391,14 @@ static void test_users(void **state) {
     become(d, ADMIN);
     assert_problem(post(d, "/v1/users", "{'name':'anna','role':'member'}"), 409, "conflict",
                    "already");
-    const struct answer *a = post(d, "/v1/users", "{'name':'Anna','quotas':{'queued':-1},'x':1}");
+    const struct answer *a =
+        post(d, "/v1/users", "{'name':'Anna','quotas':{'queued':-1,'running':0.5},'x':1}");
     assert_fault(a, "/name", "a-z");
     assert_fault(a, "/role", "missing");
     assert_fault(a, "/quotas/queued", "0..2^53");
+    assert_fault(a, "/quotas/running", "0..2^53");
     assert_fault(a, "/x", "known are name, role, quotas");
-    a = post(d, "/v1/users", "{'name':'zoe','role':'member','quotas':{'queued':1}}");
+    a = post(d, "/v1/users", "{'name':'zoe','role':'member','quotas':{'queued':1.0}}");
     assert_status(a, 201);
     assert_string_equal(header(a, "Location"), "/v1/users/zoe");
     assert_string_equal(header(a, "Cache-Control"), "no-store");

@@ -56,6 +56,10 @@ class Routes(unittest.TestCase):
             for command in ("show", "log", "events", "metrics", "histogram", "histograms", "units", "tiling", "watch"):
                 self.assertTrue(call(command, id), command)
             self.assertIn("hidden.0.weight", call("weights", id))
+            self.assertEqual([len(json.loads(call(*words, id, "--json"))["series"]) for words in (
+                ("metrics",), ("metrics", "--from", "2"), ("histograms", "--max-points", "1"))], [2, 1, 1])
+            few = json.loads(call("histogram", id, "--split", "validation", "--epoch", "1", "--bins", "7", "--json"))
+            self.assertEqual((few["split"], few["epoch"], len(few["counts"]) <= 7), ("validation", 1, True))
             call("weights", id, "hidden.0.weight", "--epoch", "last", "--rows", "0:2")
             call("compare", id + ":1", id)
             call("encode", id, "test")

@@ -369,6 +369,36 @@ static void the_schema_says_the_same(void **state) {
     json_decref(schema);
 }
 
+/* "x-when" of the member, compact; "" where it has none. */
+static void assert_when(const json_t *schema, const char *section, const char *name,
+                        const char *expected) {
+    const json_t *member = json_object_get(schema, "properties");
+    if (*section)
+        member = json_object_get(json_object_get(member, section), "properties");
+    member = json_object_get(member, name);
+    assert_non_null(member);
+    char *text = json_dumps(json_object_get(member, "x-when"), JSON_COMPACT | JSON_SORT_KEYS);
+    assert_string_equal(text ? text : "", expected);
+    free(text);
+}
+
+static void the_schema_says_who_uses_a_field(void **state) {
+    (void)state;
+    json_t *schema = spec_schema();
+    assert_non_null(schema);
+    assert_when(schema, "", "name", "");
+    assert_when(schema, "", "optimizer",
+                "{\"/model/kind\":[\"ovr_encoder\",\"mlp\",\"autoencoder\"]}");
+    assert_when(schema, "dataset", "train_limit", "{\"/dataset/generator\":[null]}");
+    assert_when(schema, "dataset", "sectors", "{\"/dataset/generator\":[\"sphere\"]}");
+    assert_when(schema, "model", "corruption", "{\"/model/kind\":[\"autoencoder\"]}");
+    assert_when(schema, "model", "slope",
+                "{\"/model/activation\":[\"leaky_relu\"],\"/model/kind\":[\"ovr_encoder\",\"mlp\","
+                "\"autoencoder\",\"random_projection\"]}");
+    assert_when(schema, "optimizer", "nesterov", "{\"/optimizer/name\":[\"sgd\"]}");
+    json_decref(schema);
+}
+
 static void the_struct_of_an_encoder(void **state) {
     (void)state;
     struct spec s = read_text(
@@ -741,6 +771,7 @@ int main(void) {
         cmocka_unit_test(what_specs_become),
         cmocka_unit_test(faults_of_invalid_specs),
         cmocka_unit_test(the_schema_says_the_same),
+        cmocka_unit_test(the_schema_says_who_uses_a_field),
         cmocka_unit_test(the_struct_of_an_encoder),
         cmocka_unit_test(the_struct_of_an_mlp),
         cmocka_unit_test(the_struct_of_a_deep_mlp),

@@ -85,7 +85,7 @@ class Dashboard(unittest.TestCase):
         b.type(b.field("/tags"), "one, two")
         b.type(b.field("/model/hidden"), "32")
         b.type(b.field("/dataset/samples"), "20000")
-        b.type(b.field("/training/epochs"), "80")
+        b.type(b.field("/training/epochs"), "800")
         b.wait_text("alone on this machine")
         self.assertIn('"hidden": [32]', b.one(".editor").get_attribute("value"))
         b.click("Submit")
@@ -97,7 +97,7 @@ class Dashboard(unittest.TestCase):
         first = b.wait(lambda: b.run(epochs), "first epoch")
         b.wait(lambda: b.run(epochs) > first, "later epoch")
         b.wait_text("succeeded", ".page-head", 60)
-        b.wait(lambda: b.run(epochs) == 80, "last epoch")
+        b.wait(lambda: b.run(epochs) == 800, "last epoch")
         self.assertTrue(b.run("return window.same"))
         experiment = self.get("/v1/experiments?name=from-the-form")["experiments"][0]
         self.assertEqual(experiment["tags"], ["one", "two"])
@@ -363,6 +363,10 @@ class Dashboard(unittest.TestCase):
         self.assert_quiet()
         b.run("location.hash = '#/experiments/000000000000'")
         b.wait_text("000000000000", ".problem")
+        b.run("location.hash = '#/compare?ids=' + arguments[0] + ',000000000000'", self.encoder["id"])
+        b.wait_text("Not there, or not for you to see: 000000000000.")
+        b.run("location.hash = '#/experiments/..%2F..%2Fv1%2Fqueue'")  # no way to another route
+        b.wait_text("there is an encoded slash", ".problem")
 
     def test_priorities_are_raised_in_the_queue(self):
         b = self.browser
