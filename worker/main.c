@@ -42,19 +42,32 @@ struct run {
     struct train_result result;
 };
 
+/* Returns 0 for a level that there is not. */
+static int read_isa(const char *text, enum isa *isa) {
+    static const enum isa all[] = {ISA_AUTO, ISA_BASELINE, ISA_AVX2, ISA_AVX512};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (strcmp(text, isa_name(all[i])) == 0) {
+            *isa = all[i];
+            return 1;
+        }
+    return 0;
+}
+
+static int read_threads(const char *text, int *threads) {
+    char *end;
+    long n = strtol(text, &end, 10);
+    *threads = n >= 1 && n <= TEAM_MAX ? (int)n : 0;
+    return *threads && !*end;
+}
+
+/* Returns 0 where they make no sense. */
 static int read_options(int argc, char **argv, struct options *options) {
     int option;
     *options = (struct options){.threads = 1, .isa = ISA_AUTO};
-    while ((option = getopt(argc, argv, "t:i:")) != -1) {
-        if (option == 't')
-            options->threads = atoi(optarg);
-        else if (option == 'i')
-            for (options->isa = ISA_AVX512;
-                 options->isa != ISA_AUTO && strcmp(optarg, isa_name(options->isa));)
-                options->isa--;
-        else
+    while ((option = getopt(argc, argv, "t:i:")) != -1)
+        if (option == 't' ? !read_threads(optarg, &options->threads)
+                          : option != 'i' || !read_isa(optarg, &options->isa))
             return 0;
-    }
     int n = argc - optind;
     if (n != 2 && n != 4)
         return 0;

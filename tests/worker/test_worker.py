@@ -127,6 +127,20 @@ class Refusals(unittest.TestCase):
         self.refused("one hidden layer", spec("mlp", 1000, model={"kind": "mlp", "hidden": [1000, 1000]}), 2)
         self.refused("the stored spec is not valid: /model/hidden", spec("mlp", 0), 2)
 
+    def test_senseless_arguments(self):
+        for arguments in [], ["spec"], ["-t", "0", "spec", "out"], ["-t", "2x", "spec", "out"], ["-i", "mmx", "spec", "out"], \
+                ["-x", "spec", "out"], ["spec", "out", "train"]:
+            done = subprocess.run([WORKER, *arguments], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 2, arguments)
+            self.assertIn("usage: ovr-worker", done.stderr)
+
+    def test_what_is_there_stays(self):
+        with tempfile.TemporaryDirectory() as directory:
+            done = subprocess.run([WORKER, "spec", directory], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("is there already", done.stderr)
+            self.assertTrue(os.path.isdir(directory))
+
 
 if __name__ == "__main__":
     main()
