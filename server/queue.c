@@ -106,6 +106,8 @@ static int fill_jobs(struct queue_snapshot *s, const struct waiting *waiting, si
         s->newest = w->seq > s->newest ? w->seq : s->newest;
     }
     s->n_jobs = n;
+    for (size_t i = 0; i < s->pool.n_jobs; i++)
+        s->newest = s->pool.jobs[i].seq > s->newest ? s->pool.jobs[i].seq : s->newest;
     return 0;
 }
 
@@ -193,6 +195,7 @@ static int make_snapshot(const struct queue *queue, struct queue_snapshot **out,
         return ovr_nomem(err, "the queue");
     s->made_ms = now_ms();
     s->half_life_ms = queue->half_life_ms;
+    s->newest = queue->snapshot ? queue->snapshot->newest : 0;
     s->version = store_queue_version(queue->store);
     int rc = pool_view(queue->pool, &s->pool, err);
     if (!rc)
@@ -404,9 +407,10 @@ static const struct plan_job *find_job(const struct queue_snapshot *s, int64_t s
     return job && job->seq == seq ? job : NULL;
 }
 
-/* One that came after the snapshot was made: behind all that are in it. */
+/* One that came after the snapshot was made: behind all that are in it. Or it was claimed between
+ * the look at it and at the queue. */
 static struct plan_job newcomer(const struct queue_snapshot *s, const struct experiment *e) {
-    int64_t behind = e->seq > s->newest ? e->seq - s->newest : 1;
+    int64_t behind = s->newest && e->seq > s->newest ? e->seq - s->newest : 1;
     return (struct plan_job){.seq = e->seq,
                              .share = share_named(s, e->owner),
                              .priority = e->priority,

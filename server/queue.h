@@ -30,7 +30,7 @@ struct queue_snapshot {
     int users; /* who looks at it */
     uint64_t version;
     uint32_t *by_seq; /* indices of the jobs */
-    int64_t newest;   /* seq */
+    int64_t newest;   /* seq of who was ever seen to wait or run; 0: nobody yet */
     struct {          /* whose turn it is, and with what; share n_owners: nobody's */
         size_t share;
         int priority;

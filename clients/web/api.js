@@ -11,6 +11,9 @@ export class Problem extends Error {
     }
 }
 
+const RETRY_MS = 1000;
+const RETRY_MOST_MS = 15_000;
+
 const KEY = 'ovrd.token';
 
 export const token = {
@@ -26,6 +29,15 @@ function setOnline(value) {
     if (online === value) return;
     online = value;
     signals.dispatchEvent(new Event(value ? 'online' : 'offline'));
+    if (!value) seek();
+}
+
+/* Asks, more seldom each time, until the daemon answers; a page may have nothing else that would. */
+async function seek() {
+    for (let tries = 0; !online; tries++) {
+        await nap(Math.min(RETRY_MS * 2 ** tries, RETRY_MOST_MS));
+        if (!online) await send('/healthz').catch(() => {});
+    }
 }
 
 const authorization = () => (token.get() ? { Authorization: `Bearer ${token.get()}` } : {});
@@ -176,9 +188,6 @@ const visible = (signal) =>
         signal.addEventListener('abort', look);
         look();
     });
-
-const RETRY_MS = 1000;
-const RETRY_MOST_MS = 15_000;
 
 /**
  * Calls work() every so often while the page is seen, until the signal; rests while it fails for

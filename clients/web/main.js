@@ -1,6 +1,6 @@
 /** The frame around the pages: navigation, theme, who is signed in, whether the daemon answers. */
 
-import { get, nap, Problem, signals, token } from './api.js';
+import { get, Problem, signals, token } from './api.js';
 import { themeChanged } from './charts.js';
 import { fill, h, icon } from './dom.js';
 import { here, match, setQuery } from './router.js';
@@ -218,17 +218,12 @@ function showSignin() {
 
 async function start() {
     document.body.replaceChildren(h('div.page', loading()));
-    for (let tries = 0; ; tries++) {
-        try {
-            await meet();
-            break;
-        } catch (error) {
-            if (error.status === 401) return;
-            if (error.status)
-                return void document.body.replaceChildren(h('div.page', problemBox(error, start)));
-            document.body.replaceChildren(h('div.page', problemBox(error)));
-            await nap(Math.min(1000 * 2 ** tries, 15_000));
-        }
+    try {
+        await meet();
+    } catch (error) {
+        if (error.status !== 401)
+            document.body.replaceChildren(h('div.page', problemBox(error, start)));
+        return;
     }
     showFrame();
     showAccount();

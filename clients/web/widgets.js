@@ -1,6 +1,6 @@
 /** What several pages show: states, problems, dialogs, tabs, key figures, tables. */
 
-import { blobUrl, Problem } from './api.js';
+import { blobUrl, Problem, signals } from './api.js';
 import { fill, h, icon, newId, setText, svg } from './dom.js';
 import { ago, NONE, when } from './format.js';
 
@@ -68,11 +68,11 @@ export const empty = (title, text, ...actions) =>
         actions.length > 0 && h('div.actions', actions),
     );
 
-/** A problem as its text, with its faults. */
+/** A problem as its text, with its faults; one for want of a connection is tried again by itself. */
 export function problemBox(error, retry) {
     const title = error instanceof Problem ? error.title : 'The dashboard failed';
     const faults = (error.errors ?? []).filter((f) => f.detail !== error.message);
-    return h(
+    const box = h(
         'div.problem',
         { role: 'alert' },
         icon('warn'),
@@ -95,6 +95,9 @@ export function problemBox(error, retry) {
             retry && button('Try again', { name: 'again', onclick: retry }),
         ),
     );
+    if (retry && error.status === 0)
+        signals.addEventListener('online', () => box.isConnected && retry(), { once: true });
+    return box;
 }
 
 /* ---- What happens at the edge of the page ---- */

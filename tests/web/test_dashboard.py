@@ -160,6 +160,13 @@ class Dashboard(unittest.TestCase):
         b.click("Cancel")
         b.click("Cancel it")
         b.wait_text("cancelled", ".page-head")
+        # A page that is opened meanwhile comes by itself, and so does the whole of it.
+        self.daemon.stop(signal.SIGKILL)
+        b.run("location.hash = '#/datasets'")
+        b.wait_text("No connection")
+        self.daemon.start()
+        b.wait(lambda: not b.one(".banner").is_displayed(), "connection", 30)
+        b.wait_text("images")
         errors = [c for c in b.complaints() if "ERR_CONNECTION_REFUSED" not in c and "ERR_INCOMPLETE_CHUNKED" not in c and "ERR_CONNECTION_RESET" not in c and "ERR_EMPTY_RESPONSE" not in c]
         self.assertEqual(errors, [])
 
