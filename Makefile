@@ -31,6 +31,10 @@ CORE_LIBS   := -llapacke -lopenblas -lm
 SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle -lz
 API_LIBS    := $(SERVER_LIBS) -lmicrohttpd -lgnutls -lpng
 CLIENT_LIBS := -lcurl -ljansson
+# The worker is built where OpenMPI is, and without sanitizers, which find fault with MPI itself.
+MPI_CFLAGS  := $(if $(SANITIZE),,$(shell mpicc --showme:compile 2>/dev/null))
+MPI_LIBS    := $(if $(SANITIZE),,$(shell mpicc --showme:link 2>/dev/null))
+WORKER      := $(if $(MPI_LIBS),$(B)/ovr-worker)
 
 # The hot loops are compiled once per instruction set, all in one binary.
 ISAS         := baseline avx2 avx512
@@ -53,7 +57,7 @@ TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(PYTHON_TESTS)
 
 .PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
-all: $(B)/ovrd $(B)/ovrctl
+all: $(B)/ovrd $(B)/ovrctl $(WORKER)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile packaging/install.mk | column -ts'|'
@@ -137,6 +141,14 @@ CLIENT := $(call objects,clients/cli) $(call objects,clients/reproduce)
 $(B)/ovrctl: $(CLIENT)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CLIENT_LIBS) -lm
+
+$(B)/worker/%.o: worker/%.c
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(COMPILE) $(MPI_CFLAGS:-I%=-isystem %) -c $< -o $@
+$(B)/ovr-worker: $(call objects,worker) $(SERVER) $(CORE)
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS) $(MPI_LIBS)
 
 $(B)/tests/core/%: $(B)/tests/core/%.o $(CORE)
 	$(say) LD $@

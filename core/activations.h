@@ -4,10 +4,13 @@
 #define OVR_ACTIVATIONS_H
 
 #include "core/kernels.h"
+#include "core/team.h"
 
 struct shard {
     size_t index, first, units; /* units first .. first + units - 1 */
 };
+
+_Static_assert(BY_UNIT == BY_SHARD * SHARD_UNITS, "a rank has whole shards");
 
 static inline size_t count_shards(size_t n_units) {
     return (n_units + SHARD_UNITS - 1) / SHARD_UNITS;

@@ -12,10 +12,10 @@ enum { GAP = OVR_ALIGN };
 enum { GAP = 0 };
 #endif
 
-int arena_open(struct arena *arena, size_t size, struct ovr_err *err) {
+static int map(struct arena *arena, size_t size, int flags, struct ovr_err *err) {
     *arena = (struct arena){0};
-    void *base =
-        mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *base = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     if (base == MAP_FAILED)
         return ovr_nomem(err, "the arrays of a job");
     /* Weights and moments are read from end to end at each step: fewer, larger pages. Where the
@@ -24,6 +24,14 @@ int arena_open(struct arena *arena, size_t size, struct ovr_err *err) {
     ASAN_POISON_MEMORY_REGION(base, size);
     *arena = (struct arena){.base = base, .size = size};
     return 0;
+}
+
+int arena_open(struct arena *arena, size_t size, struct ovr_err *err) {
+    return map(arena, size, 0, err);
+}
+
+int arena_reserve(struct arena *arena, size_t size, struct ovr_err *err) {
+    return map(arena, size, MAP_NORESERVE, err);
 }
 
 void arena_close(struct arena *arena) {

@@ -25,6 +25,9 @@ struct arena {
 /* A block of `size` bytes, nothing taken. On failure the arena is empty. The block is the arena's:
  * arena_close() gives it back, and all its arrays with it. */
 int arena_open(struct arena *arena, size_t size, struct ovr_err *err);
+/* The same for a block of which only a part is ever touched: it may be larger than the memory. */
+int arena_reserve(struct arena *arena, size_t size, struct ovr_err *err);
+
 void arena_close(struct arena *arena); /* also of an arena that was never opened */
 
 /* At most what an array of so many bytes takes. */

@@ -77,14 +77,15 @@ static uint32_t fill_up(uint32_t n) {
     return (n + RUN_STEP - 1) / RUN_STEP * RUN_STEP;
 }
 
-/* Turns the counts in code->place into places, and sets where the runs of n samples begin. Returns
- * how much room all of them take. */
-static size_t place_runs(struct code *code, size_t first, size_t n) {
-    size_t n_shards = count_shards(code->n_units);
+/* Turns the counts in code->place into places, and sets where the runs of n samples begin. Runs of
+ * other ranks are empty here. Returns how much room all of them take. */
+static size_t place_runs(const struct team *team, struct code *code, size_t first, size_t n) {
+    size_t n_shards = count_shards(code->n_units), from, end;
+    team_held(team, BY_SHARD, n_shards, &from, &end);
     uint32_t at = 0, *place = code->place, *start = code->start + first * (code->n_runs + 1);
     for (size_t i = 0; i < n; i++, place += n_shards) {
         for (size_t s = 0; s < n_shards; s++) {
-            uint32_t count = place[s];
+            uint32_t count = s >= from && s < end ? place[s] : 0;
             if (s % RUN_SHARDS == 0) {
                 at = fill_up(at);
                 *start++ = at;
@@ -126,7 +127,7 @@ int code_add(struct member *member, struct code *code, const struct activations 
              size_t n) {
     struct code_block *block = &code->blocks[first / CODE_BLOCK];
     size_t from, end;
-    team_share(member, a->n_shards, &from, &end);
+    team_own(member, BY_SHARD, a->n_shards, &from, &end);
     for (size_t s = from; s < end; s++) {
         struct shard shard = activations_shard(a, s);
         const real *h = activations_of(a, &shard);
@@ -135,7 +136,7 @@ int code_add(struct member *member, struct code *code, const struct activations 
     }
     team_barrier(member);
     if (member->rank == 0)
-        take_block(code, block, place_runs(code, first, n));
+        take_block(code, block, place_runs(member->team, code, first, n));
     team_barrier(member);
     if (!block->value)
         return OVR_NOMEM;

@@ -1,4 +1,4 @@
-/* The sparse code of a whole split: what a probe trains on.
+/* The sparse code of a whole split: what a probe trains on. A rank has its own units' part of it.
  *
  * Only non-zero activations are stored, five bytes each, sample by sample and within a sample in
  * runs of RUN_UNITS units, so that a member reads its part of a sample's code in one go. A run is

@@ -37,7 +37,8 @@ static struct net_config net_shape(const struct train_config *model, size_t n_in
 static void place(struct infer *infer, const struct infer_config *config, struct arena *arena) {
     size_t d = preprocess_width(config->preprocess);
     const struct net_config shape = net_shape(config->model, d);
-    net_place(&infer->net, &shape, config->kernels, 0, CODE_BLOCK, config->members, arena);
+    net_place(&infer->net, &shape, config->kernels, 0, CODE_BLOCK,
+              &(struct crew){config->members, 1}, arena);
     size_t k = shape.units[shape.n_layers - 1];
     infer->weight = arena_take(arena, k * config->n_classes, sizeof(real));
     infer->bias = arena_take(arena, config->n_classes, sizeof(real));
@@ -155,7 +156,7 @@ static void run_block(struct member *member, struct infer *infer, size_t at, siz
     real *codes = infer->to_codes ? infer->to_codes + at * k : infer->codes;
     net_forward(member, &infer->net, &batch);
     const struct activations a = net_activations(&infer->net);
-    team_share(member, a.n_shards, &first, &end);
+    team_own(member, BY_SHARD, a.n_shards, &first, &end);
     for (size_t s = first; s < end; s++) {
         struct shard shard = activations_shard(&a, s);
         const real *h = activations_of(&a, &shard);

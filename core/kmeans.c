@@ -29,7 +29,7 @@ void kmeans_place(struct kmeans *kmeans, const struct kmeans_config *config,
 /* The units of the member's shards: *first .. *end - 1. */
 static void own_units(const struct member *member, const struct kmeans *kmeans, size_t *first,
                       size_t *end) {
-    team_share(member, count_shards(kmeans->n_units), first, end);
+    team_own(member, BY_SHARD, count_shards(kmeans->n_units), first, end);
     *first *= SHARD_UNITS;
     *end = min_size(*end * SHARD_UNITS, kmeans->n_units);
 }
@@ -237,12 +237,20 @@ static int compare_distance(const void *a, const void *b, void *arg) {
     return i < j ? -1 : 1;
 }
 
-static void give(struct kmeans *kmeans, const real *x, uint32_t sample, size_t to) {
+/* Units that this rank has the sums of. */
+static int is_held(const struct team *team, const struct kmeans *kmeans, size_t unit) {
+    size_t first, end;
+    team_held(team, BY_UNIT, kmeans->n_units, &first, &end);
+    return unit >= first && unit < end;
+}
+
+static void give(const struct team *team, struct kmeans *kmeans, const real *x, uint32_t sample,
+                 size_t to) {
     size_t d = kmeans->n_inputs, from = kmeans->unit[sample];
-    for (size_t j = 0; j < d; j++) {
+    for (size_t j = 0; j < d && is_held(team, kmeans, from); j++)
         kmeans->sums[from * d + j] -= x[sample * d + j];
+    for (size_t j = 0; j < d && is_held(team, kmeans, to); j++)
         kmeans->sums[to * d + j] = x[sample * d + j];
-    }
     kmeans->counts[from]--;
     kmeans->counts[to] = 1;
     kmeans->unit[sample] = (uint32_t)to;
@@ -253,8 +261,8 @@ static int may_leave(const struct kmeans *kmeans, uint32_t sample) {
     return kmeans->counts[kmeans->unit[sample]] > 1 && kmeans->square[sample] > 0;
 }
 
-/* By one member. */
-static void fill_empty(struct kmeans *kmeans, const real *x) {
+/* By one member of each rank, when all know all counts. */
+static void fill_empty(const struct team *team, struct kmeans *kmeans, const real *x) {
     size_t n = kmeans->n_used, next = 0;
     int sorted = 0;
     for (size_t unit = 0; unit < kmeans->n_units && next < n; unit++) {
@@ -268,20 +276,24 @@ static void fill_empty(struct kmeans *kmeans, const real *x) {
         while (next < n && !may_leave(kmeans, kmeans->order[next]))
             next++;
         if (next < n)
-            give(kmeans, x, kmeans->order[next++], unit);
+            give(team, kmeans, x, kmeans->order[next++], unit);
     }
 }
 
-void kmeans_finish(struct member *member, struct kmeans *kmeans, const real *x) {
+static void move_all(struct member *member, struct kmeans *kmeans, const real *x) {
     size_t first, end;
-    if (kmeans->config.online)
-        return;
-    team_barrier(member);
+    team_gather(member, BY_UNIT, kmeans->counts, kmeans->n_units, sizeof *kmeans->counts);
     if (member->rank == 0)
-        fill_empty(kmeans, x);
+        fill_empty(member->team, kmeans, x);
     team_barrier(member);
     own_units(member, kmeans, &first, &end);
     for (size_t unit = first; unit < end; unit++)
         if (kmeans->counts[unit])
             move_to_mean(kmeans, unit);
+}
+
+void kmeans_finish(struct member *member, struct kmeans *kmeans, const real *x) {
+    if (!kmeans->config.online)
+        move_all(member, kmeans, x);
+    team_gather(member, BY_UNIT, kmeans->direction, kmeans->n_units, sizeof *kmeans->direction);
 }

@@ -22,10 +22,17 @@ struct layer_config {
     double dropout; /* share of H that a training step drops on the way to the next layer */
 };
 
+/* A rank's nearest centroid of a row. */
+struct nearest {
+    double square; /* distance */
+    real score;
+    uint32_t unit;
+};
+
 struct layer {
     struct layer_config config;
     const struct kernels *kernels;
-    size_t n_shards, max_rows;
+    size_t n_shards, max_rows, n_ranks;
     size_t at; /* of W in the net's flat buffer */
     struct packed input;
     real *h, *s;                   /* H; and K: Σ_i h_i or ŝ of the batch */
@@ -39,14 +46,20 @@ struct layer {
     /* n: and its unit; of top_k, the last unit that ties are broken in favour of */
     uint32_t *row_unit;
     real *row_limit; /* n: of top_k, the smallest activation that stays */
-    real *scratch;   /* members×K: a row in one piece */
+    /* What ranks tell each other of a batch: */
+    struct nearest *nearest; /* ranks×n */
+    double *distance_parts;  /* shards×n: sums of distances */
+    size_t n_listed;         /* of top_k: how long a rank's list of a row is */
+    real *largest;           /* ranks×n×n_listed */
+    size_t row_room;
+    real *scratch; /* members×row_room: a row in one piece */
 };
 
 /* Takes its arrays. `has_next`: there is a layer above; `passes_gradient`: and its gradient goes
  * further down than this layer. */
 void layer_place(struct layer *layer, const struct layer_config *config,
-                 const struct kernels *kernels, size_t max_rows, int members, int has_next,
-                 int passes_gradient, struct arena *arena);
+                 const struct kernels *kernels, size_t max_rows, const struct crew *crew,
+                 int has_next, int passes_gradient, struct arena *arena);
 
 size_t layer_n_params(const struct layer_config *config);
 int layer_competes(const struct layer *layer);

@@ -39,6 +39,12 @@ struct measure {
     double *direction;        /* K: Σ_i ĥ_ik */
     double *parts;            /* for each shard: [‖ŝ‖² | dead units] */
     struct row_figures *rows; /* max_rows */
+    real *bias;               /* K */
+    size_t n_ranks;
+    struct histogram *histograms; /* of each rank's rows */
+    /* Of several ranks, what they send each other of a batch's rows: */
+    uint32_t *counts; /* ranks×n */
+    real *send, *receive;
     struct member_sums *members;
 };
 
@@ -57,7 +63,20 @@ static void fill_first_bins(struct measure *measure) {
     }
 }
 
-struct measure *measure_place(const struct activations *a, int members, struct arena *arena) {
+/* Room for a rank's part of all rows, and for all of its rows. */
+static void place_exchange(struct measure *m, size_t max_rows, int ranks, struct arena *arena) {
+    size_t n = (size_t)ranks, blocks = (m->n_units + BY_UNIT - 1) / BY_UNIT;
+    m->n_ranks = n;
+    m->histograms = arena_take(arena, n, sizeof *m->histograms);
+    if (ranks == 1)
+        return;
+    m->counts = arena_take(arena, n * max_rows, sizeof *m->counts);
+    m->send = arena_take(arena, max_rows * ((blocks + n - 1) / n) * BY_UNIT, sizeof *m->send);
+    m->receive = arena_take(arena, (max_rows + n - 1) / n * m->n_units, sizeof *m->receive);
+}
+
+struct measure *measure_place(const struct activations *a, const struct crew *crew,
+                              struct arena *arena) {
     struct measure counted, *placed = arena_take(arena, 1, sizeof *placed);
     struct measure *m = placed ? placed : &counted;
     m->n_shards = a->n_shards;
@@ -66,8 +85,10 @@ struct measure *measure_place(const struct activations *a, int members, struct a
     m->direction = arena_take(arena, m->n_units, sizeof *m->direction);
     m->parts = arena_take(arena, m->n_shards * 2, sizeof *m->parts);
     m->rows = arena_take(arena, a->max_rows, sizeof *m->rows);
-    m->members = arena_take(arena, (size_t)members, sizeof *m->members);
-    for (int i = 0; i < members; i++) {
+    m->bias = arena_take(arena, m->n_units, sizeof *m->bias);
+    place_exchange(m, a->max_rows, crew->ranks, arena);
+    m->members = arena_take(arena, (size_t)crew->members, sizeof *m->members);
+    for (int i = 0; i < crew->members; i++) {
         struct member_sums sums = {
             .row_weight = arena_take(arena, a->max_rows, sizeof(double)),
             .values = arena_take(arena, m->n_units + LIST_ROOM, sizeof(real)),
@@ -83,7 +104,7 @@ struct measure *measure_place(const struct activations *a, int members, struct a
 
 void measure_reset(struct member *member, struct measure *m) {
     size_t first, end;
-    team_share(member, m->n_shards, &first, &end);
+    team_own(member, BY_SHARD, m->n_shards, &first, &end);
     size_t unit = first * SHARD_UNITS, units = min_size(end * SHARD_UNITS, m->n_units) - unit;
     memset(m->unit_max + unit, 0, units * sizeof *m->unit_max);
     memset(m->direction + unit, 0, units * sizeof *m->direction);
@@ -105,10 +126,12 @@ static size_t find_bin(const struct measure *m, real value) {
     return bin + (magnitude >= m->edges[bin + 1]);
 }
 
-static size_t gather_row(const struct activations *a, size_t row, real *values) {
+/* What is active of shards first .. end - 1 in a row. */
+static size_t pack_row(const struct activations *a, size_t first, size_t end, size_t row,
+                       real *values) {
     uint8_t unit[SHARD_UNITS + LIST_ROOM];
     size_t n = 0;
-    for (size_t i = 0; i < a->n_shards; i++) {
+    for (size_t i = first; i < end; i++) {
         struct shard shard = activations_shard(a, i);
         const real *h = activations_of(a, &shard) + row * shard.units;
         n += a->kernels->pack_active(h, shard.units, 0, unit, values + n);
@@ -116,9 +139,58 @@ static size_t gather_row(const struct activations *a, size_t row, real *values) 
     return n;
 }
 
-static void measure_row(struct measure *m, struct member_sums *sums, const struct activations *a,
-                        size_t row) {
-    size_t active = gather_row(a, row, sums->values);
+static size_t sum_counts(const uint32_t *counts, size_t n) {
+    size_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += counts[i];
+    return sum;
+}
+
+/* What is active in each row goes to the rank whose row it is. */
+static void exchange_rows(struct member *member, struct measure *m, const struct member_sums *sums,
+                          const struct activations *a, size_t n) {
+    uint32_t *counts = m->counts + (size_t)team_rank(member->team) * n;
+    size_t first, end, from, to;
+    team_held(member->team, BY_SHARD, a->n_shards, &first, &end);
+    team_share(member, n, &from, &to);
+    for (size_t i = from; i < to; i++) {
+        counts[i] = 0;
+        for (size_t s = first; s < end; s++) {
+            struct shard shard = activations_shard(a, s);
+            counts[i] +=
+                a->kernels->count_active(activations_of(a, &shard) + i * shard.units, shard.units);
+        }
+    }
+    team_gather(member, BY_ROW, m->counts, m->n_ranks, n * sizeof *counts);
+    real *at = m->send + sum_counts(counts, from);
+    for (size_t i = from; i < to; i++, at += counts[i - 1]) /* aside: packing writes too much */
+        memcpy(at, sums->values, pack_row(a, first, end, i, sums->values) * sizeof *at);
+    team_barrier(member);
+    if (member->rank == 0)
+        team_send_rows(member, m->send, m->receive, m->counts, n);
+    team_barrier(member);
+}
+
+/* A row as the ranks have sent it, in the order of the units. */
+static size_t collect_row(const struct member *member, const struct measure *m, size_t row,
+                          size_t n, real *values) {
+    size_t first, end, active = 0;
+    const real *from = m->receive;
+    team_held(member->team, BY_ROW, n, &first, &end);
+    for (size_t rank = 0; rank < m->n_ranks; rank++) {
+        const uint32_t *counts = m->counts + rank * n;
+        size_t before = sum_counts(counts + first, row - first);
+        memcpy(values + active, from + before, counts[row] * sizeof *values);
+        active += counts[row];
+        from += sum_counts(counts + first, end - first);
+    }
+    return active;
+}
+
+static void measure_row(const struct member *member, struct measure *m, struct member_sums *sums,
+                        const struct activations *a, size_t row, size_t n) {
+    size_t active = m->n_ranks > 1 ? collect_row(member, m, row, n, sums->values)
+                                   : pack_row(a, 0, a->n_shards, row, sums->values);
     double sum = 0;
     for (size_t j = 0; j < active; j++) {
         sums->counts[find_bin(m, sums->values[j])]++;
@@ -153,28 +225,38 @@ void measure_add(struct member *member, struct measure *m, const struct activati
         sums->row_weight[i] = norm <= 1e-12 ? 0 : 1 / norm;
         sums->zero_codes += norm <= 1e-12;
     }
-    team_share(member, m->n_shards, &first, &end);
+    team_own(member, BY_SHARD, m->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
         struct shard shard = activations_shard(a, i);
         a->kernels->unit_sums(activations_of(a, &shard), sums->row_weight, n, shard.units,
                               m->unit_max + shard.first, m->direction + shard.first);
     }
     team_barrier(member); /* the shards of all are there, and the last batch's rows were read */
-    team_share(member, n, &first, &end);
+    if (m->n_ranks > 1)
+        exchange_rows(member, m, sums, a, n);
+    team_own(member, BY_ROW, n, &first, &end);
     for (size_t i = first; i < end; i++)
-        measure_row(m, sums, a, i);
-    team_barrier(member);
+        measure_row(member, m, sums, a, i, n);
+    team_gather(member, BY_ROW, m->rows, n, sizeof *m->rows);
     add_rows(m, sums, n);
 }
 
-static void read_histogram(const struct measure *m, int n_members, struct histogram *histogram) {
-    for (int rank = 0; rank < n_members; rank++) {
+/* After a barrier: of all members, rank by rank. */
+static void read_histogram(struct member *member, const struct measure *m,
+                           struct histogram *histogram) {
+    struct histogram *own = &m->histograms[team_rank(member->team)];
+    if (member->rank == 0)
+        memset(own, 0, sizeof *own);
+    for (int rank = 0; member->rank == 0 && rank < member->size; rank++) {
         const struct member_sums *sums = &m->members[rank];
         struct histogram one = {
             .zero_count = sums->zero_count, .total = sums->total, .maximum = (double)sums->maximum};
         memcpy(one.counts, sums->counts, sizeof one.counts);
-        histogram_add(histogram, &one);
+        histogram_add(own, &one);
     }
+    team_gather(member, BY_ROW, m->histograms, m->n_ranks, sizeof *own);
+    for (size_t rank = 0; rank < m->n_ranks; rank++)
+        histogram_add(histogram, &m->histograms[rank]);
 }
 
 static int by_value(const void *a, const void *b) {
@@ -198,6 +280,14 @@ static void measure_bias(const real *bias, size_t n, real *sorted, struct bias_m
     }
 }
 
+/* The biases of all units, in m->bias. */
+static void gather_bias(struct member *member, const struct measure *m, const real *bias) {
+    size_t first, end;
+    team_own(member, BY_UNIT, m->n_units, &first, &end);
+    memcpy(m->bias + first, bias + first, (end - first) * sizeof *bias);
+    team_gather(member, BY_UNIT, m->bias, m->n_units, sizeof *bias);
+}
+
 static void read_rows(const struct member_sums *sums, struct measures *out) {
     double n = (double)sums->rows;
     out->over_samples = sparsity_mean(&sums->over_samples);
@@ -215,7 +305,7 @@ static void read_rows(const struct member_sums *sums, struct measures *out) {
 static void sum_units(struct member *member, struct measure *m) {
     size_t first, end;
     struct member_sums *sums = &m->members[member->rank];
-    team_share(member, m->n_shards, &first, &end);
+    team_own(member, BY_SHARD, m->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
         double *part = m->parts + 2 * i;
         part[0] = part[1] = 0;
@@ -225,7 +315,7 @@ static void sum_units(struct member *member, struct measure *m) {
             sums->maximum = m->unit_max[k] > sums->maximum ? m->unit_max[k] : sums->maximum;
         }
     }
-    team_sum(member, m->parts, m->n_shards, 2);
+    team_sum(member, BY_SHARD, m->parts, m->n_shards, 2);
 }
 
 void measure_finish(struct member *member, struct measure *m, const real *bias,
@@ -235,10 +325,12 @@ void measure_finish(struct member *member, struct measure *m, const real *bias,
     memset(out, 0, sizeof *out); /* and what pads it: results are compared byte by byte */
     out->dead_units = (size_t)m->parts[1];
     struct histogram *histogram = &out->histogram;
-    read_histogram(m, member->size, histogram);
+    read_histogram(member, m, histogram);
     read_rows(sums, out);
-    if (bias)
-        measure_bias(bias, m->n_units, sums->scratch, &out->bias);
+    if (bias) {
+        gather_bias(member, m, bias);
+        measure_bias(m->bias, m->n_units, sums->scratch, &out->bias);
+    }
     double total = (double)histogram->total;
     out->near_zero = (double)histogram_near_zero(histogram) / total;
     out->zero = (double)histogram->zero_count / total;

@@ -47,11 +47,12 @@ struct measures {
 struct measure; /* running sums over the batches of a split */
 
 /* Takes it from `arena`, which has to be zero. NULL when the arena only counts. */
-struct measure *measure_place(const struct activations *activations, int members,
+struct measure *measure_place(const struct activations *activations, const struct crew *crew,
                               struct arena *arena);
 
 /* By every member, in this order: reset, add after each forward pass, finish. Each row is looked at
- * as a whole, by one member, so add meets the others. `bias` (K) may be NULL. */
+ * as a whole, by one member, so add meets the others; ranks send each other what is active. `bias`
+ * (K) may be NULL. */
 void measure_reset(struct member *member, struct measure *measure);
 void measure_add(struct member *member, struct measure *measure,
                  const struct activations *activations, size_t n);

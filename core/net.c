@@ -55,6 +55,7 @@ struct workspace {
 struct pass {
     const struct update *update; /* NULL: only norms */
     unsigned terms;              /* whose gradient */
+    size_t first_shard;          /* of this rank: with it goes c, which every rank keeps */
 };
 
 static const struct layer *last_layer(const struct net *net) {
@@ -178,7 +179,7 @@ static void workspace_place(struct workspace *work, const struct net *net, size_
     active_lists_place(&work->lists, arena);
 }
 
-static void place_layers(struct net *net, int members, struct arena *arena) {
+static void place_layers(struct net *net, const struct crew *crew, struct arena *arena) {
     const struct net_config *config = &net->config;
     size_t d = config->n_inputs, at = 0;
     for (size_t l = 0; l < config->n_layers; l++) {
@@ -190,7 +191,7 @@ static void place_layers(struct net *net, int members, struct arena *arena) {
                                            .copies = config->copies,
                                            .dropout = config->dropout[l]};
         int has_next = l + 1 < config->n_layers;
-        layer_place(layer, &shape, net->kernels, net->max_rows, members, has_next,
+        layer_place(layer, &shape, net->kernels, net->max_rows, crew, has_next,
                     propagates(config) && l > config->frozen, arena);
         layer->parts = arena_take(arena,
                                   layer->n_shards * part_length(net->max_rows, net->max_rows,
@@ -208,11 +209,11 @@ static size_t head_width(const struct net_config *config) {
 }
 
 void net_place(struct net *net, const struct net_config *config, const struct kernels *kernels,
-               size_t moments, size_t max_rows, int members, struct arena *arena) {
+               size_t moments, size_t max_rows, const struct crew *crew, struct arena *arena) {
     size_t widest = config->n_inputs, n_shards = 0, d = config->n_inputs;
     *net = (struct net){
         .config = *config, .kernels = kernels, .width = head_width(config), .max_rows = max_rows};
-    place_layers(net, members, arena);
+    place_layers(net, crew, arena);
     for (size_t l = 0; l < config->n_layers; l++) {
         widest = net->layers[l].config.n_inputs > widest ? net->layers[l].config.n_inputs : widest;
         n_shards += net->layers[l].n_shards;
@@ -230,8 +231,8 @@ void net_place(struct net *net, const struct net_config *config, const struct ke
     for (size_t i = 0; net->ones && i < max_rows; i++)
         net->ones[i] = 1;
     net->norms = arena_take(arena, n_shards * N_NORMS, sizeof(double));
-    net->work = arena_take(arena, (size_t)members, sizeof *net->work);
-    for (int i = 0; i < members; i++) {
+    net->work = arena_take(arena, (size_t)crew->members, sizeof *net->work);
+    for (int i = 0; i < crew->members; i++) {
         struct workspace counted;
         workspace_place(net->work ? &net->work[i] : &counted, net, widest, arena);
     }
@@ -252,7 +253,7 @@ static double draw_weight(struct rng *rng, const struct net_config *config, size
 static void init_rows(struct member *member, const struct net *net, unsigned purpose, real *weight,
                       size_t rows, size_t cols, size_t stride, size_t in, size_t out) {
     size_t first, end;
-    team_share(member, rows, &first, &end);
+    team_own(member, BY_UNIT, rows, &first, &end);
     for (size_t unit = first; unit < end; unit++) {
         struct rng rng;
         rng_init(&rng, net->config.seed, (enum rng_purpose)purpose, 0, (uint32_t)unit);
@@ -447,7 +448,7 @@ static void layer_forward(struct member *member, struct net *net, struct layer *
     const struct workspace *work = &net->work[member->rank];
     size_t first, end, n = batch->n, l = (size_t)(layer - net->layers);
     real *row_scale = work->row_scale + l * net->max_rows;
-    team_share(member, layer->n_shards, &first, &end);
+    team_own(member, BY_SHARD, layer->n_shards, &first, &end);
 
     team_barrier(member); /* x is complete, and nobody still reads the last batch's sums */
     pack_rows(member, &layer->input, x, n);
@@ -465,7 +466,7 @@ static void layer_forward(struct member *member, struct net *net, struct layer *
             finish_shard(net, layer, work, &shard, batch);
         }
     }
-    team_sum(member, layer->parts, layer->n_shards,
+    team_sum(member, BY_SHARD, layer->parts, layer->n_shards,
              part_length(n, count_groups(batch), is_last(net, layer) ? config->n_classes : 0));
 
     ovr_row_scale(config->ovr.form, n, layer->parts, row_scale);
@@ -475,7 +476,7 @@ static void layer_forward(struct member *member, struct net *net, struct layer *
         struct shard shard = layer_shard(layer, i);
         overlap_shard(layer, &shard, batch, row_scale);
     }
-    team_sum(member, layer->overlap_parts, layer->n_shards, n);
+    team_sum(member, BY_SHARD, layer->overlap_parts, layer->n_shards, n);
 }
 
 /* The terms that one layer has in J, of one group of the batch: rows row .. row + n - 1, whose sums
@@ -536,13 +537,13 @@ static double decode(struct member *member, struct net *net, const struct batch 
     const struct workspace *work = &net->work[member->rank];
     const real *target = batch->target ? batch->target : batch->x, *c = net_head_bias(net);
     size_t first, end, d = net->config.n_inputs, n = batch->n;
-    team_share(member, layer->n_shards, &first, &end);
+    team_own(member, BY_SHARD, layer->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
         struct shard shard = layer_shard(layer, i);
         linalg_gemm(n, d, shard.units, seen_h(layer, work, batch, &shard), shard.units,
                     net_head_weight(net) + shard.first * d, d, 0, net->decoded + i * n * d, d);
     }
-    team_sum_reals(member, net->decoded, layer->n_shards, n * d);
+    team_sum_reals(member, BY_SHARD, net->decoded, layer->n_shards, n * d);
     team_share(member, n, &first, &end);
     for (size_t i = first; i < end; i++) {
         double squares = 0;
@@ -624,7 +625,7 @@ static void column_sums(const real *x, size_t n, size_t width, real *sums) {
             sums[j] += x[i * width + j];
 }
 
-/* The shard's share of V and, by shard 0, c. */
+/* The shard's share of V and, by the first one, c. Only shard 0 counts its norm. */
 static void head_step(struct net *net, const struct pass *pass, const struct workspace *work,
                       const struct batch *batch, const struct shard *shard, double *norms) {
     const struct net_config *config = &net->config;
@@ -645,10 +646,12 @@ static void head_step(struct net *net, const struct pass *pass, const struct wor
         add_weight_decay(net, pass, at, units * width, work->dv);
         use_gradient(net, pass, norms, at, units * width, work->dv);
     }
-    if (shard->index || !has_term(pass->terms, term))
+    double counted_already[N_NORMS] = {0};
+    if (shard->index != pass->first_shard || !has_term(pass->terms, term))
         return;
     column_sums(delta, batch->n, width, work->dc);
-    use_gradient(net, pass, norms, at_head_bias(net), width, work->dc);
+    use_gradient(net, pass, shard->index ? counted_already : norms, at_head_bias(net), width,
+                 work->dc);
 }
 
 /* g = gradient at H' that comes from above. Returns 0 where nothing does. */
@@ -811,7 +814,7 @@ static void pass_gradient(struct member *member, struct net *net, const struct p
     const struct workspace *work = &net->work[member->rank];
     size_t first, end, k = layer->config.n_units;
     double slope = prepare_rows(net, pass, layer, work, batch);
-    team_share(member, layer->n_shards, &first, &end);
+    team_own(member, BY_SHARD, layer->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
         struct shard shard = layer_shard(layer, i);
         real *g = layer->g + layer->max_rows * shard.first;
@@ -829,7 +832,7 @@ static void step_layer(struct member *member, struct net *net, const struct pass
     const struct workspace *work = &net->work[member->rank];
     size_t first, end;
     double slope = prepare_rows(net, pass, layer, work, batch);
-    team_share(member, layer->n_shards, &first, &end);
+    team_own(member, BY_SHARD, layer->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
         struct shard shard = layer_shard(layer, i);
         double *norms = norms_of(net, layer, i);
@@ -849,7 +852,7 @@ static void step_heads(struct member *member, struct net *net, const struct pass
                        const struct batch *batch) {
     const struct layer *layer = last_layer(net);
     size_t first, end;
-    team_share(member, layer->n_shards, &first, &end);
+    team_own(member, BY_SHARD, layer->n_shards, &first, &end);
     for (size_t i = first; i < end; i++) {
         struct shard shard = layer_shard(layer, i);
         head_step(net, pass, &net->work[member->rank], batch, &shard, norms_of(net, layer, i));
@@ -877,9 +880,18 @@ static void backward(struct member *member, struct net *net, const struct batch 
         step_heads(member, net, pass, batch);
 }
 
+static struct pass make_pass(const struct member *member, const struct net *net,
+                             const struct update *update, unsigned terms) {
+    struct pass pass = {update, terms, 0};
+    size_t end;
+    team_held(member->team, BY_SHARD, last_layer(net)->n_shards, &pass.first_shard, &end);
+    return pass;
+}
+
 void net_backward(struct member *member, struct net *net, const struct batch *batch,
                   const struct update *update) {
-    backward(member, net, batch, &(struct pass){update, ~0u});
+    const struct pass pass = make_pass(member, net, update, ~0u);
+    backward(member, net, batch, &pass);
 }
 
 static size_t count_all_shards(const struct net *net) {
@@ -902,8 +914,9 @@ void net_gradients(struct member *member, struct net *net, const struct batch *b
         for (size_t i = first; i < end; i++)
             net->norms[i] = 0;
         team_barrier(member);
-        backward(member, net, batch, &(struct pass){NULL, 1u << t});
-        team_sum(member, net->norms, n_shards, N_NORMS);
+        const struct pass pass = make_pass(member, net, NULL, 1u << t);
+        backward(member, net, batch, &pass);
+        team_sum(member, BY_SHARD, net->norms, n_shards, N_NORMS);
         gradients->norm[t] = sqrt(net->norms[NORM_SQUARES]);
         if (t == TERM_OVR && net->norms[NORM_UNITS] > 0)
             gradients->direction = net->norms[NORM_COSINES] / net->norms[NORM_UNITS];

@@ -25,7 +25,9 @@
  *   W_0 (K·D) | b_0 (K) | W_1 | b_1 | … | V (K·width) | c (width)
  *
  * width: read_out_width(C) for a classifier, D for a decoder (tied: no V), 0 without either. A
- * shard's slices are contiguous in each part. c belongs to shard 0.
+ * shard's slices are contiguous in each part. c is every rank's.
+ *
+ * A net of one layer may be a team's of several ranks (core/team.h).
  */
 #ifndef OVR_NET_H
 #define OVR_NET_H
@@ -119,7 +121,7 @@ struct net {
  * net_init_weights(). With an arena that only counts, *net can be asked for its sizes and no more.
  * `max_rows`: the largest batch. */
 void net_place(struct net *net, const struct net_config *config, const struct kernels *kernels,
-               size_t moments, size_t max_rows, int members, struct arena *arena);
+               size_t moments, size_t max_rows, const struct crew *crew, struct arena *arena);
 
 /* H of the last batch: of a layer, and of the last layer, which is the code. */
 struct activations net_layer_activations(const struct net *net, size_t layer);

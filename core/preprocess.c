@@ -160,7 +160,7 @@ static void sum_features(struct member *member, void *arg) {
                      n, sums);
         }
     }
-    team_sum(member, fit->parts, SUM_BLOCKS, fit->width);
+    team_sum(member, EVERYWHERE, fit->parts, SUM_BLOCKS, fit->width);
 }
 
 /* Tile number t of the lower triangle of `across` rows of tiles: those off the diagonal come first,

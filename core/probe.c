@@ -30,6 +30,8 @@ struct probe {
 /* The logits are summed up in groups of runs, of which each member has its own. */
 enum { GROUP_RUNS = 2 };
 
+_Static_assert(GROUP_RUNS *RUN_SHARDS == BY_SHARD, "a rank has whole groups");
+
 static size_t count_groups(size_t n_runs) {
     return (n_runs + GROUP_RUNS - 1) / GROUP_RUNS;
 }
@@ -37,7 +39,7 @@ static size_t count_groups(size_t n_runs) {
 /* Which runs are this member's. */
 static void share_runs(const struct member *member, const struct code *code, size_t *from,
                        size_t *end) {
-    team_share(member, count_groups(code->n_runs), from, end);
+    team_own(member, BY_GROUP, count_groups(code->n_runs), from, end);
     *from = min_size(*from * GROUP_RUNS, code->n_runs);
     *end = min_size(*end * GROUP_RUNS, code->n_runs);
 }
@@ -83,14 +85,14 @@ static void read_out(struct member *member, struct probe *p, const struct code *
                      const uint32_t *samples, size_t rows, size_t n) {
     size_t from, end, n_groups = count_groups(code->n_runs);
     uint16_t *labels = p->labels + (size_t)member->rank * p->max_rows;
-    team_share(member, n_groups, &from, &end);
+    team_own(member, BY_GROUP, n_groups, &from, &end);
     team_barrier(member); /* nobody still reads the last batch's logits */
     for (size_t i = 0; i < rows; i++) {
         labels[i] = code->labels[samples[i]];
         read_sample(p, code, samples[i], samples[min_size(i + AHEAD, n - 1)], from, end,
                     p->parts + i * p->n_classes, rows);
     }
-    team_sum(member, p->parts, n_groups, rows * p->n_classes);
+    team_sum(member, BY_GROUP, p->parts, n_groups, rows * p->n_classes);
 }
 
 /* The gradient of one run's weights from the whole batch, and the optimiser's step. */

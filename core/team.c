@@ -1,5 +1,6 @@
 #include "core/team.h"
 
+#include "core/ranks.h"
 #include "core/real.h"
 
 #include <immintrin.h>
@@ -8,6 +9,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,6 +24,7 @@ enum { MOST_SPINS = 4000, FEWEST_SPINS = 16, MORE_SPINS = 250, YIELDS = 20 };
 struct team {
     _Atomic int size;
     int most;
+    struct ranks *ranks; /* NULL: there is but this one */
     pthread_t *threads;
     void (*work)(struct member *, void *);
     void *arg;
@@ -81,20 +84,159 @@ void team_share(const struct member *member, size_t n, size_t *first, size_t *en
     *end = n * (rank + 1) / size;
 }
 
-int team_agree(struct member *member, const _Atomic int *flag) {
-    if (member->rank == 0)
-        member->team->agreed = flag && atomic_load_explicit(flag, memory_order_relaxed);
+/* ---- what is whose rank's ---- */
+
+void team_join(struct team *team, struct ranks *ranks) {
+    team->ranks = ranks;
+}
+
+int team_n_ranks(const struct team *team) {
+    return team->ranks ? team->ranks->size : 1;
+}
+
+int team_most_ranks(size_t n_units) {
+    size_t most = (n_units + BY_UNIT - 1) / BY_UNIT;
+    return most < RANKS_MAX ? (int)most : RANKS_MAX;
+}
+
+int team_rank(const struct team *team) {
+    return team->ranks ? team->ranks->rank : 0;
+}
+
+/* n things that stay together by `whole`, of one rank among so many. */
+static struct span cut(size_t n, size_t whole, int rank, int size) {
+    size_t blocks = (n + whole - 1) / whole, r = (size_t)rank, of = (size_t)size;
+    size_t first = min_size(blocks * r / of * whole, n);
+    return (struct span){first, min_size(blocks * (r + 1) / of * whole, n) - first};
+}
+
+static struct span held(const struct team *team, enum pieces kind, size_t n, int rank) {
+    return kind == EVERYWHERE ? (struct span){0, n} : cut(n, kind, rank, team_n_ranks(team));
+}
+
+void team_held(const struct team *team, enum pieces kind, size_t n, size_t *first, size_t *end) {
+    struct span span = held(team, kind, n, team_rank(team));
+    *first = span.first;
+    *end = span.first + span.n;
+}
+
+void team_own(const struct member *member, enum pieces kind, size_t n, size_t *first, size_t *end) {
+    struct span span = held(member->team, kind, n, team_rank(member->team));
+    team_share(member, span.n, first, end);
+    *first += span.first;
+    *end += span.first;
+}
+
+/* ---- meetings of ranks ---- */
+
+static void gather(struct ranks *ranks, void *array, size_t size, const struct span *spans) {
+    ranks->meetings++;
+    ranks->bytes += spans[ranks->rank].n * size * (size_t)(ranks->size - 1);
+    ranks->gather(ranks->context, array, size, spans);
+}
+
+int team_agree_both(struct member *member, const _Atomic int *flag, const _Atomic int *other) {
+    struct team *team = member->team;
+    if (member->rank == 0) {
+        const _Atomic int *const flags[] = {flag, other};
+        team->agreed = 0;
+        for (int i = 0; i < 2; i++)
+            if (flags[i] && atomic_load_explicit(flags[i], memory_order_relaxed))
+                team->agreed |= 1 << i;
+        if (team->ranks) {
+            struct span spans[RANKS_MAX] = {{0, 1}};
+            gather(team->ranks, &team->agreed, sizeof team->agreed, spans);
+        }
+    }
     team_barrier(member);
-    int agreed = member->team->agreed;
+    int agreed = team->agreed;
     team_barrier(member);
     return agreed;
 }
 
-/* Elements first .. end - 1 of all parts, in a binary tree over the part index. */
-#define FOLD(parts, n_parts, length, first, end)                                                   \
+int team_agree(struct member *member, const _Atomic int *flag) {
+    return team_agree_both(member, flag, NULL);
+}
+
+void team_gather(struct member *member, enum pieces kind, void *array, size_t n, size_t size) {
+    struct ranks *ranks = member->team->ranks;
+    team_barrier(member);
+    if (!ranks)
+        return;
+    if (member->rank == 0) {
+        struct span spans[RANKS_MAX];
+        for (int rank = 0; rank < ranks->size; rank++)
+            spans[rank] = held(member->team, kind, n, rank);
+        gather(ranks, array, size, spans);
+    }
+    team_barrier(member);
+}
+
+static void exchange(struct ranks *ranks, const void *send, const struct span *sends, void *receive,
+                     const struct span *receives, size_t size) {
+    ranks->meetings++;
+    for (int rank = 0; rank < ranks->size; rank++)
+        ranks->bytes += rank == ranks->rank ? 0 : sends[rank].n * size;
+    ranks->exchange(ranks->context, send, sends, receive, receives, size);
+}
+
+void team_collect(struct member *member, enum pieces kind, void *array, size_t n, size_t size) {
+    struct ranks *ranks = member->team->ranks;
+    team_barrier(member);
+    if (!ranks)
+        return;
+    if (member->rank == 0) {
+        struct span sends[RANKS_MAX] = {0}, receives[RANKS_MAX] = {0};
+        for (int rank = 1; rank < ranks->size && ranks->rank == 0; rank++)
+            receives[rank] = held(member->team, kind, n, rank);
+        if (ranks->rank)
+            sends[0] = held(member->team, kind, n, ranks->rank);
+        exchange(ranks, array, sends, array, receives, size);
+    }
+    team_barrier(member);
+}
+
+/* Of rows first .. first + n - 1. */
+static size_t sum_counts(const uint32_t *counts, struct span rows) {
+    size_t sum = 0;
+    for (size_t i = rows.first; i < rows.first + rows.n; i++)
+        sum += counts[i];
+    return sum;
+}
+
+void team_send_rows(const struct member *member, const real *send, real *receive,
+                    const uint32_t *counts, size_t n) {
+    const struct team *team = member->team;
+    struct ranks *ranks = team->ranks;
+    struct span sends[RANKS_MAX], receives[RANKS_MAX];
+    const struct span own = held(team, BY_ROW, n, ranks->rank);
+    size_t sent = 0, received = 0;
+    for (int rank = 0; rank < ranks->size; rank++) {
+        size_t to = sum_counts(counts + (size_t)ranks->rank * n, held(team, BY_ROW, n, rank));
+        size_t from = sum_counts(counts + (size_t)rank * n, own);
+        sends[rank] = (struct span){sent, to};
+        receives[rank] = (struct span){received, from};
+        sent += to;
+        received += from;
+    }
+    exchange(ranks, send, sends, receive, receives, sizeof *send);
+}
+
+/* ---- sums ---- */
+
+/* The node of the tree that begins with part j, has `size` leaves where the parts go on so far, and
+ * is whole within the span. */
+static int is_within(struct span span, size_t n_parts, size_t j, size_t size) {
+    return j >= span.first && min_size(j + size, n_parts) <= span.first + span.n;
+}
+
+/* Elements first .. end - 1 of all parts, in a binary tree over the part index: the pairs for which
+ * `wanted` holds. */
+#define FOLD(parts, n_parts, length, first, end, wanted)                                           \
     for (size_t stride = 1; stride < n_parts; stride *= 2)                                         \
         for (size_t j = 0; j + stride < n_parts; j += 2 * stride)                                  \
-            for (size_t i = first; i < end; i++)                                                   \
+            if (wanted)                                                                            \
+                for (size_t i = first; i < end; i++)                                               \
     (parts)[j * length + i] += (parts)[(j + stride) * length + i]
 
 /* Between the barriers each member folds some whole cache lines of the vectors. */
@@ -106,20 +248,89 @@ static void share_lines(struct member *member, size_t length, size_t size, size_
     *end = min_size(*end * line, length);
 }
 
-void team_sum(struct member *member, double *parts, size_t n_parts, size_t length) {
-    size_t first, end;
-    team_barrier(member);
-    share_lines(member, length, sizeof *parts, &first, &end);
-    FOLD(parts, n_parts, length, first, end);
-    team_barrier(member);
+/* The largest node that begins with part `at` and is whole within the span, which it does not leave
+ * before it has to. */
+static size_t node_size(struct span span, size_t n_parts, size_t at) {
+    size_t size = 1;
+    while (at % (2 * size) == 0 && size < n_parts && is_within(span, n_parts, at, 2 * size))
+        size *= 2;
+    return min_size(size, span.first + span.n - at);
 }
 
-void team_sum_reals(struct member *member, real *parts, size_t n_parts, size_t length) {
-    size_t first, end;
-    team_barrier(member);
-    share_lines(member, length, sizeof *parts, &first, &end);
-    FOLD(parts, n_parts, length, first, end);
-    team_barrier(member);
+static size_t count_nodes(struct span span, size_t n_parts) {
+    size_t n = 0;
+    for (size_t at = span.first; at < span.first + span.n; n++)
+        at += node_size(span, n_parts, at);
+    return n;
+}
+
+/* Node number i of a span's has its place at part `at`, and travels as the i-th part of the span.
+ */
+static void pack_nodes(char *parts, size_t bytes, struct span span, size_t n_parts) {
+    size_t to = span.first;
+    for (size_t at = span.first; at < span.first + span.n; at += node_size(span, n_parts, at))
+        memmove(parts + to++ * bytes, parts + at * bytes, bytes);
+}
+
+/* The last ones first: places lie behind. */
+static void unpack_nodes(char *parts, size_t bytes, struct span span, size_t n_parts, size_t at,
+                         size_t from) {
+    if (at == span.first + span.n)
+        return;
+    unpack_nodes(parts, bytes, span, n_parts, at + node_size(span, n_parts, at), from + 1);
+    memmove(parts + at * bytes, parts + from * bytes, bytes);
+}
+
+/* What each rank added up becomes known to all: vectors of so many bytes. */
+static void share_nodes(struct team *team, enum pieces kind, void *parts, size_t n_parts,
+                        size_t bytes) {
+    struct ranks *ranks = team->ranks;
+    struct span spans[RANKS_MAX], nodes[RANKS_MAX];
+    for (int rank = 0; rank < ranks->size; rank++) {
+        spans[rank] = held(team, kind, n_parts, rank);
+        nodes[rank] = (struct span){spans[rank].first, count_nodes(spans[rank], n_parts)};
+    }
+    pack_nodes(parts, bytes, spans[ranks->rank], n_parts);
+    gather(ranks, parts, bytes, nodes);
+    for (int rank = 0; rank < ranks->size; rank++)
+        unpack_nodes(parts, bytes, spans[rank], n_parts, spans[rank].first, spans[rank].first);
+}
+
+/* Whether the node is whole with one rank, which has added it up. */
+static int is_done(const struct team *team, enum pieces kind, size_t n_parts, size_t j,
+                   size_t size) {
+    size_t ranks = (size_t)team_n_ranks(team), blocks = (n_parts + kind - 1) / kind;
+    size_t rank = (ranks * (j / kind + 1) - 1) / blocks;
+    return is_within(held(team, kind, n_parts, (int)rank), n_parts, j, size);
+}
+
+#define SUM(member, kind, parts, n_parts, length)                                                  \
+    size_t first, end;                                                                             \
+    struct team *team = (member)->team;                                                            \
+    team_barrier(member);                                                                          \
+    share_lines(member, length, sizeof *(parts), &first, &end);                                    \
+    if ((kind) == EVERYWHERE || !team->ranks) {                                                    \
+        FOLD(parts, n_parts, length, first, end, 1);                                               \
+        team_barrier(member);                                                                      \
+        return;                                                                                    \
+    }                                                                                              \
+    const struct span own = held(team, kind, n_parts, team_rank(team));                            \
+    FOLD(parts, n_parts, length, first, end, is_within(own, n_parts, j, 2 * stride));              \
+    team_barrier(member);                                                                          \
+    if ((member)->rank == 0)                                                                       \
+        share_nodes(team, kind, parts, n_parts, (length) * sizeof *(parts));                       \
+    team_barrier(member);                                                                          \
+    FOLD(parts, n_parts, length, first, end, !is_done(team, kind, n_parts, j, 2 * stride));        \
+    team_barrier(member)
+
+void team_sum(struct member *member, enum pieces kind, double *parts, size_t n_parts,
+              size_t length) {
+    SUM(member, kind, parts, n_parts, length);
+}
+
+void team_sum_reals(struct member *member, enum pieces kind, real *parts, size_t n_parts,
+                    size_t length) {
+    SUM(member, kind, parts, n_parts, length);
 }
 
 static void flush_denormals(void) {

@@ -3,8 +3,14 @@
  * A hidden layer is cut into shards of units. Each member owns a contiguous range of shards and
  * meets the others only to add up short vectors. The sum is a fixed binary tree over the shard
  * index, so its bits depend on the number of shards (fixed by the model) and not on the number of
- * members or on who comes first. This implementation has threads as members; whatever else can
- * implement the same calls can train the same models.
+ * members or on who comes first.
+ *
+ * Members are threads of one process. Several processes, ranks, can make one team together
+ * (core/ranks.h): each rank has all of the data and all arrays in full, but fills of what is cut
+ * into shards only its own part, and never looks at another rank's. Pages that nobody touches take
+ * no memory. What is to be known of the others' parts comes by team_sum(), team_gather() and the
+ * two calls for rows. Everything that is not cut, such as a batch's rows or the loss, each rank
+ * works out for itself, from the same numbers in the same order.
  *
  * Life cycle: team_new() starts size - 1 threads that sleep until team_run(); the caller of
  * team_run() is member 0. team_resize() sends them home and starts others; team_free() joins them.
@@ -19,15 +25,34 @@
 #include "core/real.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 #define TEAM_MAX 256
 
 struct team;
+struct ranks;
 
+/* A thread of its process. */
 struct member {
     struct team *team;
     int rank; /* 0..size-1 */
     int size;
+};
+
+/* What pieces of work are and who has them. The value: so many of them, from a multiple of it on,
+ * always belong to one rank. Those are the shards of a group in which a probe sums its logits up
+ * (core/probe.c); and a rank whose share starts at such a place has whole subtrees to add up. */
+enum pieces {
+    EVERYWHERE = 0, /* every rank does all of them; its threads share them */
+    BY_ROW = 1,
+    BY_GROUP = 1,
+    BY_SHARD = 4,
+    BY_UNIT = 512
+};
+
+/* For how many members of how many ranks there has to be room. */
+struct crew {
+    int members, ranks;
 };
 
 int team_new(struct team **team, int size, struct ovr_err *err);
@@ -49,21 +74,55 @@ void team_run(struct team *team, void (*work)(struct member *, void *), void *ar
 /* Waits until every member is here. What was written before is seen by all afterwards. */
 void team_barrier(struct member *member);
 
-/* Which of n pieces, numbered 0..n-1, are this member's: *first .. *end - 1. */
+/* Which of n pieces, numbered 0..n-1, are this member's: *first .. *end - 1. team_share() is for
+ * what is done EVERYWHERE, team_own() for the others. */
 void team_share(const struct member *member, size_t n, size_t *first, size_t *end);
+void team_own(const struct member *member, enum pieces kind, size_t n, size_t *first, size_t *end);
 
-/* Whether *flag, which anybody may set at any time, was set when member 0 looked: the same answer
- * for every member, so that all leave a loop together. NULL counts as not set. */
+/* Which of them are this rank's, of all its members together. */
+void team_held(const struct team *team, enum pieces kind, size_t n, size_t *first, size_t *end);
+
+/* Makes the team one rank's part of a team of several; every rank makes one, of any number of
+ * threads. Borrowed. */
+void team_join(struct team *team, struct ranks *ranks);
+int team_rank(const struct team *team);    /* 0..team_n_ranks() - 1 */
+int team_n_ranks(const struct team *team); /* 1 where it never joined any */
+
+/* So that several ranks can have something to do each. */
+int team_most_ranks(size_t n_units);
+
+/* Whether *flag, which anybody may set at any time, was set when the first member of all looked:
+ * the same answer for every member, so that all leave a loop together. NULL counts as not set. */
 int team_agree(struct member *member, const _Atomic int *flag);
+
+/* The same of two flags with one question: bit 0 and bit 1. */
+int team_agree_both(struct member *member, const _Atomic int *flag, const _Atomic int *other);
 
 /* Adds n_parts vectors of `length` doubles, stored one after the other in `parts`, in a fixed
  * binary tree over the part index; parts[0..length-1] then holds the sum and the other parts are
- * spoilt. Every member calls it with the same arguments after filling the parts of its own shards;
- * on return the sum is complete for all. The caller must not refill `parts` before the next
- * barrier. */
-void team_sum(struct member *member, double *parts, size_t n_parts, size_t length);
+ * spoilt. Every member calls it with the same arguments after filling its own parts; on return the
+ * sum is complete for all. The caller must not refill `parts` before the next barrier. Ranks send
+ * the sums of the largest subtrees that are all theirs: one each where both the parts and the ranks
+ * are a power of two. */
+void team_sum(struct member *member, enum pieces kind, double *parts, size_t n_parts,
+              size_t length);
 
 /* The same for vectors of `real`, where they are long. */
-void team_sum_reals(struct member *member, real *parts, size_t n_parts, size_t length);
+void team_sum_reals(struct member *member, enum pieces kind, real *parts, size_t n_parts,
+                    size_t length);
+
+/* An array with `size` bytes for each of n pieces, of which every member has filled its own: on
+ * return all of it is there for all. */
+void team_gather(struct member *member, enum pieces kind, void *array, size_t n, size_t size);
+
+/* The same, but only the first rank gets the others' pieces. */
+void team_collect(struct member *member, enum pieces kind, void *array, size_t n, size_t size);
+
+/* Of a batch's rows, where each has to be seen in one piece: what every rank has of them goes to
+ * the rank whose BY_ROW they are. By one member, while the others wait at a barrier. send: this
+ * rank's part of n rows, row after row, row i counts[rank·n + i] of them. receive: for its own
+ * rows, rank after rank, row after row. counts: ranks×n, known of all. */
+void team_send_rows(const struct member *member, const real *send, real *receive,
+                    const uint32_t *counts, size_t n);
 
 #endif

@@ -186,7 +186,7 @@ static size_t most_rows(size_t batch_size) {
 struct plan {
     const struct train_config *config;
     size_t n_train, n_inputs, n_classes;
-    int members;
+    struct crew crew;
 };
 
 static void place_kmeans(struct run *run, const struct plan *plan, struct arena *arena) {
@@ -212,11 +212,11 @@ static void place(struct run *run, const struct plan *plan, struct arena *arena)
     const struct train_config *config = plan->config;
     size_t batch = config->batch_size, d = plan->n_inputs;
     struct net_config shape = train_net_shape(config, d, plan->n_classes);
-    net_place(&run->net, &shape, run->kernels, count_moments(config), most_rows(batch),
-              plan->members, arena);
+    net_place(&run->net, &shape, run->kernels, count_moments(config), most_rows(batch), &plan->crew,
+              arena);
     for (size_t l = 0; l < shape.n_layers; l++) {
         const struct activations activations = net_layer_activations(&run->net, l);
-        run->measure[l] = measure_place(&activations, plan->members, arena);
+        run->measure[l] = measure_place(&activations, &plan->crew, arena);
     }
     size_t most_batches = plan->n_train / batch + plan->n_classes + 1;
     run->order = arena_take(arena, plan->n_train, sizeof *run->order);
@@ -242,16 +242,21 @@ static struct arena count_arena(const struct plan *plan, const struct kernels *k
     place(&run, plan, &counting);
     if (plan->config->probe)
         probe_plan(&plan->config->probe_config, train_code_units(plan->config, plan->n_inputs),
-                   plan->n_classes, plan->n_train, plan->members, &counting);
+                   plan->n_classes, plan->n_train, plan->crew.members, &counting);
     return counting;
 }
 
 static int build(struct run *run, struct ovr_err *err) {
     struct train_result *result = run->result;
     const struct train_config *config = run->config;
-    const struct plan plan = {config, run->data->train.n, run->data->n_inputs, run->data->n_classes,
-                              team_most(run->team)};
-    int rc = arena_open(&result->arena, count_arena(&plan, run->kernels).used, err);
+    const struct plan plan = {config,
+                              run->data->train.n,
+                              run->data->n_inputs,
+                              run->data->n_classes,
+                              {team_most(run->team), team_n_ranks(run->team)}};
+    size_t bytes = count_arena(&plan, run->kernels).used;
+    int rc = plan.crew.ranks > 1 ? arena_reserve(&result->arena, bytes, err)
+                                 : arena_open(&result->arena, bytes, err);
     if (rc)
         return rc;
     place(run, &plan, &result->arena);
@@ -282,7 +287,7 @@ size_t train_parts(const struct train_config *config, size_t n_inputs, size_t n_
     const struct net_config shape = train_net_shape(config, n_inputs, n_classes);
     struct arena counting = {0};
     struct net net;
-    net_place(&net, &shape, kernels_get(ISA_BASELINE), 0, 1, 1, &counting);
+    net_place(&net, &shape, kernels_get(ISA_BASELINE), 0, 1, &(struct crew){1, 1}, &counting);
     return net_parts(&net, parts);
 }
 
@@ -495,8 +500,9 @@ static void epoch_work(struct member *member, void *arg) {
     if (is_kmeans(run->config) && first == 0)
         kmeans_start(member, &run->kmeans);
     for (size_t i = first; i < run->n_batches; i++) {
-        int stopped = team_agree(member, run->hooks->stop);
-        if (stopped || (i > first && team_agree(member, run->hooks->save_due))) {
+        int asked = team_agree_both(member, run->hooks->stop, run->hooks->save_due);
+        int stopped = asked & 1;
+        if (stopped || (i > first && asked)) {
             if (member->rank == 0) {
                 run->at.step = i;
                 run->at.steps = t;
@@ -748,8 +754,22 @@ static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_
     return rc;
 }
 
+/* This rank's part of all weights. */
+static void copy_weights(const struct run *run, real *to, const real *from) {
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(&run->net, parts);
+    for (size_t i = 0; i < n; i++) {
+        const struct net_part *p = &parts[i];
+        enum pieces kind = p->part == PART_HEAD_BIAS ? EVERYWHERE : BY_UNIT;
+        size_t first, end;
+        team_held(run->team, kind, p->rows, &first, &end);
+        size_t at = p->at + first * p->stride;
+        memcpy(to + at, from + at, (end - first) * p->stride * sizeof *to);
+    }
+}
+
 static void keep_weights(const struct run *run, real *params, real *counts) {
-    memcpy(params, run->net.params, run->net.n_params * sizeof(real));
+    copy_weights(run, params, run->net.params);
     for (size_t unit = 0; counts && unit < run->kmeans.n_units; unit++)
         counts[unit] = (real)run->kmeans.counts[unit];
 }
@@ -826,7 +846,7 @@ static int train_epochs(struct run *run, struct ovr_err *err) {
         at->sums = (struct terms){0};
     }
     keep_weights(run, run->result->last, run->result->last_counts);
-    memcpy(run->net.params, run->result->best, run->net.n_params * sizeof(real));
+    copy_weights(run, run->net.params, run->result->best);
     return 0;
 }
 
@@ -870,24 +890,29 @@ static struct units_shape units_shape(size_t n_units, size_t n_samples, size_t n
     return (struct units_shape){n_units, n_samples, n_classes, n_cells, COLUMNS_BYTES};
 }
 
+static void finish_units_work(struct member *member, void *arg) {
+    struct run *run = arg;
+    size_t l = run->column_layer;
+    units_finish(member, &run->result->units[l], net_find_part(&run->net, PART_WEIGHT, l),
+                 run->net.layers[l].config.n_inputs, net_find_part(&run->net, PART_BIAS, l));
+}
+
 /* The table of a layer's units. */
 static int report_layer(struct run *run, size_t layer, struct ovr_err *err) {
-    const struct net *net = &run->net;
     const struct prepared *data = run->data;
-    const struct layer_config *config = &net->layers[layer].config;
+    const struct layer_config *config = &run->net.layers[layer].config;
     struct units *units = &run->result->units[layer];
     const struct units_shape shape =
         units_shape(config->n_units, run->encoded->n, data->n_classes, data->n_cells);
     run->column_layer = layer;
-    int rc = units_open(units, &run->columns, &shape, run->encoded, team_size(run->team), err);
+    int rc = units_open(units, &run->columns, &shape, run->encoded, run->team, err);
     for (run->shard_group = 0; !rc && run->shard_group < columns_n_groups(run->columns);
          run->shard_group++) {
         team_run(run->team, column_work, run);
         rc = check_run(run, "its units were measured", err);
     }
     if (!rc)
-        units_finish(units, net_find_part(net, PART_WEIGHT, layer), config->n_inputs,
-                     net_find_part(net, PART_BIAS, layer));
+        team_run(run->team, finish_units_work, run);
     columns_free(run->columns);
     return rc;
 }
@@ -961,6 +986,23 @@ static int probe(struct run *run, struct ovr_err *err) {
     return rc;
 }
 
+/* What several ranks can't train together. */
+static int check_ranks(const struct run *run, struct ovr_err *err) {
+    const struct train_config *config = run->config;
+    size_t n_units = train_code_units(config, run->data->n_inputs);
+    int ranks = team_n_ranks(run->team), most = team_most_ranks(n_units);
+    if (ranks == 1)
+        return 0;
+    if (config->n_hidden > 1)
+        return ovr_fail(err, OVR_INVALID, "/model/hidden",
+                        "several ranks train one hidden layer, not %zu; use one rank",
+                        config->n_hidden);
+    if (ranks > most)
+        return ovr_fail(err, OVR_INVALID, "/training/ranks",
+                        "%zu units can be shared by 1..%d ranks, got %d", n_units, most, ranks);
+    return 0;
+}
+
 int train_run(const struct train_config *config, const struct prepared *data, struct team *team,
               const struct kernels *kernels, const struct train_hooks *hooks,
               struct train_result *result, struct ovr_err *err) {
@@ -972,7 +1014,9 @@ int train_run(const struct train_config *config, const struct prepared *data, st
                       .data = data};
     *result = (struct train_result){
         .accuracy = NAN, .accuracy_last = NAN, .preprocess = &data->preprocess};
-    int rc = build(&run, err);
+    int rc = check_ranks(&run, err);
+    if (!rc)
+        rc = build(&run, err);
     if (rc)
         return rc;
     rc = count_used(&run, err);
@@ -997,6 +1041,30 @@ int train_run(const struct train_config *config, const struct prepared *data, st
         rc = OVR_STOPPED; /* the next try starts earlier */
     result->net = run.net;
     return rc;
+}
+
+static void collect_work(struct member *member, void *arg) {
+    struct train_result *result = arg;
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(&result->net, parts), n_units = result->net.config.units[0];
+    for (size_t i = 0; i < n; i++) {
+        const struct net_part *p = &parts[i];
+        if (p->part == PART_HEAD_BIAS) /* it has */
+            continue;
+        team_collect(member, BY_UNIT, result->best + p->at, p->rows, p->stride * sizeof(real));
+        team_collect(member, BY_UNIT, result->last + p->at, p->rows, p->stride * sizeof(real));
+    }
+    if (result->best_counts) {
+        team_collect(member, BY_UNIT, result->best_counts, n_units, sizeof(real));
+        team_collect(member, BY_UNIT, result->last_counts, n_units, sizeof(real));
+    }
+    if (result->probed)
+        team_collect(member, BY_UNIT, result->probe.weights, n_units,
+                     result->probe.width * sizeof(real));
+}
+
+void train_collect(struct team *team, struct train_result *result) {
+    team_run(team, collect_work, result);
 }
 
 void train_result_release(struct train_result *result) {
@@ -1032,8 +1100,11 @@ static uint64_t peak_memory(const struct train_config *config, const struct trai
                             size_t n_inputs, int members) {
     size_t n_train = data->n_train, n = n_train + data->n_test;
     const struct prepare_config *prepare = &config->data;
-    const struct plan plan = {config, n_train - prepared_held_out(prepare, n_train), n_inputs,
-                              data->n_classes, members};
+    const struct plan plan = {config,
+                              n_train - prepared_held_out(prepare, n_train),
+                              n_inputs,
+                              data->n_classes,
+                              {members, 1}};
     uint64_t block = prepared_bytes(prepare, n_train, data->n_test, data->n_values, data->n_cells);
     const struct preprocess_memory preparing = preprocess_memory(
         data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);

@@ -132,6 +132,7 @@ struct train_hooks {
     const _Atomic int *members;
 };
 
+/* Of several ranks each has its own part of all weights and counts, and all of the figures. */
 struct train_result {
     int best_epoch, epochs;
     struct net net; /* its shape; the weights are those of the best epoch */
@@ -154,11 +155,16 @@ struct train_result {
  * ones have been reported. `first` is the first piece. */
 int train_restored_epoch(const struct train_piece *first);
 
-/* Runs on `team`. The caller releases *result, also after a failure. OVR_DIVERGED names the step.
+/* Runs on `team`, which may be one of several ranks' where the net has one layer; every rank then
+ * calls it with the same configuration and data. The caller releases *result, also after a failure.
+ * OVR_DIVERGED names the step.
  */
 int train_run(const struct train_config *config, const struct prepared *data, struct team *team,
               const struct kernels *kernels, const struct train_hooks *hooks,
               struct train_result *result, struct ovr_err *err);
+
+/* By every rank of the team that the result is of: the first one then has all weights. */
+void train_collect(struct team *team, struct train_result *result);
 
 void train_result_release(struct train_result *result);
 

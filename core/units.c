@@ -18,7 +18,8 @@ struct column_work {
 struct columns {
     struct units *units;
     const struct split *split;
-    size_t n_shards, group_shards; /* in the layer, and in a group */
+    size_t first_shard, end_shard; /* this rank's */
+    size_t group_shards, n_groups; /* shards in a group; all ranks go through as many groups */
     real *h;                       /* unit k of the group at h + k·n_samples */
     uint32_t *class_samples, *cell_samples;
     struct column_work *work; /* one for each member */
@@ -48,7 +49,6 @@ static void place_units(struct units *u, struct arena *arena) {
 static void place_columns(struct columns *c, const struct units_shape *shape, const struct units *u,
                           int members, struct arena *arena) {
     size_t n = shape->n_samples;
-    c->n_shards = count_shards(u->n_units);
     c->group_shards = group_shards(shape);
     size_t units = min_size(c->group_shards * SHARD_UNITS, u->n_units);
     size_t sums = u->n_classes > u->n_cells ? u->n_classes : u->n_cells;
@@ -80,8 +80,18 @@ size_t units_work_bytes(const struct units_shape *shape, int members) {
     return counting.used;
 }
 
+/* The largest share of a rank says how many groups there are. */
+static void share_shards(struct columns *c, const struct team *team) {
+    size_t n_shards = count_shards(c->units->n_units), ranks = (size_t)team_n_ranks(team);
+    size_t blocks = (n_shards + BY_SHARD - 1) / BY_SHARD;
+    size_t most = ranks == 1 ? n_shards : (blocks + ranks - 1) / ranks * BY_SHARD;
+    team_held(team, BY_SHARD, n_shards, &c->first_shard, &c->end_shard);
+    c->n_groups = (most + c->group_shards - 1) / c->group_shards;
+}
+
 int units_open(struct units *u, struct columns **out, const struct units_shape *shape,
-               const struct split *split, int members, struct ovr_err *err) {
+               const struct split *split, const struct team *team, struct ovr_err *err) {
+    const int members = team_size(team);
     *u = empty_table(shape);
     struct columns *c = *out = calloc(1, sizeof *c);
     if (!c)
@@ -95,6 +105,7 @@ int units_open(struct units *u, struct columns **out, const struct units_shape *
     place_columns(c, shape, u, members, &c->arena);
     c->units = u;
     c->split = split;
+    share_shards(c, team);
     for (size_t i = 0; i < split->n; i++) {
         c->class_samples[split->labels[i]]++;
         if (u->n_cells)
@@ -117,15 +128,21 @@ void columns_free(struct columns *columns) {
 }
 
 size_t columns_n_groups(const struct columns *c) {
-    return (c->n_shards + c->group_shards - 1) / c->group_shards;
+    return c->n_groups;
+}
+
+/* Shards *from .. *stop - 1; none where this rank has fewer groups than others. */
+static void find_group(const struct columns *c, size_t group, size_t *from, size_t *stop) {
+    *from = min_size(c->first_shard + group * c->group_shards, c->end_shard);
+    *stop = min_size(*from + c->group_shards, c->end_shard);
 }
 
 /* The shards of a group are a member's in the same way as those of the layer, so that it mostly
  * reads what it has just written. */
 void columns_add(struct member *member, struct columns *c, size_t group,
                  const struct activations *a, size_t first, size_t n) {
-    size_t samples = c->split->n, from = group * c->group_shards, begin, end;
-    size_t stop = min_size(from + c->group_shards, c->n_shards);
+    size_t samples = c->split->n, from, stop, begin, end;
+    find_group(c, group, &from, &stop);
     team_barrier(member); /* the shards of all are there */
     team_share(member, stop - from, &begin, &end);
     for (size_t s = from + begin; s < from + end; s++) {
@@ -206,8 +223,10 @@ static void measure_column(struct columns *c, const struct column_work *work, co
 
 void columns_finish(struct member *member, struct columns *c, size_t group) {
     const struct column_work *work = &c->work[member->rank];
-    size_t base = group * c->group_shards * SHARD_UNITS, first, end;
-    size_t units = min_size(c->group_shards * SHARD_UNITS, c->units->n_units - base);
+    size_t from, stop, first, end;
+    find_group(c, group, &from, &stop);
+    size_t base = min_size(from * SHARD_UNITS, c->units->n_units);
+    size_t units = min_size(stop * SHARD_UNITS, c->units->n_units) - base;
     team_share(member, units, &first, &end);
     for (size_t k = first; k < end; k++)
         measure_column(c, work, c->h + k * c->split->n, base + k);
@@ -225,8 +244,11 @@ static double mean_of(const struct units *u, enum unit_figure figure) {
     return n ? sum / (double)n : NAN;
 }
 
-void units_finish(struct units *u, const real *weight, size_t n_inputs, const real *bias) {
-    for (size_t k = 0; k < u->n_units; k++) {
+void units_finish(struct member *member, struct units *u, const real *weight, size_t n_inputs,
+                  const real *bias) {
+    size_t first, end, n = u->n_units;
+    team_own(member, BY_UNIT, n, &first, &end);
+    for (size_t k = first; k < end; k++) {
         real *row = u->table + k * UNIT_FIGURES;
         double squares = 0;
         for (size_t d = 0; weight && d < n_inputs; d++)
@@ -234,6 +256,11 @@ void units_finish(struct units *u, const real *weight, size_t n_inputs, const re
         row[UNIT_WEIGHT_NORM] = weight ? (real)sqrt(squares) : (real)NAN;
         row[UNIT_BIAS] = bias ? bias[k] : (real)NAN;
     }
+    team_gather(member, BY_UNIT, u->table, n, UNIT_FIGURES * sizeof(real));
+    team_gather(member, BY_UNIT, u->class_means, n, u->n_classes * sizeof(real));
+    team_gather(member, BY_UNIT, u->cell_means, n, u->n_cells * sizeof(real));
+    if (member->rank)
+        return;
     u->means = (struct unit_means){
         .over_units = {mean_of(u, UNIT_HOYER), mean_of(u, UNIT_TREVES_ROLLS),
                        mean_of(u, UNIT_GINI)},

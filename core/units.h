@@ -81,7 +81,7 @@ struct columns; /* of the units of one group of shards, while they are collected
 /* Opens the table of a layer on a split (shape->n_samples of them) and what it takes to make it.
  * The caller releases both, also after a failure. */
 int units_open(struct units *units, struct columns **columns, const struct units_shape *shape,
-               const struct split *split, int members, struct ovr_err *err);
+               const struct split *split, const struct team *team, struct ovr_err *err);
 void units_release(struct units *units);
 void columns_free(struct columns *columns); /* NULL is fine */
 
@@ -93,8 +93,9 @@ void columns_add(struct member *member, struct columns *columns, size_t group,
                  const struct activations *activations, size_t first, size_t n);
 void columns_finish(struct member *member, struct columns *columns, size_t group);
 
-/* By one, after the last group: what is not of H, and the means. `weight` is K×n_inputs, `bias` K;
- * either may be NULL. */
-void units_finish(struct units *units, const real *weight, size_t n_inputs, const real *bias);
+/* By every member, after the last group: what is not of H, all ranks' units, and the means.
+ * `weight` is K×n_inputs, `bias` K; either may be NULL. */
+void units_finish(struct member *member, struct units *units, const real *weight, size_t n_inputs,
+                  const real *bias);
 
 #endif

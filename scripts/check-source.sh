@@ -30,15 +30,17 @@ except() {
 server='server/*.[ch] server/store/*.[ch]'
 
 # Data flows HTTP -> api -> server -> core, never back; server/main.c puts them together.
-forbid '#include "(server|api|clients)/' core/*.[ch] -- 'core knows nothing above it'
-forbid '#include "(api|clients)/' $(except server server/main.c) -- 'server does not know the api'
-forbid '#include "clients/' api/*.[ch] $server -- 'nobody includes clients'
-forbid '#include "(core|server|api)/' clients/*/*.[ch] -- 'clients know nothing of ours'
+forbid '#include "(server|api|clients|worker)/' core/*.[ch] -- 'core knows nothing above it'
+forbid '#include "(api|clients|worker)/' $(except server server/main.c) -- 'server does not know the api'
+forbid '#include "(clients|worker)/' api/*.[ch] $server -- 'nobody includes clients or the worker'
+forbid '#include "(api|clients)/' worker/*.[ch] -- 'the worker knows server and core'
+forbid '#include "(core|server|api|worker)/' clients/*/*.[ch] -- 'clients know nothing of ours'
 
 # One library, one owner.
 forbid '<microhttpd' $(except api api/http.c) core/*.[ch] $server -- 'libmicrohttpd belongs to api/http.c'
 forbid '<gnutls' $(except api api/tls.c) core/*.[ch] $server -- 'GnuTLS belongs to api/tls.c'
 forbid '<sqlite3|"server/store/' $(except server server/store/*.[ch]) core/*.[ch] api/*.[ch] -- 'sqlite3 belongs to server/store/'
+forbid '<mpi[.]h' $(except worker worker/mpi.c) $server core/*.[ch] api/*.[ch] -- 'MPI belongs to worker/mpi.c'
 forbid '<(cblas|lapacke)' $(except core core/linalg.c) $server api/*.[ch] -- 'BLAS and LAPACK belong to core/linalg.c'
 forbid '<jansson' core/*.[ch] $(except server server/spec.h server/spec.c server/sweep_points.h server/pointer.h server/pointer.c) -- 'jansson belongs to api/, server/spec.c and what is made of specs'
 forbid '<nettle' $(except server server/digest.h server/digest.c) core/*.[ch] api/*.[ch] -- 'nettle belongs to server/digest.c'
@@ -55,8 +57,8 @@ forbid '<(script|style)>| style=| on[a-z]+=' clients/web/index.html -- 'nothing 
     echo 'clients/web/vendor: not what was published' >>"$breaches"
 
 # Things we don't do.
-forbid '(^|[^_[:alnum:]])(system|popen|gets|strcpy|strcat|tmpnam)[(]' core/*.[ch] $server api/*.[ch] clients/*/*.[ch] -- 'no shell, no unbounded copies'
-forbid '(^|[^X])(TODO|FIXME|XXX)([^X]|$)' Makefile README.md core/*.[ch] $server api/*.[ch] clients/*/*.[ch] scripts/*demo* scripts/*deps* -- 'finish it or write an issue'
+forbid '(^|[^_[:alnum:]])(system|popen|gets|strcpy|strcat|tmpnam)[(]' core/*.[ch] $server api/*.[ch] worker/*.[ch] clients/*/*.[ch] -- 'no shell, no unbounded copies'
+forbid '(^|[^X])(TODO|FIXME|XXX)([^X]|$)' Makefile README.md core/*.[ch] $server api/*.[ch] worker/*.[ch] clients/*/*.[ch] scripts/*demo* scripts/*deps* -- 'finish it or write an issue'
 
 if command -v clang-format >/dev/null; then
     for file in */*.[ch] */*/*.[ch]; do

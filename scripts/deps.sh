@@ -7,6 +7,7 @@
 #   scripts/deps.sh web           a browser, for the dashboard's tests
 #   scripts/deps.sh build bench   and what `make bench` compares with
 #   scripts/deps.sh fuzz          what `make fuzz-api` needs
+#   scripts/deps.sh build mpi     and what ovr-worker needs, which is built where it is there
 set -eu
 
 # package  what it brings: a header to include or a program to call. Names joined by | are
@@ -54,6 +55,10 @@ python3                                        program:python3
 python3-numpy                                  -
 python3-torch                                  -
 wrk                                            program:wrk
+'
+mpi='
+libopenmpi-dev                                 program:mpicc
+openmpi-bin                                    program:mpirun
 '
 fuzz='
 python3                                        program:python3
@@ -131,11 +136,12 @@ for set in "$@"; do
     web) wanted="$wanted$web" ;;
     bench) wanted="$wanted$bench" ;;
     fuzz) wanted="$wanted$fuzz" ;;
+    mpi) wanted="$wanted$mpi" ;;
     *) wanted= && break ;;
     esac
 done
 if [ -z "$wanted" ]; then
-    echo "usage: scripts/deps.sh build|test|web|deb|bench|fuzz..." >&2
+    echo "usage: scripts/deps.sh build|test|web|deb|bench|fuzz|mpi..." >&2
     exit 2
 fi
 

@@ -446,15 +446,30 @@ static int compare_features(const struct samples *train, const struct samples *t
 static int open_stored(const struct catalog *catalog, const struct spec *spec, int check,
                        struct samples *train, struct samples *test, struct ovr_err *err) {
     int rc = open_checked(catalog, spec, "train", spec->train_sha256, check, train, err);
-    rc = rc ? rc : open_checked(catalog, spec, "test", spec->test_sha256, check, test, err);
-    if (rc)
-        return rc;
+    return rc ? rc : open_checked(catalog, spec, "test", spec->test_sha256, check, test, err);
+}
+
+static int match_splits(struct samples *train, struct samples *test, struct ovr_err *err) {
     if (train->d != test->d)
         return ovr_fail(err, OVR_INVALID, "/dataset/name",
                         "the training samples have %zu values, the test samples %zu", train->d,
                         test->d);
-    rc = compare_features(train, test, err);
+    int rc = compare_features(train, test, err);
     return rc ? rc : samples_adopt_classes(test, train, err);
+}
+
+int catalog_fit_samples(const struct spec *spec, struct samples *train, struct samples *test,
+                        struct ovr_err *err) {
+    int rc = spec->generated ? 0 : match_splits(train, test, err);
+    if (!rc && spec->only_classes.n) {
+        rc = samples_keep_classes(train, &spec->only_classes, err);
+        rc = rc ? rc : samples_keep_classes(test, &spec->only_classes, err);
+    }
+    if (spec->train_limit > 0)
+        train->n = min_size(train->n, (size_t)spec->train_limit);
+    if (spec->test_limit > 0)
+        test->n = min_size(test->n, (size_t)spec->test_limit);
+    return rc;
 }
 
 int catalog_open_samples(const struct catalog *catalog, const struct spec *spec, int check,
@@ -467,15 +482,7 @@ int catalog_open_samples(const struct catalog *catalog, const struct spec *spec,
     } else {
         rc = open_stored(catalog, spec, check, train, test, err);
     }
-    if (!rc && spec->only_classes.n) {
-        rc = samples_keep_classes(train, &spec->only_classes, err);
-        rc = rc ? rc : samples_keep_classes(test, &spec->only_classes, err);
-    }
-    if (spec->train_limit > 0)
-        train->n = min_size(train->n, (size_t)spec->train_limit);
-    if (spec->test_limit > 0)
-        test->n = min_size(test->n, (size_t)spec->test_limit);
-    return rc;
+    return rc ? rc : catalog_fit_samples(spec, train, test, err);
 }
 
 /* ---- Summaries ---- */

@@ -71,6 +71,10 @@ void catalog_sweep(struct catalog *catalog);
 int catalog_open_samples(const struct catalog *catalog, const struct spec *spec, int check,
                          struct samples *train, struct samples *test, struct ovr_err *err);
 
+/* What a spec makes of two splits that were opened otherwise: the same as above. */
+int catalog_fit_samples(const struct spec *spec, struct samples *train, struct samples *test,
+                        struct ovr_err *err);
+
 /* A version as it lies, unchecked; the caller releases it. */
 int catalog_open_split(const struct catalog *catalog, const struct dataset_split *split,
                        struct samples *samples, struct ovr_err *err);

@@ -186,19 +186,32 @@ static int publish(struct saving *s, const char *data_dir, const char *id) {
     return rc ? rc : files_sync_directory(path, s->err);
 }
 
+static void write_all(struct saving *s, enum model_kind kind, const struct train_result *result) {
+    s->rc = make_directories(s);
+    save_net(s, "best", kind, &result->net, result->best, result->best_counts);
+    save_preprocess(s, result->preprocess);
+    if (result->probed)
+        save_probe(s, result);
+    save_net(s, "last", kind, &result->net, result->last, result->last_counts);
+    for (size_t l = 0; l < result->net.config.n_layers; l++)
+        save_units(s, (int)l, &result->units[l]);
+}
+
+int weights_write(const char *directory, enum model_kind kind, const struct train_result *result,
+                  struct ovr_err *err) {
+    struct tensor tensors[MAX_TENSORS];
+    struct saving s = {.tensors = tensors, .err = err};
+    snprintf(s.directory, sizeof s.directory, "%s", directory);
+    write_all(&s, kind, result);
+    return s.rc;
+}
+
 int weights_save(const char *data_dir, const char *id, enum model_kind kind,
                  const struct train_result *result, struct tensor tensors[MAX_TENSORS],
                  size_t *n_tensors, struct ovr_err *err) {
     struct saving s = {.tensors = tensors, .err = err};
     snprintf(s.directory, sizeof s.directory, "%s/experiments/%s.tmp", data_dir, id);
-    s.rc = make_directories(&s);
-    save_net(&s, "best", kind, &result->net, result->best, result->best_counts);
-    save_preprocess(&s, result->preprocess);
-    if (result->probed)
-        save_probe(&s, result);
-    save_net(&s, "last", kind, &result->net, result->last, result->last_counts);
-    for (size_t l = 0; l < result->net.config.n_layers; l++)
-        save_units(&s, (int)l, &result->units[l]);
+    write_all(&s, kind, result);
     if (!s.rc)
         s.rc = publish(&s, data_dir, id);
     if (s.rc)

@@ -106,9 +106,9 @@ struct net *new_net(const struct options *options, const struct net_config *conf
     struct ovr_err err = {0};
     const struct kernels *kernels = chosen_kernels(options);
     int members = (int)options->threads;
-    net_place(net, config, kernels, moments, max_rows, members, &arena);
+    net_place(net, config, kernels, moments, max_rows, &(struct crew){members, 1}, &arena);
     check(arena_open(&arena, arena.used, &err), &err);
-    net_place(net, config, kernels, moments, max_rows, members, &arena);
+    net_place(net, config, kernels, moments, max_rows, &(struct crew){members, 1}, &arena);
     return net;
 }
 

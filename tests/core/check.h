@@ -147,9 +147,11 @@ static inline struct net *new_net(const struct net_config *config, size_t moment
     struct test_net *test = calloc(1, sizeof *test);
     const struct kernels *kernels = kernels_get(ISA_AUTO);
     assert_non_null(test);
-    net_place(&test->net, config, kernels, moments, max_rows, members, &counting);
+    net_place(&test->net, config, kernels, moments, max_rows, &(struct crew){members, 1},
+              &counting);
     assert_ok(arena_open(&test->arena, counting.used, &err), &err);
-    net_place(&test->net, config, kernels, moments, max_rows, members, &test->arena);
+    net_place(&test->net, config, kernels, moments, max_rows, &(struct crew){members, 1},
+              &test->arena);
     assert_int_equal(test->arena.used, counting.used);
     return &test->net;
 }

@@ -2,6 +2,8 @@
 #include "core/arena.h"
 #include "tests/core/check.h"
 
+#include <unistd.h>
+
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #endif
@@ -56,6 +58,21 @@ static void an_empty_one(void **state) {
     arena_close(&arena);
 }
 
+/* Twice the machine's memory, of which little is touched. */
+static void room_that_is_not_touched(void **state) {
+    (void)state;
+#ifndef __SANITIZE_ADDRESS__ /* whose shadow of it is touched */
+    struct ovr_err err = {0};
+    struct arena arena;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), size = (size_t)sysconf(_SC_PHYS_PAGES) * page * 2;
+    assert_ok(arena_reserve(&arena, size, &err), &err);
+    uint8_t *bytes = arena_take(&arena, size, 1);
+    bytes[size - 1] = 1;
+    assert_int_equal(bytes[size / 2], 0);
+    arena_close(&arena);
+#endif
+}
+
 /* Sizes that overflow don't wrap to something small. */
 static void too_much_is_refused(void **state) {
     (void)state;
@@ -72,6 +89,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_what_it_takes),
         cmocka_unit_test(an_empty_one),
+        cmocka_unit_test(room_that_is_not_touched),
         cmocka_unit_test(too_much_is_refused),
     };
     return cmocka_run_group_tests_name("core/arena", tests, NULL, NULL);

@@ -310,11 +310,13 @@ static void online_goes_on_from_counts(void **state) {
         parts[i].batch = 1;
         memcpy(parts[i].kmeans.centroids, i ? parts[0].kmeans.centroids : x, UNITS * 2 * sizeof *x);
         if (i) {
-            struct member alone = {NULL, 0, 1};
+            struct team *team = new_team(1);
+            struct member alone = {team, 0, 1};
             real counts[UNITS];
             for (size_t k = 0; k < UNITS; k++)
                 counts[k] = (real)parts[0].kmeans.counts[k];
             kmeans_continue(&alone, &parts[1].kmeans, counts);
+            team_free(team);
         }
         run(&parts[i], 2);
     }

@@ -64,9 +64,9 @@ static struct measures measure_with_bias(const real *h, size_t n, int threads, c
         .h = bright,
         .n = BLOCK,
         .bias = bias};
-    assert_null(measure_place(&pass.layer, threads, &counting));
+    assert_null(measure_place(&pass.layer, &(struct crew){threads, 1}, &counting));
     assert_ok(arena_open(&arena, counting.used, &err), &err);
-    pass.measure = measure_place(&pass.layer, threads, &arena);
+    pass.measure = measure_place(&pass.layer, &(struct crew){threads, 1}, &arena);
     assert_int_equal(arena.used, counting.used);
     team_run(team, measure_split, &pass);
     pass.h = h;

@@ -15,7 +15,7 @@ struct addition {
 
 static void add(struct member *member, void *arg) {
     struct addition *a = arg;
-    team_sum(member, a->parts, a->n_parts, a->length);
+    team_sum(member, BY_SHARD, a->parts, a->n_parts, a->length);
     if (member->rank == member->size - 1) /* complete for all, not just for member 0 */
         memcpy(a->sum, a->parts, a->length * sizeof *a->sum);
 }
@@ -68,7 +68,7 @@ struct real_addition {
 
 static void add_reals(struct member *member, void *arg) {
     struct real_addition *a = arg;
-    team_sum_reals(member, a->parts, a->n_parts, a->length);
+    team_sum_reals(member, BY_SHARD, a->parts, a->n_parts, a->length);
     if (member->rank == member->size - 1)
         memcpy(a->sum, a->parts, a->length * sizeof *a->sum);
 }

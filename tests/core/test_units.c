@@ -54,6 +54,24 @@ static void group_samples(struct sample_groups *g) {
     }
 }
 
+/* What is not of H, in a team of two. */
+struct finishing {
+    struct units *units;
+    const real *weight, *bias;
+};
+
+static void finish_work(struct member *member, void *arg) {
+    const struct finishing *f = arg;
+    units_finish(member, f->units, f->weight, INPUTS, f->bias);
+}
+
+static void finish(struct units *units, const real *weight, const real *bias) {
+    struct team *team = new_team(2);
+    struct finishing finishing = {units, weight, bias};
+    team_run(team, finish_work, &finishing);
+    team_free(team);
+}
+
 /* The caller releases the units. shards_at_once: how many shards' columns are in memory. */
 static struct units measure(const real *h, const struct sample_groups *g, size_t n, int threads,
                             size_t shards_at_once, size_t n_cells) {
@@ -67,7 +85,7 @@ static struct units measure(const real *h, const struct sample_groups *g, size_t
                         .shards = shards,
                         .h = h,
                         .n = n};
-    assert_ok(units_open(&pass.units, &pass.columns, &shape, &split, threads, &err), &err);
+    assert_ok(units_open(&pass.units, &pass.columns, &shape, &split, team, &err), &err);
     assert_int_equal(columns_n_groups(pass.columns),
                      (3 + shards_at_once - 1) / (shards_at_once ? shards_at_once : 1));
     assert_int_equal(pass.units.arena.size, units_bytes(&shape));
@@ -173,7 +191,7 @@ static void weights_biases_and_means(void **state) {
     double sums[UNIT_FIGURES] = {0}, living = 0;
     group_samples(&groups);
     struct units u = measure(h, &groups, SAMPLES, 2, 2, CELLS);
-    units_finish(&u, weight, INPUTS, bias);
+    finish(&u, weight, bias);
     for (size_t k = 0; k < UNITS; k++) {
         const real *row = u.table + k * UNIT_FIGURES;
         double squares = 0;
@@ -191,7 +209,7 @@ static void weights_biases_and_means(void **state) {
     assert_near(u.means.over_units.gini, sums[UNIT_GINI] / living, 1e-9);
     assert_near(u.means.classes, sums[UNIT_CLASSES] / living, 1e-9);
     assert_near(u.means.cells, sums[UNIT_CELLS] / living, 1e-9);
-    units_finish(&u, NULL, 0, NULL);
+    finish(&u, NULL, NULL);
     assert_true(isnan(u.table[UNIT_BIAS]) && isnan(u.table[UNIT_WEIGHT_NORM]));
     units_release(&u);
     free(h);
@@ -210,7 +228,7 @@ static void extremes(void **state) {
         h[i * UNITS + 1] = (real)-0.5;
     }
     struct units u = measure(h, &groups, SAMPLES, 2, 3, 0);
-    units_finish(&u, NULL, 0, NULL);
+    finish(&u, NULL, NULL);
     assert_near(u.table[UNIT_CLASSES], 1, 1e-6);
     assert_near(u.table[UNIT_STRONGEST_CLASS], 4, 0);
     assert_near(u.table[UNIT_FIGURES + UNIT_CLASSES], CLASSES - 1, 1e-5); /* one has no samples */
@@ -221,13 +239,13 @@ static void extremes(void **state) {
     assert_true(isnan(u.table[UNIT_CELLS]) && isnan(u.means.cells));
     units_release(&u);
     u = measure(h, &groups, 1, 2, 3, 0);
-    units_finish(&u, NULL, 0, NULL);
+    finish(&u, NULL, NULL);
     assert_near(u.table[UNIT_FIGURES + UNIT_CLASSES], 1, 1e-6);
     assert_true(isnan(u.table[UNIT_FIGURES + UNIT_HOYER]) && isnan(u.means.over_units.gini));
     units_release(&u);
     memset(h, 0, SAMPLES * UNITS * sizeof *h);
     u = measure(h, &groups, SAMPLES, 1, 3, 0);
-    units_finish(&u, NULL, 0, NULL);
+    finish(&u, NULL, NULL);
     assert_true(isnan(u.means.classes) && isnan(u.means.over_units.hoyer));
     units_release(&u);
     free(h);

@@ -103,7 +103,8 @@ class Documents(unittest.TestCase):
                 self.assertTrue(os.path.exists(path), f"{name}: {target}")
 
     def test_options_that_are_named_exist(self):
-        known = {"--data-binary", "--profile", "--build", "--now"}  # of curl, docker and systemctl
+        known = {"--data-binary", "--profile", "--build", "--now",  # of curl, docker, systemctl
+                 "--bind-to", "--mca", "--oversubscribe", "--mpi"}  # and of mpirun and srun
         for program, word in (("ovrd", "--help"), ("ovrctl", "help")):
             said = subprocess.run([os.path.join(BUILD, program), word], capture_output=True, text=True, check=True)
             known |= set(re.findall(r"(?<!\S)--[a-z-]+", said.stdout))

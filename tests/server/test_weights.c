@@ -31,7 +31,7 @@ static struct train_result new_result(int classifier, struct preprocess *preproc
     const struct net_config shape = {
         .n_inputs = INPUTS, .n_layers = 1, .units = {UNITS}, .n_classes = classifier ? CLASSES : 0};
     struct arena counting = {0};
-    net_place(&r.net, &shape, kernels_get(ISA_BASELINE), 0, 1, 1, &counting);
+    net_place(&r.net, &shape, kernels_get(ISA_BASELINE), 0, 1, &(struct crew){1, 1}, &counting);
     r.best = new_numbers(PARAMS, 1);
     r.last = new_numbers(PARAMS, 2);
     r.probe.width = WIDTH;
@@ -209,7 +209,7 @@ static struct train_result new_net_result(const struct net_config *shape,
                                           struct preprocess *preprocess) {
     struct train_result r = new_result(0, preprocess);
     struct arena counting = {0};
-    net_place(&r.net, shape, kernels_get(ISA_BASELINE), 0, 1, 1, &counting);
+    net_place(&r.net, shape, kernels_get(ISA_BASELINE), 0, 1, &(struct crew){1, 1}, &counting);
     free(r.best);
     free(r.last);
     free(r.probe.weights);

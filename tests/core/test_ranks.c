@@ -1,0 +1,450 @@
+/* Several ranks train the same network, bit for bit, as one process does. Ranks are threads here,
+ * each with a team, prepared data and arrays of its own: what one of them does not get from the
+ * others by a call of core/team.h is 0 for it. */
+#include "core/ranks.h"
+#include "tests/core/check.h"
+
+#include <pthread.h>
+
+enum { RANKS = 5, EPOCHS = 3, N_TRAIN = 205, MANY = 1500, N_TEST = 90 };
+
+/* ---- ranks that are threads ---- */
+
+/* Where all of them meet: what each one has to show. */
+struct hall {
+    pthread_barrier_t barrier;
+    const char *shown[RANKS];
+    const struct span *spans[RANKS];
+};
+
+struct seat {
+    struct hall *hall;
+    struct ranks ranks;
+};
+
+static void copy_gathered(void *context, void *array, size_t size, const struct span *spans) {
+    struct seat *seat = context;
+    struct hall *hall = seat->hall;
+    hall->shown[seat->ranks.rank] = array;
+    pthread_barrier_wait(&hall->barrier);
+    for (int rank = 0; rank < seat->ranks.size; rank++)
+        if (rank != seat->ranks.rank)
+            memcpy((char *)array + spans[rank].first * size,
+                   hall->shown[rank] + spans[rank].first * size, spans[rank].n * size);
+    pthread_barrier_wait(&hall->barrier);
+}
+
+static void copy_exchanged(void *context, const void *send, const struct span *sends, void *receive,
+                           const struct span *receives, size_t size) {
+    struct seat *seat = context;
+    struct hall *hall = seat->hall;
+    hall->shown[seat->ranks.rank] = send;
+    hall->spans[seat->ranks.rank] = sends;
+    pthread_barrier_wait(&hall->barrier);
+    for (int rank = 0; rank < seat->ranks.size; rank++) {
+        const struct span *sent = &hall->spans[rank][seat->ranks.rank];
+        memcpy((char *)receive + receives[rank].first * size,
+               hall->shown[rank] + sent->first * size, sent->n * size);
+    }
+    pthread_barrier_wait(&hall->barrier);
+}
+
+static void take_seat(struct seat *seat, struct hall *hall, int rank, int size) {
+    *seat = (struct seat){hall, {rank, size, seat, copy_gathered, copy_exchanged, 0, 0}};
+}
+
+static void open_hall(struct hall *hall, int n) {
+    assert_int_equal(pthread_barrier_init(&hall->barrier, NULL, (unsigned)n), 0);
+}
+
+/* ---- sums ---- */
+
+struct addition {
+    struct seat *seat;
+    int threads;
+    enum pieces kind;
+    const double *values; /* n×length */
+    double *parts;
+    size_t n, length;
+};
+
+static void add_work(struct member *member, void *arg) {
+    struct addition *a = arg;
+    size_t first, end;
+    team_own(member, a->kind, a->n, &first, &end);
+    memcpy(a->parts + first * a->length, a->values + first * a->length,
+           (end - first) * a->length * sizeof *a->parts);
+    team_sum(member, a->kind, a->parts, a->n, a->length);
+}
+
+static void *add_rank(void *arg) {
+    struct addition *a = arg;
+    struct team *team = new_team(a->threads);
+    if (a->seat)
+        team_join(team, &a->seat->ranks);
+    team_run(team, add_work, a);
+    team_free(team);
+    return NULL;
+}
+
+/* As many ranks as there are seats, or one alone without any. */
+static void check_sum(enum pieces kind, size_t n, size_t length, int ranks) {
+    double *values = malloc(n * length * sizeof *values);
+    struct rng rng = test_stream(3);
+    struct hall hall;
+    struct seat seats[RANKS];
+    struct addition a[RANKS + 1];
+    pthread_t threads[RANKS];
+    assert_non_null(values);
+    for (size_t i = 0; i < n * length; i++)
+        values[i] = rng_normal(&rng) * exp2(20 * rng_uniform(&rng)); /* order matters */
+    open_hall(&hall, ranks);
+    for (int i = 0; i < ranks; i++)
+        take_seat(&seats[i], &hall, i, ranks);
+    for (int i = 0; i <= ranks; i++) {
+        double *parts = malloc(n * length * sizeof *parts);
+        assert_non_null(parts);
+        for (size_t j = 0; j < n * length; j++)
+            parts[j] = NAN;
+        a[i] = (struct addition){
+            i < ranks ? &seats[i] : NULL, i % 2 + 1, kind, values, parts, n, length};
+    }
+    for (int i = 0; i < ranks; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, add_rank, &a[i]), 0);
+    for (int i = 0; i < ranks; i++)
+        pthread_join(threads[i], NULL);
+    add_rank(&a[ranks]);
+    for (int i = 0; i < ranks; i++)
+        assert_memory_equal(a[i].parts, a[ranks].parts, length * sizeof *values);
+    for (int i = 0; i <= ranks; i++)
+        free(a[i].parts);
+    pthread_barrier_destroy(&hall.barrier);
+    free(values);
+}
+
+static void sums_are_the_same_tree(void **state) {
+    (void)state;
+    for (int ranks = 1; ranks <= RANKS; ranks++)
+        for (size_t n = 1; n <= 45; n++) {
+            check_sum(BY_GROUP, n, n % 10 + 1, ranks);
+            check_sum(BY_SHARD, n, n % 10 + 1, ranks);
+        }
+}
+
+/* ---- training ---- */
+
+struct history {
+    struct seat seat; /* without a hall: one alone */
+    const struct train_config *config;
+    int threads, rc, n_reports;
+    struct epoch_report reports[EPOCHS];
+    struct train_progress progress;
+    struct train_result result;
+    struct team *team;
+    struct ovr_err err;
+};
+
+static int keep_report(void *context, const struct epoch_report *report, struct ovr_err *err) {
+    struct history *h = context;
+    (void)err;
+    h->reports[h->n_reports++] = *report;
+    return 0;
+}
+
+static void *train_rank(void *arg) {
+    struct history *h = arg;
+    const int clusters = h->config->kind == MODEL_KMEANS || h->config->kind == MODEL_ONLINE_KMEANS;
+    const struct sphere_config shape = {clusters ? MANY : N_TRAIN, N_TEST, 2, 3, 4, 77};
+    struct train_hooks hooks = {.context = h, .progress = &h->progress, .epoch = keep_report};
+    struct samples train = {0}, test = {0};
+    struct prepared *data = NULL;
+    h->rc = sphere_generate(&train, &shape, 0, &h->err) |
+            sphere_generate(&test, &shape, 1, &h->err) | team_new(&h->team, h->threads, &h->err);
+    if (!h->rc)
+        h->rc = prepared_build(&data, &h->config->data, h->config->seed, &train, &test, h->team,
+                               kernels_get(ISA_AUTO), -1, NULL, &h->err);
+    if (!h->rc && h->seat.hall)
+        team_join(h->team, &h->seat.ranks);
+    if (!h->rc)
+        h->rc =
+            train_run(h->config, data, h->team, kernels_get(ISA_AUTO), &hooks, &h->result, &h->err);
+    h->result.preprocess = NULL;
+    prepared_free(data);
+    samples_release(&train);
+    samples_release(&test);
+    return NULL;
+}
+
+static void release(struct history *h) {
+    train_result_release(&h->result);
+    team_free(h->team);
+}
+
+/* The rank's part of a net's weights is the one of `whole`; c is whole. */
+static void assert_same_weights(const struct history *h, const struct net *net, const real *own,
+                                const real *whole) {
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(net, parts), first, end;
+    for (size_t i = 0; i < n; i++) {
+        const struct net_part *p = &parts[i];
+        team_held(h->team, p->part == PART_HEAD_BIAS ? EVERYWHERE : BY_UNIT, p->rows, &first, &end);
+        assert_true(end > first);
+        size_t at = p->at + first * p->stride;
+        assert_memory_equal(own + at, whole + at, (end - first) * p->stride * sizeof *own);
+    }
+}
+
+static void assert_same_units(const struct units *a, const struct units *b) {
+    assert_memory_equal(a->table, b->table, a->n_units * UNIT_FIGURES * sizeof *a->table);
+    assert_memory_equal(a->class_means, b->class_means,
+                        a->n_units * a->n_classes * sizeof *a->class_means);
+    assert_memory_equal(a->cell_means, b->cell_means,
+                        a->n_units * a->n_cells * sizeof *a->cell_means);
+    assert_memory_equal(&a->means, &b->means, sizeof a->means);
+}
+
+static void assert_same_probe(const struct history *h, const struct train_result *x,
+                              const struct train_result *y) {
+    size_t n_units = x->net.config.units[0], width = x->probe.width, first, end;
+    assert_int_equal(x->probed, y->probed);
+    if (!x->probed)
+        return;
+    assert_memory_equal(&x->probe.loss_best, &y->probe.loss_best, sizeof x->probe.loss_best);
+    team_held(h->team, BY_UNIT, n_units, &first, &end);
+    assert_memory_equal(x->probe.weights + first * width, y->probe.weights + first * width,
+                        (end - first) * width * sizeof(real));
+    if (team_rank(h->team) == 0)
+        assert_memory_equal(x->probe.weights + n_units * width, y->probe.weights + n_units * width,
+                            width * sizeof(real));
+}
+
+static void assert_same(const struct history *h, const struct history *alone) {
+    const struct train_result *x = &h->result, *y = &alone->result;
+    assert_ok(h->rc, &h->err);
+    assert_int_equal(h->n_reports, alone->n_reports);
+    for (int i = 0; i < h->n_reports; i++) {
+        const struct epoch_report *a = &h->reports[i], *b = &alone->reports[i];
+        assert_memory_equal(&a->train, &b->train, sizeof a->train);
+        assert_memory_equal(&a->watched, &b->watched, sizeof a->watched);
+        assert_memory_equal(&a->gradients, &b->gradients, sizeof a->gradients);
+        assert_memory_equal(&a->measures, &b->measures, sizeof a->measures);
+    }
+    assert_same_weights(h, &x->net, x->best, y->best);
+    assert_same_weights(h, &x->net, x->last, y->last);
+    if (x->best_counts) {
+        size_t first, end;
+        team_held(h->team, BY_UNIT, x->net.config.units[0], &first, &end);
+        assert_memory_equal(x->best_counts + first, y->best_counts + first,
+                            (end - first) * sizeof(real));
+    }
+    assert_int_equal(x->best_epoch, y->best_epoch);
+    assert_memory_equal(&x->terms, &y->terms, sizeof x->terms);
+    assert_memory_equal(&x->measures, &y->measures, sizeof x->measures);
+    assert_memory_equal(&x->accuracy, &y->accuracy, sizeof x->accuracy);
+    assert_same_units(&x->units[0], &y->units[0]);
+    assert_same_probe(h, x, y);
+}
+
+static void train_ranks(const struct train_config *config, int ranks, int threads,
+                        struct history *h) {
+    struct hall hall;
+    pthread_t running[RANKS];
+    open_hall(&hall, ranks);
+    for (int i = 0; i < ranks; i++) {
+        h[i] = (struct history){.config = config, .threads = threads};
+        take_seat(&h[i].seat, &hall, i, ranks);
+        assert_int_equal(pthread_create(&running[i], NULL, train_rank, &h[i]), 0);
+    }
+    for (int i = 0; i < ranks; i++)
+        pthread_join(running[i], NULL);
+    pthread_barrier_destroy(&hall.barrier);
+}
+
+static void check_ranks(const struct train_config *config) {
+    struct history *h = calloc(RANKS + 1, sizeof *h), *alone = &h[RANKS];
+    assert_non_null(h);
+    *alone = (struct history){.config = config, .threads = 2};
+    train_rank(alone);
+    assert_ok(alone->rc, &alone->err);
+    int most = team_most_ranks(train_code_units(config, 3));
+    for (int ranks = 2; ranks <= most && ranks <= RANKS; ranks++)
+        for (int threads = 1; threads <= 2; threads++) {
+            train_ranks(config, ranks, threads, h);
+            for (int i = 0; i < ranks; i++) {
+                assert_same(&h[i], alone);
+                release(&h[i]);
+            }
+        }
+    release(alone);
+    free(h);
+}
+
+static const struct optimizer_config adam = {
+    .name = OPT_ADAM, .learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-7};
+
+static struct train_config encoder_config(size_t n_units) {
+    return (struct train_config){
+        .kind = MODEL_OVR_ENCODER,
+        .hidden = {n_units},
+        .n_hidden = 1,
+        .init_scale = 0.05,
+        .ovr = {.lambda = 1e-3},
+        .activity = 1,
+        .activity_target = 0.5,
+        .optimizer = adam,
+        .schedule = {SCHEDULE_PLATEAU, .factor = 0.5, .min_delta = 0.05, .patience = 1},
+        .epochs = EPOCHS,
+        .batch_size = 32,
+        .seed = 5,
+        .data = {.protocol = PROTOCOL_CLEAN, .validation = 0.2},
+        .probe = 1,
+        .probe_config = {.epochs = 2, .batch_size = 16, .optimizer = adam},
+    };
+}
+
+static void encoders(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1000, 1601, 2048, 2500};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        struct train_config config = encoder_config(sizes[i]);
+        check_ranks(&config);
+        config.ovr.form = OVR_RAW;
+        config.l2 = 1e-4;
+        config.probe = 0;
+        check_ranks(&config);
+    }
+}
+
+static void classifiers(void **state) {
+    (void)state;
+    struct train_config config = encoder_config(1700);
+    config.kind = MODEL_MLP;
+    config.dropout[0] = 0.3;
+    config.init = INIT_GLOROT;
+    config.data.protocol = PROTOCOL_PUBLISHED;
+    config.optimizer = (struct optimizer_config){
+        .name = OPT_SGD, .learning_rate = 0.1, .momentum = 0.9, .nesterov = 1};
+    check_ranks(&config);
+    config.freeze = 1;
+    config.probe = 0;
+    check_ranks(&config);
+}
+
+static void autoencoders(void **state) {
+    (void)state;
+    struct train_config config = encoder_config(1300);
+    config.kind = MODEL_AUTOENCODER;
+    config.corruption = CORRUPTION_MASKING;
+    config.corruption_amount = 0.2;
+    check_ranks(&config);
+    config.tied = 1;
+    config.f.kind = ACT_SIGMOID;
+    config.kl = 0.1;
+    config.kl_target = 0.05;
+    config.contractive = 0.1;
+    config.l1 = 1e-3;
+    check_ranks(&config);
+}
+
+static void only_the_largest(void **state) {
+    (void)state;
+    static const size_t most[] = {1, 7, 600, 1500};
+    for (size_t i = 0; i < COUNT(most); i++) {
+        struct train_config config = encoder_config(1700);
+        config.kind = MODEL_AUTOENCODER;
+        config.f.kind = ACT_TOP_K;
+        config.top_k = most[i];
+        config.probe = i == 1;
+        check_ranks(&config);
+    }
+}
+
+/* With weights of -1, 0 and 1 many units of each rank are alike. */
+static void ties(void **state) {
+    (void)state;
+    enum { K = 1700, D = 3 };
+    static const size_t most[] = {1, 3, 60, 200, 700, 1699};
+    real *weights = new_reals(K * D);
+    struct rng rng = test_stream(6);
+    for (size_t i = 0; i < K * D; i++)
+        weights[i] = (real)rng_below(&rng, 3) - 1;
+    const struct initial initial = {
+        .n = 1,
+        .parts = {{.part = PART_WEIGHT, .rows = K, .cols = D, .stride = D}},
+        .weights = {weights},
+    };
+    for (size_t i = 0; i < COUNT(most); i++) {
+        struct train_config config = encoder_config(K);
+        config.kind = MODEL_RANDOM_PROJECTION;
+        config.ovr.lambda = 0;
+        config.activity = config.probe = 0;
+        config.initial = &initial;
+        config.f.kind = ACT_TOP_K;
+        config.top_k = most[i];
+        check_ranks(&config);
+        config.f.kind = i % 2 ? ACT_HARD : ACT_TRIANGLE;
+        check_ranks(&config);
+    }
+    free(weights);
+}
+
+/* More centroids than most batches fill, so that there are empty ones. */
+static void centroids(void **state) {
+    (void)state;
+    static const enum activation codes[] = {ACT_TRIANGLE, ACT_HARD};
+    for (size_t i = 0; i < 4; i++) {
+        struct train_config config = encoder_config(1100);
+        config.kind = i < 2 ? MODEL_KMEANS : MODEL_ONLINE_KMEANS;
+        config.f.kind = codes[i % 2];
+        config.init = i % 2 ? INIT_SAMPLES : INIT_KMEANS_PLUS_PLUS;
+        config.ovr.lambda = 0;
+        config.activity = 0;
+        check_ranks(&config);
+    }
+}
+
+static void untrained_models(void **state) {
+    (void)state;
+    struct train_config config = encoder_config(1100);
+    config.kind = MODEL_RANDOM_PROJECTION;
+    config.ovr.lambda = 0;
+    config.activity = 0;
+    check_ranks(&config);
+}
+
+static void refused(const struct train_config *config, int ranks, const char *field) {
+    struct history *h = calloc(RANKS, sizeof *h);
+    assert_non_null(h);
+    train_ranks(config, ranks, 1, h);
+    for (int i = 0; i < ranks; i++) {
+        assert_int_equal(h[i].rc, OVR_INVALID);
+        assert_string_equal(h[i].err.field, field);
+        release(&h[i]);
+    }
+    free(h);
+}
+
+static void what_ranks_cannot_do(void **state) {
+    (void)state;
+    struct train_config config = encoder_config(1000);
+    refused(&config, 3, "/training/ranks");
+    config.kind = MODEL_MLP;
+    config.n_hidden = 2;
+    config.hidden[1] = 1000;
+    refused(&config, 2, "/model/hidden");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_are_the_same_tree),
+        cmocka_unit_test(encoders),
+        cmocka_unit_test(classifiers),
+        cmocka_unit_test(autoencoders),
+        cmocka_unit_test(only_the_largest),
+        cmocka_unit_test(ties),
+        cmocka_unit_test(centroids),
+        cmocka_unit_test(untrained_models),
+        cmocka_unit_test(what_ranks_cannot_do),
+    };
+    return cmocka_run_group_tests_name("core/ranks", tests, start_blas, NULL);
+}
