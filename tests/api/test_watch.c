@@ -388,7 +388,11 @@ static void test_ovrctl_across_restarts(void **state) {
     snprintf(address, sizeof address, "127.0.0.1:%d", d->port);
     const char *const same_port[] = {"--workers", "1", "--checkpoint", "1", "--listen",
                                      address,     NULL};
-    const char *id = text_at(post(d, "/v1/experiments", text(SPEC(MANY_EPOCHS)))->json, "/id");
+    /* Slow enough to run still when the line that its end waits for is read here. */
+    const char *spec = text("{'dataset':{'generator':'sphere','samples':20000},'model':{'kind':"
+                            "'mlp','hidden':[256]},'training':{'epochs':%d,'threads':1}}",
+                            MANY_EPOCHS);
+    const char *id = text_at(post(d, "/v1/experiments", spec)->json, "/id");
     FILE *out = popen(
         text("%s/ovrctl watch %s --host http://%s 2>&1", build ? build : "build", id, address),
         "r");
