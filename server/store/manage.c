@@ -118,7 +118,7 @@ int store_delete_experiment(struct store *store, const char *id, struct ovr_err 
     const struct timespec turn = {.tv_nsec = 1000000}; /* for those who wait for the writer */
     struct connection *c = &store->writer;
     struct experiment e = {0};
-    int n, rc;
+    int n = 0, rc;
     while (!(rc = delete_newest(store, id, &n, err)) && n > FEW)
         nanosleep(&turn, NULL);
     if (!rc)
