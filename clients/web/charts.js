@@ -192,6 +192,21 @@ function textOf(text, last, u, v, si, i) {
     return v === null || v === undefined ? '–' : text(u, v);
 }
 
+/** A dashed vertical line at a value of x, where that is in sight. */
+export function dashAt(u, value) {
+    const x = Math.round(u.valToPos(value, 'x', true)) + 0.5;
+    const { ctx, bbox } = u;
+    if (x < bbox.left || x > bbox.left + bbox.width) return;
+    ctx.save();
+    ctx.strokeStyle = getComputedStyle(u.root).getPropertyValue('--line-strong');
+    ctx.setLineDash([3, 4]);
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    ctx.restore();
+}
+
 /** Bars for histograms, each from its x to the next. */
 export const bars = () => uPlot.paths.bars({ size: [0.94, 200], align: 1 });
 

@@ -1,6 +1,6 @@
 /** The curves of an experiment: which figures go together, and their charts. */
 
-import { chart, percentAxis } from './charts.js';
+import { chart, dashAt, percentAxis } from './charts.js';
 import { fill, h } from './dom.js';
 import { at, duration, number, percent } from './format.js';
 import { empty, segmented } from './widgets.js';
@@ -182,18 +182,7 @@ export const startScale = (group, scales) =>
 function bestLine(model) {
     return (u) => {
         const best = model.experiment.result?.best_epoch;
-        if (!best) return;
-        const x = Math.round(u.valToPos(best, 'x', true)) + 0.5;
-        const { ctx, bbox } = u;
-        if (x < bbox.left || x > bbox.left + bbox.width) return;
-        ctx.save();
-        ctx.strokeStyle = getComputedStyle(u.root).getPropertyValue('--line-strong');
-        ctx.setLineDash([3, 4]);
-        ctx.beginPath();
-        ctx.moveTo(x, bbox.top);
-        ctx.lineTo(x, bbox.top + bbox.height);
-        ctx.stroke();
-        ctx.restore();
+        if (best) dashAt(u, best);
     };
 }
 

@@ -1,7 +1,7 @@
 /** Histograms of activations over the epochs; exact zeros stand apart, since no bin can show them. */
 
 import { get, isFinal, nap } from './api.js';
-import { bars, chart, color, onTheme } from './charts.js';
+import { bars, chart, color, dashAt, onTheme } from './charts.js';
 import { fill, h, icon, setText } from './dom.js';
 import { count, number, percent } from './format.js';
 import { empty, problemBox, segmented } from './widgets.js';
@@ -35,19 +35,7 @@ export const binName = (edges) => (u, i) =>
     i === null ? '–' : `${number(edges[i], 3)} … ${number(edges[i + 1], 3)}`;
 
 /** A line at |h| = 0.1, below which "near zero" is. */
-export const nearZeroLine = (edges) => (u) => {
-    const pivot = edges.indexOf(0.1);
-    const x = Math.round(u.valToPos(pivot, 'x', true)) + 0.5;
-    const { ctx, bbox } = u;
-    ctx.save();
-    ctx.strokeStyle = getComputedStyle(u.root).getPropertyValue('--line-strong');
-    ctx.setLineDash([3, 4]);
-    ctx.beginPath();
-    ctx.moveTo(x, bbox.top);
-    ctx.lineTo(x, bbox.top + bbox.height);
-    ctx.stroke();
-    ctx.restore();
-};
+export const nearZeroLine = (edges) => (u) => dashAt(u, edges.indexOf(0.1));
 
 export function histogramPanel(panel, model, signal) {
     const e = model.experiment;
