@@ -1,0 +1,57 @@
+/* Slurm's own programs, each run by argv, without a shell, and for at most a few seconds: sbatch,
+ * squeue, scancel. (Its library changes with every release, its REST service is often not there.)
+ *
+ * Nothing here knows of experiments or of the store.
+ */
+#ifndef SERVER_SLURM_H
+#define SERVER_SLURM_H
+
+#include "core/err.h"
+
+#include <stddef.h>
+
+struct slurm {
+    const char *directory; /* of the programs; "": by PATH */
+    const char *options;   /* more arguments of sbatch, between blanks; "": none */
+    int timeout_s;
+};
+
+struct slurm_job {
+    const char *name;
+    const char *script; /* the whole text, with what is secret in it: it goes to stdin */
+    int ranks, cores_per_rank;
+    long long memory_bytes_per_rank;
+    int minutes; /* 0: as the partition has it */
+};
+
+/* *id, of 32 bytes, becomes its number. OVR_IO: no answer, so it may have been taken: look by
+ * name before another try. OVR_INVALID: Slurm refuses it, *err has its words. OVR_FULL: it takes no
+ * more now. */
+int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id[32],
+                 struct ovr_err *err);
+
+enum slurm_state {
+    SLURM_WAITS,  /* PENDING, CONFIGURING, REQUEUED... */
+    SLURM_RUNS,   /* RUNNING, COMPLETING, SUSPENDED... */
+    SLURM_DONE,   /* COMPLETED */
+    SLURM_FAILED, /* FAILED, OUT_OF_MEMORY, ... */
+    SLURM_CANCELLED,
+    SLURM_LOST, /* TIMEOUT, NODE_FAIL, PREEMPTED, BOOT_FAIL, DEADLINE */
+};
+
+struct slurm_status {
+    char name[40], id[32], node[65];
+    enum slurm_state state;
+    char word[24];    /* Slurm's own for it */
+    char reason[128]; /* Slurm's, "" for none */
+};
+
+/* Those of these names that Slurm still knows, in one call; the newest of a name. The caller frees
+ * *list. */
+int slurm_poll(const struct slurm *slurm, const char *const *names, size_t n,
+               struct slurm_status **list, size_t *n_found, struct ovr_err *err);
+
+/* Fine when it is not there any more. */
+int slurm_cancel(const struct slurm *slurm, const char *const *ids, size_t n, struct ovr_err *err);
+
+#endif
