@@ -208,6 +208,7 @@ static void streams_come_in_order(void **state) {
 
 /* What a rank kept of one save(). */
 struct kept {
+    uint64_t step;
     size_t n;
     struct train_piece pieces[TRAIN_PIECES_MAX];
 };
@@ -243,9 +244,12 @@ static int keep_pieces(void *context, const struct train_piece *pieces, size_t n
                        struct ovr_err *err) {
     struct history *h = context;
     (void)err;
-    forget(&h->kept[1]);
-    h->kept[1] = h->kept[0];
     struct kept *kept = &h->kept[0];
+    int again = kept->n && kept->step == h->progress.step; /* now because of the stop */
+    forget(&h->kept[again ? 0 : 1]);
+    if (!again)
+        h->kept[1] = *kept;
+    kept->step = h->progress.step;
     for (size_t i = 0; i < n; i++) {
         kept->pieces[i] = (struct train_piece){malloc(pieces[i].n), pieces[i].n};
         assert_non_null(kept->pieces[i].bytes);
@@ -717,7 +721,7 @@ static void interrupted_centroids(void **state) {
         struct train_config config = encoder_config(1100);
         config.kind = online ? MODEL_ONLINE_KMEANS : MODEL_KMEANS;
         config.f.kind = online ? ACT_HARD : ACT_TRIANGLE;
-        config.init = INIT_SAMPLES;
+        config.init = online ? INIT_KMEANS_PLUS_PLUS : INIT_SAMPLES;
         config.ovr.lambda = 0;
         config.activity = config.probe = 0;
         config.batch_size = 150;
