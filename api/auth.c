@@ -84,12 +84,20 @@ static struct reply *unauthorized_worker(void) {
         "WWW-Authenticate", "%s", REALM ", error=\"invalid_token\"");
 }
 
-/* Those of its attempt alone, with users and without. */
+static int is_for_workers(const char *token) {
+    return token && strncmp(token, WORK_TOKEN_PREFIX, strlen(WORK_TOKEN_PREFIX)) == 0;
+}
+
+/* Those of its attempt alone, with users and without. A token of another kind is no guess at one.
+ */
 static int admit_worker(struct request *request, struct reply **refusal) {
     struct api *api = request->context;
     struct ovr_err err = {0};
     int wait_s = 0;
-    switch (gate_enter_worker(api->gate, read_token(request), &request->asker, &wait_s, &err)) {
+    const char *token = read_token(request);
+    if (!is_for_workers(token))
+        token = NULL;
+    switch (gate_enter_worker(api->gate, token, &request->asker, &wait_s, &err)) {
     case GATE_KNOWN:
         return 1;
     case GATE_TOO_OFTEN:
@@ -102,10 +110,6 @@ static int admit_worker(struct request *request, struct reply **refusal) {
         *refusal = unauthorized_worker();
         return 0;
     }
-}
-
-static int is_for_workers(const char *token) {
-    return token && strncmp(token, WORK_TOKEN_PREFIX, strlen(WORK_TOKEN_PREFIX)) == 0;
 }
 
 int api_admit(struct request *request, struct reply **refusal) {
