@@ -56,9 +56,8 @@ static int is_file_name(const char *name) {
 
 /* ---- Removing ---- */
 
-/* Parts of all checkpoints of an experiment but two; 0: of none. */
-static void remove_checkpoints(const char *data_dir, const char *id, int64_t keep,
-                               int64_t keep_too) {
+/* Parts of the checkpoints of an experiment that are older than `newest`, but for one of them. */
+static void remove_checkpoints(const char *data_dir, const char *id, int64_t newest, int64_t but) {
     char path[PATH_SIZE], prefix[ID_SIZE + 8];
     snprintf(prefix, sizeof prefix, "%s.work-", id);
     snprintf(path, sizeof path, "%s/checkpoints", data_dir);
@@ -67,7 +66,7 @@ static void remove_checkpoints(const char *data_dir, const char *id, int64_t kee
         if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
             continue;
         int64_t number = strtoll(entry->d_name + strlen(prefix), NULL, 10);
-        if (number != keep && number != keep_too)
+        if (number < newest && number != but)
             unlinkat(dirfd(dir), entry->d_name, 0);
     }
     if (dir)
@@ -83,7 +82,7 @@ static void remove_results(const char *data_dir, const char *id, int attempts) {
 }
 
 void work_forget(const char *data_dir, const char *id, int attempts) {
-    remove_checkpoints(data_dir, id, 0, 0);
+    remove_checkpoints(data_dir, id, INT64_MAX, 0);
     remove_results(data_dir, id, attempts);
 }
 

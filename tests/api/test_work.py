@@ -458,7 +458,7 @@ class Refused(Case):
                 (epochs(histograms=[{**histogram, "layer": 8}]), "histograms/0"), (epochs(histograms=[{**histogram, "split": "mine"}]), "split"),
                 (epochs(histograms=[{**histogram, "maximum": -1}]), "maximum"), (epochs(histograms=[histogram] * 9), "9"),
                 ({"log": [{"level": "info", "text": "x"}] * 65}, "65"), ({"log": [{"level": "loud", "text": "x"}]}, "level"),
-                ({"log": [{"level": "info", "text": "x" * 401}]}, "401"), ({"log": [{"level": "info", "text": "a\x1bb"}]}, "control"),
+                ({"log": [{"level": "info", "text": "x" * 501}]}, "501"), ({"log": [{"level": "info", "text": "a\x1bb"}]}, "control"),
                 ({"checkpoint": {"number": 0, "computed_ms": 1}}, "checkpoint"), ({"checkpoint": {"number": 1, "computed_ms": -1}}, "checkpoint"),
                 ({"checkpoint": {"number": 1, "computed_ms": 1}}, "rank 0's part"),
                 ({"end": 1}, "/end"), ({"end": {"state": "running"}}, "running"), ({"end": {"state": "paused", "x": 1}}, "x"),
@@ -533,8 +533,11 @@ class Refused(Case):
         for number in (1, 2, 5):
             for rank in (0, 1):
                 self.assertEqual(worker.call("PUT", f"/checkpoints/{number}/{rank}", b"%d %d" % (number, rank))[0], 204)
+            if number == 5:  # while the one before is reported
+                worker.call("PUT", "/checkpoints/6/0", b"6 0")
             self.assertEqual(worker.report(checkpoint={"number": number, "computed_ms": number})[0], 200)
-        self.assertEqual(self.left(worker), [f"{worker.id}.work-{number}.{rank}" for number in (2, 5) for rank in (0, 1)])
+        self.assertEqual(self.left(worker)[4:], [worker.id + ".work-6.0"])
+        self.assertEqual(self.left(worker)[:4], [f"{worker.id}.work-{number}.{rank}" for number in (2, 5) for rank in (0, 1)])
         work = worker.call("GET", "")[1]
         self.assertEqual((work["checkpoint"], work["checkpoint_before"], work["computed_ms"]), (5, 2, 5))
         self.assertEqual(worker.call("GET", "/checkpoints/5/1"), (200, b"5 1"))
