@@ -76,12 +76,12 @@ static struct reply *insufficient(const struct request *request, enum level need
                         scope_names[needed]);
 }
 
-static struct reply *unauthorized_worker(void) {
+static struct reply *unauthorized_worker(int sent) {
     return reply_header(
         problem(401, "unauthorized",
                 "this is for workers on a cluster, with the token of their attempt: "
                 "Authorization: Bearer " WORK_TOKEN_PREFIX "…"),
-        "WWW-Authenticate", "%s", REALM ", error=\"invalid_token\"");
+        "WWW-Authenticate", "%s", sent ? REALM ", error=\"invalid_token\"" : REALM);
 }
 
 static int is_for_workers(const char *token) {
@@ -94,9 +94,7 @@ static int admit_worker(struct request *request, struct reply **refusal) {
     struct api *api = request->context;
     struct ovr_err err = {0};
     int wait_s = 0;
-    const char *token = read_token(request);
-    if (!is_for_workers(token))
-        token = NULL;
+    const char *sent = read_token(request), *token = is_for_workers(sent) ? sent : NULL;
     switch (gate_enter_worker(api->gate, token, &request->asker, &wait_s, &err)) {
     case GATE_KNOWN:
         return 1;
@@ -107,7 +105,7 @@ static int admit_worker(struct request *request, struct reply **refusal) {
         *refusal = problem_from(&err);
         return 0;
     default:
-        *refusal = unauthorized_worker();
+        *refusal = unauthorized_worker(sent != NULL);
         return 0;
     }
 }
