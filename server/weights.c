@@ -198,11 +198,11 @@ static void write_all(struct saving *s, enum model_kind kind, const struct train
 }
 
 int weights_write(const char *directory, enum model_kind kind, const struct train_result *result,
-                  struct ovr_err *err) {
-    struct tensor tensors[MAX_TENSORS];
+                  struct tensor tensors[MAX_TENSORS], size_t *n_tensors, struct ovr_err *err) {
     struct saving s = {.tensors = tensors, .err = err};
     snprintf(s.directory, sizeof s.directory, "%s", directory);
     write_all(&s, kind, result);
+    *n_tensors = s.rc ? 0 : s.n;
     return s.rc;
 }
 

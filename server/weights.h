@@ -31,7 +31,7 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
 
 /* The same files in a directory of any name, in whose place they come. */
 int weights_write(const char *directory, enum model_kind kind, const struct train_result *result,
-                  struct ovr_err *err);
+                  struct tensor tensors[MAX_TENSORS], size_t *n_tensors, struct ovr_err *err);
 
 /* Removes what weights_save() wrote: for a result that came too late. */
 void weights_remove(const char *data_dir, const char *id);

@@ -181,7 +181,10 @@ static int write_result(const struct run *run, struct ovr_err *err) {
     const struct train_result *result = &run->result;
     char best[DIGEST_SIZE], last[DIGEST_SIZE];
     size_t bytes = result->net.n_params * sizeof(real);
-    int rc = weights_write(run->options->out, run->spec.train.kind, result, err);
+    struct tensor tensors[MAX_TENSORS];
+    size_t n_tensors;
+    int rc =
+        weights_write(run->options->out, run->spec.train.kind, result, tensors, &n_tensors, err);
     if (rc)
         return rc;
     digest_of(result->best, bytes, best);
