@@ -137,10 +137,11 @@ static int begin(struct attempt *a, struct ovr_err *err) {
     a->checkpoint = work->checkpoint;
     stopped_by_signal = &a->stop;
     sigaction(SIGTERM, &action, NULL);
-    gethostname(node, sizeof node - 1);
+    if (gethostname(node, sizeof node - 1) || !*node)
+        snprintf(node, sizeof node, "unknown");
     if (!is_first(a))
         return 0;
-    return reporter_start(&a->reporter, &config, node, config.threads, job ? job : "", err);
+    return reporter_start(&a->reporter, &config, node, config.threads, job, err);
 }
 
 /* ---- Data ---- */

@@ -183,7 +183,7 @@ int reporter_start(struct reporter **out, const struct reporter_config *config, 
     r->config = *config;
     r->number = config->batch;
     r->deadline_ms = config->leased_ms + config->lease_ms;
-    r->begin = json_pack("{s:s, s:i, s:s}", "node", node, "cores", cores, "job", job);
+    r->begin = json_pack("{s:s, s:i, s:s*}", "node", node, "cores", cores, "job", job);
     r->epochs = json_array();
     r->lines = json_array();
     pthread_mutex_init(&r->lock, NULL);
@@ -243,6 +243,9 @@ void reporter_log(struct reporter *r, int warning, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    for (char *c = text; *c; c++) /* one line, whatever a library says */
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = ' ';
     log_line(warning ? LOG_WARN : LOG_INFO, "%s", text);
     pthread_mutex_lock(&r->lock); /* a line that finds no memory is in the worker's log alone */
     json_array_append_new(

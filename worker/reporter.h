@@ -28,7 +28,8 @@ struct reporter_config {
     void *context;
 };
 
-/* Sends the first report at once, which says where it runs. */
+/* Sends the first report at once, which says where it runs. job: Slurm's number for it; NULL: none.
+ */
 int reporter_start(struct reporter **reporter, const struct reporter_config *config,
                    const char *node, int cores, const char *job, struct ovr_err *err);
 
