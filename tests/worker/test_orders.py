@@ -8,14 +8,11 @@ import ssl
 import subprocess
 import time
 import unittest
-from typing import Any, Optional
+from typing import Optional
 
 import numpy
 from support import main
-from workdaemon import TOKEN, WORKER, Daemon, Reference, directory, reference, start
-
-RANKS = shutil.which("mpirun") and not os.environ.get("OVRD_TEST_BUILD")
-ONE_RANK = None if RANKS else "needs OpenMPI (scripts/deps.sh mpi), which is not used with sanitizers"
+from workdaemon import ONE_RANK, TOKEN, Daemon, Reference, directory, reference, start
 
 
 def spec(kind, units, epochs=5, samples=1000, probe=True, **more):

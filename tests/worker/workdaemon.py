@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import struct
@@ -20,6 +21,10 @@ import ovrd
 from support import BUILD, Process
 
 WORKER = os.path.join(BUILD, "ovr-worker")
+MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1", "-n"]
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+ONE_RANK = None if shutil.which("mpirun") and shutil.which("mpicc") and os.path.basename(BUILD) == "build" else \
+    "needs OpenMPI (scripts/deps.sh mpi), which ovr-worker is built without when it is built with sanitizers"
 TOKEN = "ovrw_" + "5e" * 32
 MEMBERS = {"number", "begin", "restart_from", "progress", "epochs", "log", "checkpoint", "end"}
 PROGRESS = {"phase", "epoch", "epochs", "step", "steps", "samples", "seconds", "threads", "memory_bytes"}
@@ -257,10 +262,9 @@ class Daemon(http.server.ThreadingHTTPServer):
 
 
 def start(order: str, ranks: int = 0, **environment: str) -> "subprocess.Popen[str]":
-    command = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1",
-               "-n", str(ranks)] if ranks else []
-    return subprocess.Popen([*command, WORKER, order], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={
-        **os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", **environment})
+    command = [*MPIRUN, str(ranks)] if ranks else []
+    return subprocess.Popen([*command, WORKER, order], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, **AS_ROOT, **environment})
 
 
 class Reference:
