@@ -4,6 +4,7 @@
 #include "core/kmeans.h"
 #include "core/rng.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -346,6 +347,8 @@ static int fit_pca(struct run *run, struct ovr_err *err) {
     size_t d = run->data->n_inputs, k = run->config->hidden[0];
     const struct samples samples = {.n = train->n, .d = d, .values = (real *)train->x};
     const struct preprocess_step step = {PREPROCESS_PCA, .components = k};
+    /* Each rank fits by itself, and none may leave the others behind. */
+    const _Atomic int *stop = team_n_ranks(run->team) == 1 ? run->hooks->stop : NULL;
     struct preprocess fitted;
     if (k > min_size(d, train->n))
         return ovr_fail(err, OVR_INVALID, "/model/hidden/0",
@@ -353,7 +356,7 @@ static int fit_pca(struct run *run, struct ovr_err *err) {
                         "got %zu",
                         min_size(d, train->n), d, train->n, k);
     int rc = preprocess_fit(&fitted, run->team, run->kernels, &samples, NULL, train->n, &step, 1,
-                            run->hooks->stop, err);
+                            stop, err);
     if (!rc)
         memcpy(net_weight(&run->net, 0), fitted.steps[0].components, k * d * sizeof(real));
     for (size_t unit = 0; !rc && unit < k; unit++) {
@@ -534,6 +537,8 @@ static void epoch_work(struct member *member, void *arg) {
         run->at.step = run->n_batches;
         run->at.sums = sums;
         run->at.steps = t;
+        if (is_kmeans(run->config))
+            run->at.gradients = (struct gradients){.direction = kmeans_direction(&run->kmeans)};
     }
 }
 
@@ -665,9 +670,43 @@ static void copy_measures(const struct run *run, struct measures *code, struct m
     memcpy(below, run->measures, last * sizeof *below);
 }
 
-static void add_piece(struct train_piece *pieces, size_t *n, void *bytes, size_t size) {
+struct piece_list {
+    struct train_piece *pieces;
+    size_t n;
+};
+
+static void add_piece(struct piece_list *list, void *bytes, size_t size) {
     if (bytes && size)
-        pieces[(*n)++] = (struct train_piece){bytes, size};
+        list->pieces[list->n++] = (struct train_piece){bytes, size};
+}
+
+/* This rank's part of `size` bytes for each unit. */
+static void add_units(struct piece_list *list, const struct run *run, void *units, size_t size) {
+    size_t first, end;
+    team_held(run->team, BY_UNIT, run->kmeans.n_units, &first, &end);
+    add_piece(list, units ? (char *)units + first * size : NULL, (end - first) * size);
+}
+
+/* This rank's numbers of a part in the flat buffer, from *at on; returns how many. */
+static size_t held_numbers(const struct run *run, const struct net_part *part, size_t *at) {
+    size_t first, end;
+    team_held(run->team, net_part_pieces(part), part->rows, &first, &end);
+    *at = part->at + first * part->stride;
+    return (end - first) * part->stride;
+}
+
+/* One rank alone has them in one piece. */
+static void add_weights(struct piece_list *list, const struct run *run, real *params) {
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(&run->net, parts), at;
+    if (team_n_ranks(run->team) == 1) {
+        add_piece(list, params, run->net.n_params * sizeof *params);
+        return;
+    }
+    for (size_t i = 0; params && i < n; i++) {
+        size_t numbers = held_numbers(run, &parts[i], &at);
+        add_piece(list, params + at, numbers * sizeof *params);
+    }
 }
 
 /* The order of samples and batches follows from the epoch. After the last epoch the net holds the
@@ -676,27 +715,23 @@ static size_t list_pieces(struct run *run, struct train_piece pieces[TRAIN_PIECE
     struct net *net = &run->net;
     struct kmeans *k = &run->kmeans;
     struct train_result *result = run->result;
-    size_t n = 0, params = net->n_params * sizeof(real);
-    add_piece(pieces, &n, &run->at, sizeof run->at);
-    add_piece(pieces, &n, run->at.trained ? result->last : net->params, params);
+    struct piece_list list = {pieces, 0};
+    add_piece(&list, &run->at, sizeof run->at);
+    add_weights(&list, run, run->at.trained ? result->last : net->params);
     for (size_t i = 0; i < 2; i++)
-        add_piece(pieces, &n, net->moment[i], params);
-    add_piece(pieces, &n, result->best, params);
+        add_weights(&list, run, net->moment[i]);
+    add_weights(&list, run, result->best);
     if (!is_kmeans(run->config))
-        return n;
-    add_piece(pieces, &n, result->best_counts, k->n_units * sizeof(real));
-    add_piece(pieces, &n, k->sums, k->n_units * k->n_inputs * sizeof *k->sums);
-    add_piece(pieces, &n, k->counts, k->n_units * sizeof *k->counts);
-    add_piece(pieces, &n, k->moved_at, k->n_units * sizeof *k->moved_at);
-    add_piece(pieces, &n, k->direction, k->n_units * sizeof *k->direction);
-    add_piece(pieces, &n, k->unit, k->n_samples * sizeof *k->unit);
-    add_piece(pieces, &n, k->square, k->n_samples * sizeof *k->square);
-    add_piece(pieces, &n, &k->changed, sizeof k->changed);
-    return n;
-}
-
-int train_restored_epoch(const struct train_piece *first) {
-    return ((const struct position *)first->bytes)->epoch;
+        return list.n;
+    add_units(&list, run, result->best_counts, sizeof *result->best_counts);
+    add_units(&list, run, k->sums, k->n_inputs * sizeof *k->sums);
+    add_units(&list, run, k->counts, sizeof *k->counts);
+    add_units(&list, run, k->moved_at, sizeof *k->moved_at);
+    add_units(&list, run, k->direction, sizeof *k->direction);
+    add_piece(&list, k->unit, k->n_samples * sizeof *k->unit);
+    add_piece(&list, k->square, k->n_samples * sizeof *k->square);
+    add_piece(&list, &k->changed, sizeof k->changed);
+    return list.n;
 }
 
 static int save(struct run *run, struct ovr_err *err) {
@@ -745,8 +780,6 @@ static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_
     if (rc)
         return rc;
     report->train = mean_terms(&run->at.sums);
-    if (is_kmeans(run->config))
-        run->at.gradients = (struct gradients){.direction = kmeans_direction(&run->kmeans)};
     report->gradients = run->at.gradients;
     rc = evaluate(run, &run->data->watched, &report->watched, err);
     copy_measures(run, &report->measures, report->below);
@@ -757,14 +790,10 @@ static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_
 /* This rank's part of all weights. */
 static void copy_weights(const struct run *run, real *to, const real *from) {
     struct net_part parts[PARTS_MAX];
-    size_t n = net_parts(&run->net, parts);
+    size_t n = net_parts(&run->net, parts), at;
     for (size_t i = 0; i < n; i++) {
-        const struct net_part *p = &parts[i];
-        enum pieces kind = p->part == PART_HEAD_BIAS ? EVERYWHERE : BY_UNIT;
-        size_t first, end;
-        team_held(run->team, kind, p->rows, &first, &end);
-        size_t at = p->at + first * p->stride;
-        memcpy(to + at, from + at, (end - first) * p->stride * sizeof *to);
+        size_t numbers = held_numbers(run, &parts[i], &at);
+        memcpy(to + at, from + at, numbers * sizeof *to);
     }
 }
 
@@ -850,23 +879,59 @@ static int train_epochs(struct run *run, struct ovr_err *err) {
     return 0;
 }
 
-/* At the beginning, or where an earlier run was saved. */
-static int find_position(struct run *run, struct ovr_err *err) {
+static void begin(struct run *run) {
     const struct train_config *config = run->config;
-    const struct train_hooks *hooks = run->hooks;
-    struct train_piece pieces[TRAIN_PIECES_MAX];
-    int restored = 0;
     memset(&run->at, 0, sizeof run->at);
     run->at.epoch = 1;
     run->at.best = run->at.best_for_patience = INFINITY;
     run->at.accuracy = run->at.accuracy_last = NAN;
     schedule_start(&config->schedule, &run->at.schedule, config->optimizer.learning_rate);
-    if (!hooks->restore || !has_epochs(config))
+}
+
+/* Some ranks have put something back, but not all of them the same. */
+static int begin_anew(struct run *run, const struct train_piece *pieces, size_t n,
+                      struct ovr_err *err) {
+    for (size_t i = 0; i < n; i++)
+        memset(pieces[i].bytes, 0, pieces[i].n);
+    begin(run);
+    return start_weights(run, err);
+}
+
+static int is_alike(struct team *team, int value) {
+    return team_least(team, value) == -team_least(team, -value);
+}
+
+/* The newest that all ranks have. *from: there is one. */
+static int restore(struct run *run, int *from, struct ovr_err *err) {
+    const struct train_hooks *hooks = run->hooks;
+    struct train_piece pieces[TRAIN_PIECES_MAX];
+    size_t n = list_pieces(run, pieces);
+    int touched = 0;
+    *from = 0;
+    for (int back = 0; back <= 1 && !*from; back++) {
+        int found = 0, rc = hooks->restore(hooks->context, pieces, n, back, &found, err);
+        if (rc)
+            return rc;
+        touched |= found;
+        *from = team_least(run->team, found) && is_alike(run->team, (int)(run->at.steps % INT_MAX));
+    }
+    touched = -team_least(run->team, -touched); /* of any */
+    return touched && !*from ? begin_anew(run, pieces, n, err) : 0;
+}
+
+/* At the beginning, or where an earlier run was saved. */
+static int find_position(struct run *run, struct ovr_err *err) {
+    const struct train_hooks *hooks = run->hooks;
+    int from;
+    begin(run);
+    if (!hooks->restore || !has_epochs(run->config))
         return 0;
-    int rc = hooks->restore(hooks->context, pieces, list_pieces(run, pieces), &restored, err);
+    int rc = restore(run, &from, err);
     hooks->progress->step = run->at.steps;
     hooks->progress->samples = run->at.samples;
-    return rc;
+    if (rc || !hooks->restored)
+        return rc;
+    return hooks->restored(hooks->context, from ? run->at.epoch : 0, err);
 }
 
 /* Clean protocol: the one look at the test split. */
@@ -994,8 +1059,8 @@ static int check_ranks(const struct run *run, struct ovr_err *err) {
     if (ranks == 1)
         return 0;
     if (config->n_hidden > 1)
-        return ovr_fail(err, OVR_INVALID, "/model/hidden",
-                        "several ranks train one hidden layer, not %zu; use one rank",
+        return ovr_fail(err, OVR_INVALID, "/training/ranks",
+                        "must be 1: several ranks train nets of one hidden layer, this one has %zu",
                         config->n_hidden);
     if (ranks > most)
         return ovr_fail(err, OVR_INVALID, "/training/ranks",
@@ -1041,30 +1106,6 @@ int train_run(const struct train_config *config, const struct prepared *data, st
         rc = OVR_STOPPED; /* the next try starts earlier */
     result->net = run.net;
     return rc;
-}
-
-static void collect_work(struct member *member, void *arg) {
-    struct train_result *result = arg;
-    struct net_part parts[PARTS_MAX];
-    size_t n = net_parts(&result->net, parts), n_units = result->net.config.units[0];
-    for (size_t i = 0; i < n; i++) {
-        const struct net_part *p = &parts[i];
-        if (p->part == PART_HEAD_BIAS) /* it has */
-            continue;
-        team_collect(member, BY_UNIT, result->best + p->at, p->rows, p->stride * sizeof(real));
-        team_collect(member, BY_UNIT, result->last + p->at, p->rows, p->stride * sizeof(real));
-    }
-    if (result->best_counts) {
-        team_collect(member, BY_UNIT, result->best_counts, n_units, sizeof(real));
-        team_collect(member, BY_UNIT, result->last_counts, n_units, sizeof(real));
-    }
-    if (result->probed)
-        team_collect(member, BY_UNIT, result->probe.weights, n_units,
-                     result->probe.width * sizeof(real));
-}
-
-void train_collect(struct team *team, struct train_result *result) {
-    team_run(team, collect_work, result);
 }
 
 void train_result_release(struct train_result *result) {

@@ -48,7 +48,7 @@ static struct checkpoint_head make_head(const char *key, const struct train_piec
     head.version = CHECKPOINT_VERSION;
     head.n = n;
     for (size_t i = 0; i < n; i++)
-        head.sizes[i] = pieces[i].n;
+        head.sizes[i < CHECKPOINT_SIZES ? i : CHECKPOINT_SIZES - 1] += pieces[i].n;
     memcpy(head.key, key, HEX);
     return head;
 }
@@ -183,16 +183,11 @@ static int read_file(const char *path, const char *key, const struct train_piece
     return !fault;
 }
 
-int checkpoint_read(const char *data_dir, const char *id, const char *key,
+int checkpoint_read(const char *data_dir, const char *id, const char *key, int back,
                     const struct train_piece *pieces, size_t n) {
-    static const char *const suffixes[] = {"", ".old"};
     char path[PATH_SIZE];
-    int found = 0;
-    for (size_t i = 0; i < 2 && !found; i++) {
-        make_path(path, data_dir, id, suffixes[i]);
-        found = read_file(path, key, pieces, n, id);
-    }
-    return found;
+    make_path(path, data_dir, id, back ? ".old" : "");
+    return read_file(path, key, pieces, n, id);
 }
 
 void checkpoint_remove(const char *data_dir, const char *id) {

@@ -6,7 +6,8 @@
  *   DATA_DIR/checkpoints/<id>.old    the one before
  *   DATA_DIR/checkpoints/tmp-<id>    one on its way; removed at the next start
  *
- *   magic (8) | version | number of pieces | size of each (uint64 little-endian)
+ *   magic (8) | version | number of pieces | sizes of 16 (uint64 little-endian; the last has those
+ *   of all from there on)
  *   key (64 hexadecimal digits) | the pieces | SHA-256 of all that, in hexadecimal (64)
  *
  * A checkpoint is written to its own file, synced, and renamed: at any moment there is a whole one.
@@ -32,9 +33,9 @@ void checkpoint_key(const char *spec, enum isa isa, int rank, int ranks, char ke
 int checkpoint_write(const char *data_dir, const char *id, const char *key,
                      const struct train_piece *pieces, size_t n, struct ovr_err *err);
 
-/* Fills the pieces and returns 1; without a good checkpoint they are as they were, and it returns 0
- * (what was wrong with one is in the log). */
-int checkpoint_read(const char *data_dir, const char *id, const char *key,
+/* Fills the pieces from the newest, or with back = 1 from the one before, and returns 1; where that
+ * is not good they are as they were, and it returns 0 (what was wrong with it is in the log). */
+int checkpoint_read(const char *data_dir, const char *id, const char *key, int back,
                     const struct train_piece *pieces, size_t n);
 
 /* Both files of an experiment that needs them no more. */
@@ -42,9 +43,11 @@ void checkpoint_remove(const char *data_dir, const char *id);
 
 /* The bytes of a checkpoint, one after the other, wherever they go. */
 
+enum { CHECKPOINT_SIZES = 16 };
+
 struct checkpoint_head {
     char magic[8];
-    uint64_t version, n, sizes[TRAIN_PIECES_MAX];
+    uint64_t version, n, sizes[CHECKPOINT_SIZES];
     char key[DIGEST_SIZE - 1];
 };
 

@@ -57,8 +57,10 @@ static int save_epoch(void *context, const struct epoch_report *report, struct o
     struct running *running = context;
     struct epoch_facts facts;
     char digest[DIGEST_SIZE];
+    int rc = weights_digest(NULL, report->net, report->net->params, digest, err);
     count_epoch(running);
-    report_digest(report->net, report->net->params, digest);
+    if (rc)
+        return rc;
     report_epoch(&running->job->spec.train, report, digest, &facts);
     return store_add_epoch(running->workplace->store, running->job->experiment.seq, report->epoch,
                            facts.figures.list, facts.figures.n, facts.histograms,
@@ -89,8 +91,7 @@ static int save_result(const struct running *running, const struct train_result 
                        struct ovr_err *err) {
     const struct workplace *workplace = running->workplace;
     const struct job *job = running->job;
-    struct tensor tensors[MAX_TENSORS];
-    size_t n_tensors;
+    struct saved saved;
     struct run_facts facts;
     struct verdict verdict;
     struct circumstances circumstances = {.spec_text = job->experiment.spec,
@@ -99,17 +100,15 @@ static int save_result(const struct running *running, const struct train_result 
                                           .threads = job->threads,
                                           .ranks = 1};
     int rc = weights_save(workplace->data_dir, job->experiment.id, job->spec.train.kind, result,
-                          tensors, &n_tensors, err);
+                          &saved, err);
     if (rc)
         return rc;
-    report_digest(&result->net, result->best, circumstances.best);
-    report_digest(&result->net, result->last, circumstances.last);
     circumstances.computed_ms = computed_ms(job);
-    report_result(&circumstances, result, &facts);
+    report_result(&circumstances, result, &saved, &facts);
     rc = judge(running, &facts, &verdict, err);
     if (rc)
         return rc;
-    const struct outcome outcome = report_success(&facts, tensors, n_tensors);
+    const struct outcome outcome = report_success(&facts, &saved);
     rc = store_finish(workplace->store, job->experiment.seq, &outcome, err);
     if (rc == OVR_CONFLICT) /* cancelled while the weights were written */
         weights_remove(workplace->data_dir, job->experiment.id);
@@ -140,22 +139,26 @@ static int save_checkpoint(void *context, const struct train_piece *pieces, size
     return 0;
 }
 
-/* Epochs that come after the checkpoint will be reported once more. */
-static int restore_checkpoint(void *context, const struct train_piece *pieces, size_t n, int *from,
-                              struct ovr_err *err) {
+static int restore_checkpoint(void *context, const struct train_piece *pieces, size_t n, int back,
+                              int *from, struct ovr_err *err) {
     const struct running *running = context;
-    const struct workplace *workplace = running->workplace;
     const struct experiment *experiment = &running->job->experiment;
-    int first = 1;
+    (void)err;
     if (experiment->attempts > 1)
-        *from = checkpoint_read(workplace->data_dir, experiment->id, running->key, pieces, n);
-    if (*from) {
-        first = train_restored_epoch(&pieces[0]);
-        note(running, LOG_INFO, "goes on in epoch %d", first);
-    }
-    return experiment->attempts > 1
-               ? store_forget_epochs(workplace->store, experiment->seq, first, err)
-               : 0;
+        *from = checkpoint_read(running->workplace->data_dir, experiment->id, running->key, back,
+                                pieces, n);
+    return 0;
+}
+
+/* Epochs that come after the checkpoint will be reported once more. */
+static int forget_epochs(void *context, int epoch, struct ovr_err *err) {
+    const struct running *running = context;
+    const struct experiment *experiment = &running->job->experiment;
+    if (epoch)
+        note(running, LOG_INFO, "goes on in epoch %d", epoch);
+    return experiment->attempts > 1 ? store_forget_epochs(running->workplace->store,
+                                                          experiment->seq, epoch ? epoch : 1, err)
+                                    : 0;
 }
 
 /* The weights that the spec wants to start from. */
@@ -189,7 +192,8 @@ static int train(struct running *running, struct ovr_err *err) {
                                 .epoch = save_epoch,
                                 .save_due = &job->save_due,
                                 .save = save_checkpoint,
-                                .restore = restore_checkpoint};
+                                .restore = restore_checkpoint,
+                                .restored = forget_epochs};
     checkpoint_key(job->experiment.spec, workplace->kernels->isa, 0, 1, running->key);
     job->progress.epochs = job->spec.train.epochs;
     int rc = team_new_within(&team, job->threads, job->most_threads, err);

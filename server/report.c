@@ -149,10 +149,6 @@ static void add_unit_means(struct figures *figures, const struct units *units) {
         add_real(figures, "sparsity.cells_per_unit", means->cells);
 }
 
-void report_digest(const struct net *net, const real *params, char digest[DIGEST_SIZE]) {
-    digest_of(params, net->n_params * sizeof *params, digest);
-}
-
 void report_epoch(const struct train_config *config, const struct epoch_report *report,
                   const char *digest, struct epoch_facts *facts) {
     struct figures *figures = &facts->figures;
@@ -202,7 +198,7 @@ static void add_result(struct figures *figures, const struct circumstances *c,
 }
 
 static void add_provenance(struct figures *figures, const struct circumstances *c,
-                           struct run_facts *facts) {
+                           const struct saved *saved, struct run_facts *facts) {
     const struct spec *spec = c->spec;
     digest_of(c->spec_text, strlen(c->spec_text), facts->spec_sha256);
     cpu_model(facts->cpu, sizeof facts->cpu);
@@ -220,15 +216,15 @@ static void add_provenance(struct figures *figures, const struct circumstances *
     add_count(figures, "threads", (uint64_t)c->threads);
     if (c->ranks > 1)
         add_count(figures, "ranks", (uint64_t)c->ranks);
-    figures_add_text(figures, "weights.best_sha256", c->best);
-    figures_add_text(figures, "weights.last_sha256", c->last);
+    figures_add_text(figures, "weights.best_sha256", saved->best);
+    figures_add_text(figures, "weights.last_sha256", saved->last);
 }
 
 void report_result(const struct circumstances *circumstances, const struct train_result *result,
-                   struct run_facts *facts) {
+                   const struct saved *saved, struct run_facts *facts) {
     facts->result.n = facts->provenance.n = 0;
     add_result(&facts->result, circumstances, result);
-    add_provenance(&facts->provenance, circumstances, facts);
+    add_provenance(&facts->provenance, circumstances, saved, facts);
     facts->n_layers = list_histograms(facts->histograms, &result->net, 0, "test", &result->measures,
                                       result->below);
     for (size_t l = 0; l < facts->n_layers; l++) {
@@ -238,16 +234,15 @@ void report_result(const struct circumstances *circumstances, const struct train
     }
 }
 
-struct outcome report_success(const struct run_facts *facts, const struct tensor *tensors,
-                              size_t n_tensors) {
+struct outcome report_success(const struct run_facts *facts, const struct saved *saved) {
     return (struct outcome){
         .state = STATE_SUCCEEDED,
         .result = facts->result.list,
         .n_result = facts->result.n,
         .provenance = facts->provenance.list,
         .n_provenance = facts->provenance.n,
-        .tensors = tensors,
-        .n_tensors = n_tensors,
+        .tensors = saved->tensors,
+        .n_tensors = saved->n,
         .histograms = facts->histograms,
         .n_histograms = facts->n_layers,
         .unit_tables = facts->unit_tables,

@@ -9,9 +9,8 @@
 #define SERVER_REPORT_H
 
 #include "core/train.h"
-#include "server/digest.h"
 #include "server/spec.h"
-#include "server/store.h"
+#include "server/weights.h"
 
 enum { MAX_FIGURES = 192 };
 
@@ -22,17 +21,13 @@ struct figures {
 
 void figures_add_text(struct figures *figures, const char *name, const char *text);
 
-/* The SHA-256 of the net's weights as they lie, gaps included; by the first rank once it has all of
- * them. */
-void report_digest(const struct net *net, const real *params, char digest[DIGEST_SIZE]);
-
 struct epoch_facts {
     struct figures figures;
     struct epoch_histogram histograms[LAYERS_MAX];
     size_t n_histograms;
 };
 
-/* `digest` of its weights is borrowed. */
+/* `digest`, of its weights (server/weights.h), is borrowed. */
 void report_epoch(const struct train_config *config, const struct epoch_report *report,
                   const char *digest, struct epoch_facts *facts);
 
@@ -43,7 +38,6 @@ struct circumstances {
     enum isa isa;
     int threads, ranks; /* threads: of all ranks together */
     int64_t computed_ms;
-    char best[DIGEST_SIZE], last[DIGEST_SIZE]; /* report_digest() of the weights */
 };
 
 struct run_facts {
@@ -54,13 +48,12 @@ struct run_facts {
     char spec_sha256[DIGEST_SIZE], cpu[128];
 };
 
-/* Both are borrowed as long as the facts are used. */
+/* All are borrowed as long as the facts are used. `saved` is what was written of the result. */
 void report_result(const struct circumstances *circumstances, const struct train_result *result,
-                   struct run_facts *facts);
+                   const struct saved *saved, struct run_facts *facts);
 
-/* Its end as succeeded, with the tensors that were written. */
-struct outcome report_success(const struct run_facts *facts, const struct tensor *tensors,
-                              size_t n_tensors);
+/* Its end as succeeded. */
+struct outcome report_success(const struct run_facts *facts, const struct saved *saved);
 
 /* Its end as failed, for a person. */
 struct outcome report_failure(const struct ovr_err *why);

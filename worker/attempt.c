@@ -3,6 +3,7 @@
 #include "core/cpu.h"
 #include "server/checkpoint.h"
 #include "server/log.h"
+#include "server/weights.h"
 #include "worker/fetch.h"
 #include "worker/mpi.h"
 #include "worker/order.h"
@@ -308,35 +309,35 @@ static int get_part(struct attempt *a, int64_t number, const struct train_piece 
     return !fault;
 }
 
-/* All ranks from the same one, or none. */
-static int restore_one(struct attempt *a, int64_t number, const struct train_piece *pieces,
-                       size_t n) {
+/* The ranks agree whether it is to be taken, or they are asked for the one before. */
+static int restore(void *context, const struct train_piece *pieces, size_t n, int back, int *from,
+                   struct ovr_err *err) {
+    struct attempt *a = context;
+    int64_t number = back ? a->work.checkpoint_before : a->work.checkpoint;
     struct fetched part = {0};
     struct ovr_err why = {0};
-    int whole = get_part(a, number, pieces, n, &part, &why);
-    int rc = together_agree(a->ranks, whole ? 0 : OVR_IO, &why);
-    if (!rc)
+    (void)err;
+    int whole = number && get_part(a, number, pieces, n, &part, &why);
+    int rc = together_agree(a->ranks, whole || !number ? 0 : OVR_IO, &why);
+    *from = whole && !rc;
+    if (*from)
         checkpoint_fill(part.bytes, pieces, n);
-    else if (is_first(a))
+    if (rc && is_first(a))
         reporter_log(a->reporter, 1, "checkpoint %lld is of no use: %s", (long long)number,
                      why.text);
     fetched_release(&part);
-    return !rc;
+    return 0;
 }
 
-static int restore(void *context, const struct train_piece *pieces, size_t n, int *from,
-                   struct ovr_err *err) {
-    struct attempt *a = context;
-    const int64_t numbers[] = {a->work.checkpoint, a->work.checkpoint_before};
+/* Epochs that come after the checkpoint will be told once more. */
+static int restored(void *context, int epoch, struct ovr_err *err) {
+    const struct attempt *a = context;
     (void)err;
-    for (size_t i = 0; i < 2 && !*from; i++)
-        *from = numbers[i] && restore_one(a, numbers[i], pieces, n);
-    int first = *from ? train_restored_epoch(&pieces[0]) : 1;
     if (!is_first(a) || a->work.attempt == 1)
         return 0;
-    reporter_restart(a->reporter, first);
-    if (*from)
-        reporter_log(a->reporter, 0, "goes on in epoch %d", first);
+    reporter_restart(a->reporter, epoch ? epoch : 1);
+    if (epoch)
+        reporter_log(a->reporter, 0, "goes on in epoch %d", epoch);
     return 0;
 }
 
@@ -346,9 +347,9 @@ static int tell_epoch(void *context, const struct epoch_report *report, struct o
     struct attempt *a = context;
     struct epoch_facts facts;
     char digest[DIGEST_SIZE];
-    run_digest(&a->run, report->net, digest);
-    if (!is_first(a))
-        return 0;
+    int rc = weights_digest(a->run.team, report->net, report->net->params, digest, err);
+    if (rc || !is_first(a))
+        return rc;
     report_epoch(&a->run.spec.train, report, digest, &facts);
     return reporter_epoch(a->reporter, report->epoch, &facts, err);
 }
@@ -360,7 +361,8 @@ static int train(struct attempt *a, struct ovr_err *err) {
                                       .epoch = tell_epoch,
                                       .save_due = &a->save_due,
                                       .save = save,
-                                      .restore = restore};
+                                      .restore = restore,
+                                      .restored = restored};
     const struct work *work = &a->work;
     int rc = run_init(&a->run, a->ranks, work->isa, work->threads, err);
     if (!rc)
@@ -371,35 +373,29 @@ static int train(struct attempt *a, struct ovr_err *err) {
     if (rc)
         return rc;
     checkpoint_key(work->spec, a->run.kernels->isa, a->ranks->rank, a->ranks->size, a->key);
-    rc = run_train(&a->run, &hooks, err);
-    if (!rc)
-        run_collect(&a->run);
-    return rc;
+    return run_train(&a->run, &hooks, err);
 }
 
 /* ---- The result ---- */
 
-/* Files first: the last report says that they are there. */
+/* By all ranks. Files first: the last report says that they are there. */
 static int send_result(struct attempt *a, struct ovr_err *err) {
     const struct train_result *result = &a->run.result;
-    struct tensor tensors[MAX_TENSORS];
-    size_t n_tensors;
+    const struct call call = {.deadline_ms = lease_from_now(a), .stop = over(a)};
+    struct saved saved;
     struct run_facts facts;
     struct circumstances circumstances = {.spec_text = a->work.spec,
                                           .spec = &a->run.spec,
                                           .isa = a->run.kernels->isa,
                                           .threads = a->work.threads * a->work.ranks,
                                           .ranks = a->work.ranks};
-    const struct call call = {.deadline_ms = lease_from_now(a), .stop = over(a)};
     int rc =
-        result_send(a->client, &call, a->run.spec.train.kind, result, tensors, &n_tensors, err);
-    if (rc)
+        result_send(a->run.team, a->client, &call, a->run.spec.train.kind, result, &saved, err);
+    if (rc || !is_first(a))
         return rc;
-    report_digest(&result->net, result->best, circumstances.best);
-    report_digest(&result->net, result->last, circumstances.last);
     circumstances.computed_ms = computed_ms(a);
-    report_result(&circumstances, result, &facts);
-    const struct outcome outcome = report_success(&facts, tensors, n_tensors);
+    report_result(&circumstances, result, &saved, &facts);
+    const struct outcome outcome = report_success(&facts, &saved);
     rc = reporter_end(a->reporter, encode_outcome(&outcome), err);
     if (!rc)
         log_line(LOG_INFO, "succeeded after %.1f s", (double)computed_ms(a) / 1000);
@@ -437,8 +433,6 @@ static int end_stopped(struct attempt *a, struct ovr_err *why, struct ovr_err *e
 /* By the first rank: tells the daemon how it ended. Returns what to end the program with. */
 static int conclude(struct attempt *a, int rc, struct ovr_err *why) {
     struct ovr_err err = {0};
-    if (!rc)
-        rc = send_result(a, why);
     if (rc == OVR_STOPPED)
         rc = end_stopped(a, why, &err);
     else if (rc && !reporter_state(a->reporter, &err))
@@ -467,6 +461,8 @@ static int run_attempt(struct attempt *a, const char *order_path, struct ovr_err
              a->work.attempt, a->ranks->rank, a->ranks->size, a->work.threads,
              a->work.threads == 1 ? "" : "s");
     rc = train(a, err);
+    if (!rc)
+        rc = send_result(a, err);
     int status = is_first(a) ? conclude(a, rc, err) : EXIT_ENDED;
     if (rc == OVR_NOMEM && a->ranks->size > 1) { /* others may have got it, and would wait */
         log_line(LOG_ERROR, "rank %d: %s", a->ranks->rank, err->text);

@@ -1,6 +1,5 @@
 #include "worker/byhand.h"
 
-#include "server/report.h"
 #include "server/weights.h"
 #include "worker/run.h"
 #include "worker/together.h"
@@ -52,19 +51,16 @@ static int say_epoch(void *context, const struct epoch_report *report, struct ov
     return 0;
 }
 
-static int write_result(const struct run *run, const char *out, struct ovr_err *err) {
+/* By all ranks; the first one writes. */
+static int write_result(struct run *run, const char *out, struct ovr_err *err) {
     const struct train_result *result = &run->result;
-    struct tensor tensors[MAX_TENSORS];
-    size_t n_tensors;
-    char best[DIGEST_SIZE], last[DIGEST_SIZE];
-    int rc = weights_write(out, run->spec.train.kind, result, tensors, &n_tensors, err);
-    if (rc)
+    struct saved saved;
+    int rc = weights_write(run->team, out, run->spec.train.kind, result, &saved, err);
+    if (rc || run->ranks->rank)
         return rc;
-    report_digest(&result->net, result->best, best);
-    report_digest(&result->net, result->last, last);
     if (!isnan(result->accuracy))
         printf("accuracy %.9g\n", result->accuracy);
-    printf("best %s\nlast %s\n", best, last);
+    printf("best %s\nlast %s\n", saved.best, saved.last);
     return 0;
 }
 
@@ -81,8 +77,7 @@ static int train(struct run *run, const struct byhand *options, struct ovr_err *
     printf("rank %d steps %llu meetings %llu bytes %llu\n", run->ranks->rank,
            (unsigned long long)run->progress.step, (unsigned long long)run->ranks->meetings,
            (unsigned long long)run->ranks->bytes);
-    run_collect(run);
-    return run->ranks->rank ? 0 : write_result(run, options->out, err);
+    return write_result(run, options->out, err);
 }
 
 int byhand_run(struct ranks *ranks, const struct byhand *options, struct ovr_err *err) {

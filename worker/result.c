@@ -68,18 +68,28 @@ static int send_directory(const struct sending *s, const char *kind, struct ovr_
     return rc;
 }
 
-int result_send(struct client *client, const struct call *call, enum model_kind kind,
-                const struct train_result *result, struct tensor tensors[MAX_TENSORS],
-                size_t *n_tensors, struct ovr_err *err) {
+static int send_all(const struct sending *sending, struct ovr_err *err) {
     static const char *const kinds[] = {"best", "last", "units"};
-    char directory[600];
-    const struct sending sending = {client, call, call->deadline_ms - monotonic_ms(), directory};
-    snprintf(directory, sizeof directory, "%s/ovr-worker-XXXXXX", temporary_directory());
-    if (!mkdtemp(directory))
-        return files_fail(err, "make a temporary directory (TMPDIR says where)");
-    int rc = weights_write(directory, kind, result, tensors, n_tensors, err);
+    int rc = 0;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds && !rc; i++)
-        rc = send_directory(&sending, kinds[i], err);
-    files_remove_tree(directory, NULL);
+        rc = send_directory(sending, kinds[i], err);
+    return rc;
+}
+
+int result_send(struct team *team, struct client *client, const struct call *call,
+                enum model_kind kind, const struct train_result *result, struct saved *saved,
+                struct ovr_err *err) {
+    char directory[600] = "";
+    const struct sending sending = {client, call, call->deadline_ms - monotonic_ms(), directory};
+    int first = team_rank(team) == 0, rc = 0;
+    snprintf(directory, sizeof directory, "%s/ovr-worker-XXXXXX", temporary_directory());
+    if (first && !mkdtemp(directory))
+        rc = files_fail(err, "make a temporary directory (TMPDIR says where)");
+    if (team_least(team, !rc)) /* all of them, or none */
+        rc = weights_write(team, directory, kind, result, saved, err);
+    if (first && !rc)
+        rc = send_all(&sending, err);
+    if (first)
+        files_remove_tree(directory, NULL);
     return rc;
 }

@@ -5,11 +5,12 @@
 #include "server/weights.h"
 #include "worker/client.h"
 
-/* Writes all files below the temporary directory, lists the tensors, and sends each file with its
- * SHA-256. `call` has how long that may be tried, from a file's first try on, and what stops it.
- * Errors as of client_call(). */
-int result_send(struct client *client, const struct call *call, enum model_kind kind,
-                const struct train_result *result, struct tensor tensors[MAX_TENSORS],
-                size_t *n_tensors, struct ovr_err *err);
+/* By all ranks of the team that trained: the first one writes all files below the temporary
+ * directory, which it removes again, and sends each with its SHA-256. `call` has how long that may
+ * be tried, of each file, and what stops it. The first one has *saved and what went wrong; errors
+ * as of client_call(). */
+int result_send(struct team *team, struct client *client, const struct call *call,
+                enum model_kind kind, const struct train_result *result, struct saved *saved,
+                struct ovr_err *err);
 
 #endif

@@ -2,7 +2,7 @@
 
 #include "core/linalg.h"
 #include "server/catalog.h"
-#include "server/report.h"
+#include "server/digest.h"
 #include "worker/together.h"
 
 #include <stdlib.h>
@@ -89,26 +89,4 @@ int run_join(struct run *run, struct ovr_err *err) {
 int run_train(struct run *run, const struct train_hooks *hooks, struct ovr_err *err) {
     return train_run(&run->spec.train, run->data, run->team, run->kernels, hooks, &run->result,
                      err);
-}
-
-void run_collect(struct run *run) {
-    train_collect(run->team, &run->result);
-}
-
-static void collect_net(struct member *member, void *arg) {
-    const struct net *net = arg;
-    struct net_part parts[PARTS_MAX];
-    size_t n = net_parts(net, parts);
-    for (size_t i = 0; i < n; i++)
-        if (parts[i].part != PART_HEAD_BIAS) /* which all have */
-            team_collect(member, BY_UNIT, net->params + parts[i].at, parts[i].rows,
-                         parts[i].stride * sizeof(real));
-}
-
-void run_digest(struct run *run, const struct net *net, char digest[DIGEST_SIZE]) {
-    struct net whole = *net;
-    if (run->ranks->size > 1)
-        team_run(run->team, collect_net, &whole);
-    if (run->ranks->rank == 0)
-        report_digest(net, net->params, digest);
 }

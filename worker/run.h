@@ -5,7 +5,6 @@
 
 #include "core/ranks.h"
 #include "core/train.h"
-#include "server/digest.h"
 #include "server/spec.h"
 
 struct run {
@@ -35,12 +34,5 @@ int run_join(struct run *run, struct ovr_err *err);
 
 /* Trains. */
 int run_train(struct run *run, const struct train_hooks *hooks, struct ovr_err *err);
-
-/* The first rank has all weights afterwards. */
-void run_collect(struct run *run);
-
-/* The SHA-256 of a net's weights as one process would have them, while it is trained: the first
- * rank's is right. */
-void run_digest(struct run *run, const struct net *net, char digest[DIGEST_SIZE]);
 
 #endif
