@@ -41,6 +41,21 @@ def histograms(list):
     return [(h["layer"], h["split"], h["zero_count"], h["total"], h["maximum"], tuple(h["counts"])) for h in list]
 
 
+def find_rank(mpirun, rank):
+    """The process of a rank."""
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                environment = file.read().split(b"\0")
+            with open(f"/proc/{name}/stat") as file:
+                parent = int(file.read().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == mpirun and b"OMPI_COMM_WORLD_RANK=%d" % rank in environment:
+            return int(name)
+    raise AssertionError(f"there is no rank {rank}")
+
+
 class Case(unittest.TestCase):
     maxDiff = 2000
 
@@ -353,14 +368,15 @@ class Interrupted(Case):
             self.assertIsNone(daemon.end)
             self.assertEqual(len(daemon.parts), parts + 1)
 
-    def kill(self, daemon, number, after="checkpoint", ranks=0):
+    def kill(self, daemon, number, after="checkpoint", ranks=0, rank=0):
         def meanwhile(process):
             while not daemon.work[after]:
                 time.sleep(0.02)
                 self.assertIsNone(process.poll())
-            os.kill(process.pid, number)
+            os.kill(find_rank(process.pid, rank) if ranks else process.pid, number)
 
-        return self.work(daemon, status=-number if number == signal.SIGKILL else 0, meanwhile=meanwhile)
+        killed = 137 if ranks else -signal.SIGKILL
+        return self.work(daemon, status=killed if number == signal.SIGKILL else 0, ranks=ranks, meanwhile=meanwhile)
 
     def test_terminated(self):
         with self.daemon() as daemon:
@@ -397,6 +413,24 @@ class Interrupted(Case):
             del daemon.parts[newest - 1, 0]
             self.go_on(daemon, from_checkpoint=False)
             self.assertIn(f"checkpoint {newest} is of no use: it is no checkpoint", daemon.lines)
+
+    @unittest.skipIf(ONE_RANK, ONE_RANK)
+    def test_one_of_two_ranks_killed_and_the_newest_part_of_it_damaged(self):
+        with self.daemon(ranks=2) as daemon:
+            self.kill(daemon, signal.SIGKILL, after="checkpoint_before", ranks=2, rank=1)
+            newest = daemon.work["checkpoint"]
+            daemon.parts[newest, 1] = daemon.parts[newest, 1][:-1]
+            self.go_on(daemon, ranks=2)
+            self.assertIn(f"checkpoint {newest} is of no use: rank 1: it has not the size that it should have",
+                          daemon.lines)
+
+    @unittest.skipIf(ONE_RANK, ONE_RANK)
+    def test_two_ranks_terminated(self):
+        with self.daemon(ranks=2) as daemon:
+            self.kill(daemon, signal.SIGTERM, ranks=2)
+            self.assertEqual(daemon.end["state"], "queued")
+            self.assertEqual({number for number, _ in daemon.parts}, {1, 2})
+            self.go_on(daemon, ranks=2)
 
     def test_checkpoints_that_do_not_arrive(self):
         """They cost nothing but themselves."""
