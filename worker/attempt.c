@@ -430,6 +430,14 @@ static int end_stopped(struct attempt *a, struct ovr_err *why, struct ovr_err *e
     }
 }
 
+/* For what the reporter says. */
+static int exit_status(int rc) {
+    return rc == OVR_CONFLICT ? EXIT_OVER
+           : rc == OVR_IO     ? EXIT_LEASE
+           : rc               ? EXIT_TROUBLE
+                              : EXIT_ENDED;
+}
+
 /* By the first rank: tells the daemon how it ended. Returns what to end the program with. */
 static int conclude(struct attempt *a, int rc, struct ovr_err *why) {
     struct ovr_err err = {0};
@@ -440,22 +448,20 @@ static int conclude(struct attempt *a, int rc, struct ovr_err *why) {
     rc = reporter_state(a->reporter, &err);
     if (rc)
         log_line(LOG_WARN, "ends without a result: %s", err.text);
-    return rc == OVR_CONFLICT ? EXIT_OVER
-           : rc == OVR_IO     ? EXIT_LEASE
-           : rc               ? EXIT_TROUBLE
-                              : EXIT_ENDED;
+    return exit_status(rc);
 }
 
 static int run_attempt(struct attempt *a, const char *order_path, struct ovr_err *err) {
     int rc = reach(a, order_path, err);
     if (!rc)
         rc = learn_work(a, err);
+    int leased = !rc;
     if (!rc)
         rc = together_agree(a->ranks, begin(a, err), err);
     if (rc) {
         if (is_first(a))
             log_line(LOG_ERROR, "cannot begin: %s", err->text);
-        return rc == OVR_CONFLICT ? EXIT_OVER : EXIT_TROUBLE;
+        return leased || rc == OVR_CONFLICT ? exit_status(rc) : EXIT_TROUBLE;
     }
     log_line(LOG_INFO, "experiment=%s attempt %d, rank %d of %d, %d thread%s", a->work.experiment,
              a->work.attempt, a->ranks->rank, a->ranks->size, a->work.threads,

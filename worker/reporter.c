@@ -10,7 +10,7 @@
 #include <time.h>
 
 enum {
-    EPOCHS_A_REPORT = 64,
+    EPOCHS_A_REPORT = 32, /* so that it never has a megabyte */
     LINES_A_REPORT = 64,
     EPOCHS_MOST = 512,     /* that wait; then training waits too */
     EVERY_MS = 2000,       /* without anything to tell, or a third of the lease */
@@ -25,8 +25,9 @@ struct reporter {
     pthread_cond_t changed;
     json_t *begin, *epochs, *lines, *checkpoint, *end;
     int restart_from;
-    int closing, ended; /* nothing more is to be sent; the end was taken */
-    int rc;             /* why no report is taken any more */
+    int started, begun, ended,
+        closing; /* the first, the last was taken; nothing more is to be sent */
+    int rc;      /* why no report is taken any more */
     struct ovr_err err;
     _Atomic int over;
     /* Of the thread alone: */
@@ -91,14 +92,12 @@ static int read_answer(struct reporter *r, const char *answer, struct ovr_err *e
     const char *stop = "";
     json_t *document = json_loads(answer, 0, NULL);
     int rc = json_unpack(document, "{s:I, s:s}", "number", &number, "stop", &stop);
-    int pause = !rc && strcmp(stop, "pause") == 0, cancel = !rc && strcmp(stop, "cancel") == 0;
+    int pause = !rc && strcmp(stop, "pause") == 0;
     json_decref(document);
     if (rc || number != r->number)
         return ovr_fail(err, OVR_INVALID, NULL,
                         "the daemon does not answer report %lld as a daemon does",
                         (long long)r->number);
-    if (cancel)
-        return ovr_fail(err, OVR_CONFLICT, NULL, "the experiment was cancelled");
     int no = STOP_NO;
     if (pause)
         atomic_compare_exchange_strong(r->config.stop, &no, STOP_PAUSE);
@@ -164,6 +163,7 @@ static void *report(void *arg) {
         pthread_mutex_lock(&r->lock);
         if (rc)
             give_up(r, rc, &why);
+        r->begun |= !rc;
         r->ended = !rc && last;
         pthread_cond_broadcast(&r->changed);
     }
@@ -191,14 +191,17 @@ int reporter_start(struct reporter **out, const struct reporter_config *config, 
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&r->changed, &clock);
     pthread_condattr_destroy(&clock);
-    if (!r->begin || !r->epochs || !r->lines || pthread_create(&r->thread, NULL, report, r)) {
-        r->closing = 1;
-        r->thread = 0;
+    r->started = r->begin && r->epochs && r->lines && !pthread_create(&r->thread, NULL, report, r);
+    if (!r->started) {
         reporter_free(r);
         return ovr_nomem(err, "the reports");
     }
     *out = r;
-    return 0;
+    pthread_mutex_lock(&r->lock);
+    while (!r->begun && !r->rc)
+        pthread_cond_wait(&r->changed, &r->lock);
+    pthread_mutex_unlock(&r->lock);
+    return reporter_state(r, err);
 }
 
 void reporter_free(struct reporter *r) {
@@ -208,7 +211,7 @@ void reporter_free(struct reporter *r) {
     r->closing = r->over = 1;
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
-    if (r->thread)
+    if (r->started)
         pthread_join(r->thread, NULL);
     json_decref(r->begin);
     json_decref(r->epochs);

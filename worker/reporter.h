@@ -28,8 +28,9 @@ struct reporter_config {
     void *context;
 };
 
-/* Sends the first report at once, which says where it runs. job: Slurm's number for it; NULL: none.
- */
+/* Sends the first report, which says where it runs, and waits until the daemon has it; errors as of
+ * reporter_end(). job: Slurm's number for it; NULL: none. The caller frees the reporter, also after
+ * a failure. */
 int reporter_start(struct reporter **reporter, const struct reporter_config *config,
                    const char *node, int cores, const char *job, struct ovr_err *err);
 

@@ -81,7 +81,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if fault == "hang":
             daemon.hung.wait(60)
             return self.reset()
-        if fault in (429, 500, 502, 503):
+        if fault in (413, 422, 429, 500, 502, 503):
             return self.problem(fault, "busy", "not now", **({"Retry_After": 1} if fault in (429, 503) else {}))
         if fault == "slow":
             time.sleep(0.4)
@@ -90,6 +90,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 daemon.over = daemon.over or fault
                 return self.problem(daemon.over, "attempt-over" if daemon.over == 409 else "unauthorized",
                                     "attempt 1 is over; stop")
+            if self.command == "POST" and daemon.cancel and daemon.cancel():
+                daemon.over = 409
+                return self.problem(409, "attempt-over", "the experiment was cancelled; stop")
             try:
                 status, answer, kind = daemon.take(self.command, self.path, self.headers, body)
             except Refused as refused:
@@ -106,8 +109,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Daemon(http.server.ThreadingHTTPServer):
     """A context manager. plan(method, path, number of the request) says what goes wrong with it: None, "reset" (it never
-    arrives), "lose" (it is taken, the answer is lost), "hang", "slow", "damage" (the last byte of the answer), 429, 5xx,
-    409 or 401 (from then on). tell(daemon, report) may return the answer's stop."""
+    arrives), "lose" (it is taken, the answer is lost), "hang", "slow", "damage" (the last byte of the answer), 413, 422,
+    429, 5xx, 409 or 401 (from then on). tell(daemon, report) may return the answer's stop."""
     daemon_threads = True
     request_queue_size = 64
 
@@ -134,6 +137,7 @@ class Daemon(http.server.ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.end: Any = None
         self.repeats = 0
+        self.cancel: Optional[Callable[[], bool]] = None
 
     def __enter__(self) -> "Daemon":
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -175,6 +179,7 @@ class Daemon(http.server.ThreadingHTTPServer):
             return self.take_part(method, (int(found[1]), int(found[2])), body)
         found = re.fullmatch(r"/v1/work/files/((?:best|last|units)/[a-z0-9_.]+\.npy)", path)
         if method == "PUT" and found:
+            self.check(self.begun, "a file before the first report")
             digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
             self.check(headers["Content-Digest"] == f"sha-256=:{digest}:", "Content-Digest is not that of the bytes")
             self.files[found[1]] = body
@@ -194,6 +199,7 @@ class Daemon(http.server.ThreadingHTTPServer):
 
     def take_report(self, headers: Any, body: bytes) -> bytes:
         self.check(headers["Content-Type"] == "application/json", "Content-Type")
+        self.check(len(body) <= 1 << 20, "more than a megabyte")
         report = json.loads(body, parse_constant=no_constant)
         number = report["number"]
         if number == self.work["batch"] and number in self.reports:
@@ -219,6 +225,7 @@ class Daemon(http.server.ThreadingHTTPServer):
         if "restart_from" in report:
             self.restarts.append(report["restart_from"])
             self.epochs = {n: epoch for n, epoch in self.epochs.items() if n < report["restart_from"]}
+        self.check(all(line["level"] in ("info", "warning") for line in report.get("log", [])), "a level")
         self.check(1 <= len(report.get("epochs", [0])) <= 64 and 1 <= len(report.get("log", [0])) <= 64, "list sizes")
         for epoch in report.get("epochs", []):
             self.check(epoch["epoch"] == len(self.epochs) + 1, f"epoch {epoch['epoch']} after {len(self.epochs)}")
