@@ -74,7 +74,7 @@ int npy_put_columns(const struct npy_file *npy, size_t first, size_t n, const fl
     float row[4096]; /* so much of one at a time */
     const size_t most = sizeof row / sizeof *row;
     int rc = 0;
-    for (size_t done = 0; done < n; done += most) {
+    for (size_t done = 0; done < n && !rc; done += most) {
         size_t k = n - done < most ? n - done : most;
         for (size_t i = 0; i < npy->rows && !rc; i++) {
             for (size_t j = 0; j < k; j++)

@@ -174,10 +174,12 @@ int train_run(const struct train_config *config, const struct prepared *data, st
 
 void train_result_release(struct train_result *result);
 
-/* What a run will need, worked out before it starts. */
+/* What a run will need, worked out before it starts. Of several ranks it is what the one with the
+ * largest share needs; the first one needs no more than the others. */
 struct train_estimate {
-    uint64_t parameters;
-    uint64_t memory_bytes;  /* resident at its peak: data and files that are mapped count */
+    uint64_t parameters;    /* of all ranks */
+    uint64_t memory_bytes;  /* resident at its peak: data and files that are mapped count, the
+                               program itself (20 MB, 30 with MPI) does not */
     double flops_per_epoch; /* of the matrix products, evaluation included */
     double flops_total;     /* with preparation and probe */
 };
@@ -212,6 +214,11 @@ size_t initial_load(const struct net *net, const struct initial *initial);
 size_t train_code_units(const struct train_config *config, size_t n_inputs);
 
 struct train_estimate train_estimate(const struct train_config *config,
-                                     const struct train_data *data, int members);
+                                     const struct train_data *data, const struct crew *crew);
+
+/* How many ranks of so many members each: the smallest power of two of which none needs more than
+ * `bytes`. 0: not even the most there can be are enough. */
+int train_ranks_within(const struct train_config *config, const struct train_data *data,
+                       int members, uint64_t bytes);
 
 #endif

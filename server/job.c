@@ -301,7 +301,7 @@ double job_flops_per_step(const struct workplace *workplace, const struct spec *
         n = (size_t)spec->train_limit;
     const struct train_data data = {
         .n_train = n, .n_values = (size_t)train.width, .n_classes = (size_t)train.classes};
-    struct train_estimate estimate = train_estimate(&spec->train, &data, 1);
+    struct train_estimate estimate = train_estimate(&spec->train, &data, &(struct crew){1, 1});
     double products = estimate.flops_per_epoch / (double)n;
     double passes = 0;
     for (size_t l = 0; l < spec->train.n_hidden; l++)
