@@ -64,6 +64,9 @@ const char *const sql[N_SQL] = {
     [BEGIN_READING] = "BEGIN",
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
+    [SAVEPOINT] = "SAVEPOINT own",
+    [RELEASE] = "RELEASE own",
+    [ROLLBACK_TO] = "ROLLBACK TO own",
     [ADD_EXPERIMENT] = "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
                        "created_at, sweep, point, repeat, waits_for, owner, private, "
                        "core_seconds, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
