@@ -149,9 +149,11 @@ static int share(struct store *store, struct ovr_err *err) {
 
 int db_end(struct store *store, int rc, struct ovr_err *err) {
     rc = end_part(store, rc, err);
-    if (!rc && atomic_load(&store->coming))
+    int others = atomic_load(&store->coming) > 0;
+    if (!rc && others)
         return share(store, err);
-    rc = commit_rest(store, rc, err);
+    if (!others)
+        rc = commit_rest(store, rc, err);
     db_release_writer(store);
     return rc;
 }
