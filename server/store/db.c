@@ -286,8 +286,9 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
     pthread_cond_init(&store->settled, NULL);
     for (int i = 0; i < readers; i++)
         pthread_mutex_init(&store->readers[i].lock, NULL);
-    /* What a part of a transaction may have to take back stays in memory: a file for it would need a
-     * directory of its own that can be written. For the whole process, before anything is opened. */
+    /* What a part of a transaction may have to take back stays in memory: a file for it would need
+     * a directory of its own that can be written. For the whole process, before anything is opened.
+     */
     sqlite3_config(SQLITE_CONFIG_STMTJRNL_SPILL, -1);
     int rc =
         connect(&store->writer, path, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", err);

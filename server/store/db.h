@@ -43,6 +43,15 @@ enum sql {
     LIST_FINISHED_LAST,
     LIST_LEAST,
     LIST_MOST,
+    TAGGED,
+    TAGGED_OLDEST,
+    TAGGED_FINISHED,
+    TAGGED_FINISHED_LAST,
+    TAGGED_LEAST,
+    TAGGED_MOST,
+    COUNT_TAGGED,
+    ADD_TAG,
+    REMOVE_TAG,
     NEXT_OWNER,
     FIRST_OF_OWNER,
     FITTING_OF_OWNER,
@@ -174,7 +183,7 @@ struct store {
     struct runs runs;
     /* Experiments that the transaction at hand changes, for who listens. */
     int64_t changed[MOST_CHANGED];
-    size_t n_changed; /* more than there is room for: who knows which */
+    size_t n_changed;        /* more than there is room for: who knows which */
     size_t n_changed_before; /* by the sharers */
     void (*listener)(void *context, const int64_t *seqs, size_t n);
     void *listener_context;
@@ -262,6 +271,11 @@ struct membership {
 
 int insert_experiment(struct connection *c, const struct new_experiment *e,
                       const struct membership *member, char id[ID_SIZE], struct ovr_err *err);
+
+/* With ADD_TAG or REMOVE_TAG: makes it one of those with these tags, or not any more. What edits
+ * experiment.tags does this too. */
+int put_tags(struct connection *c, enum sql how, int64_t seq, const char *tags,
+             struct ovr_err *err);
 
 /* ---- queue.c ---- */
 
