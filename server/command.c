@@ -162,14 +162,15 @@ static int take_complaint(struct child *child, struct command *command) {
 
 /* Until it has ended and all that it said is taken. Returns 0 when its time is over before. */
 static int listen_to(struct child *child, struct command *command) {
-    for (;;) {
+    enum { LOOK_MS = 100 };
+    while (!command->stop || !*command->stop) {
         struct pollfd fds[3] = {{.fd = child->fd, .events = POLLIN},
                                 {.fd = child->output, .events = POLLIN},
                                 {.fd = child->complaint, .events = POLLIN}};
         int64_t left = child->deadline_ms - monotonic_ms();
         if (left <= 0)
             return 0;
-        if (poll(fds, 3, (int)left) < 0 && errno != EINTR)
+        if (poll(fds, 3, left < LOOK_MS ? (int)left : LOOK_MS) < 0 && errno != EINTR)
             return 0;
         if (fds[1].revents && !take_output(child, command))
             close_fd(&child->output);
@@ -178,6 +179,7 @@ static int listen_to(struct child *child, struct command *command) {
         if (fds[0].revents && !fds[1].revents && !fds[2].revents)
             return 1;
     }
+    return 0;
 }
 
 /* Its whole group ends. It is no zombie's number that somebody else has by now: it is not waited
@@ -201,6 +203,8 @@ static int judge(const struct command *command, const struct child *child, int i
                  struct ovr_err *err) {
     const char *name = command->argv[0];
     const char *said = *command->complaint ? command->complaint : "it said nothing";
+    if (!in_time && command->stop && *command->stop)
+        return ovr_fail(err, OVR_IO, name, "%s was ended, since the daemon stops", name);
     if (!in_time)
         return ovr_fail(err, OVR_IO, name, "%s did not end within %d s: %s", name,
                         command->timeout_s, said);

@@ -17,7 +17,8 @@ struct command {
     const char *const *argv; /* NULL at the end; argv[0] with a slash, or looked for in PATH */
     const char *input;       /* for its standard input; NULL: none */
     int timeout_s;
-    char *output; /* becomes what it printed, with a NUL; NULL: that does not matter */
+    const _Atomic int *stop; /* not 0: its time is over; may be NULL */
+    char *output;            /* becomes what it printed, with a NUL; NULL: that does not matter */
     size_t output_size;
     /* Becomes what it said on standard error, its end where that is too long. */
     char complaint[COMMAND_COMPLAINT_SIZE];

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -32,7 +33,7 @@ static void its_input_comes_back_whole(void **state) {
     for (int i = 0; i < SIZE; i++)
         text[i] = (char)('a' + i % 23);
     text[SIZE] = '\0';
-    struct command command = {copy, text, 20, output, SIZE + 2};
+    struct command command = {copy, text, 20, NULL, output, SIZE + 2};
     run(&command, 0, &err);
     assert_string_equal(output, text);
     assert_string_equal(command.complaint, "");
@@ -50,7 +51,7 @@ static void who_does_not_read_is_no_harm(void **state) {
     struct ovr_err err;
     (void)state;
     memset(text, 'x', SIZE);
-    struct command command = {SHELL("echo done"), text, 20, output, sizeof output};
+    struct command command = {SHELL("echo done"), text, 20, NULL, output, sizeof output};
     run(&command, 0, &err);
     assert_string_equal(output, "done\n");
     free(text);
@@ -59,7 +60,8 @@ static void who_does_not_read_is_no_harm(void **state) {
 static void what_fails_says_why(void **state) {
     struct ovr_err err;
     (void)state;
-    struct command command = {SHELL("echo good; echo a bad one >&2; exit 3"), NULL, 20, NULL, 0};
+    struct command command = {
+        SHELL("echo good; echo a bad one >&2; exit 3"), NULL, 20, NULL, NULL, 0};
     run(&command, OVR_INVALID, &err);
     assert_string_equal(command.complaint, "a bad one");
     assert_string_equal(err.text, "sh failed with status 3: a bad one");
@@ -77,8 +79,12 @@ static void of_a_long_complaint_the_end_counts(void **state) {
     struct ovr_err err;
     (void)state;
     struct command command = {
-        SHELL("i=0; while [ $i -lt 300 ]; do echo line $i >&2; i=$((i+1)); done; exit 1"), NULL, 20,
-        NULL, 0};
+        SHELL("i=0; while [ $i -lt 300 ]; do echo line $i >&2; i=$((i+1)); done; exit 1"),
+        NULL,
+        20,
+        NULL,
+        NULL,
+        0};
     run(&command, OVR_INVALID, &err);
     assert_int_equal(strlen(command.complaint), COMMAND_COMPLAINT_SIZE - 2); /* but the newline */
     assert_non_null(strstr(command.complaint, "line 298\nline 299"));
@@ -94,7 +100,11 @@ static void time_is_short(void **state) {
     struct ovr_err err;
     (void)state;
     struct command command = {SHELL("trap '' TERM; sleep 1000 & echo $!; echo busy >&2; wait"),
-                              NULL, 1, output, sizeof output};
+                              NULL,
+                              1,
+                              NULL,
+                              output,
+                              sizeof output};
     int64_t took = run(&command, OVR_IO, &err);
     assert_in_range(took, 950, 5000);
     assert_string_equal(err.text, "sh did not end within 1 s: busy");
@@ -103,12 +113,30 @@ static void time_is_short(void **state) {
     assert_false(is_alive(output));
 }
 
+static void *raise_flag(void *flag) {
+    sleep_ms(200);
+    *(_Atomic int *)flag = 1;
+    return NULL;
+}
+
+static void the_daemon_stops(void **state) {
+    _Atomic int stop = 0;
+    pthread_t thread;
+    struct ovr_err err;
+    (void)state;
+    struct command command = {SHELL("sleep 1000"), NULL, 100, &stop, NULL, 0};
+    assert_int_equal(pthread_create(&thread, NULL, raise_flag, &stop), 0);
+    assert_in_range(run(&command, OVR_IO, &err), 150, 5000);
+    assert_string_equal(err.text, "sh was ended, since the daemon stops");
+    pthread_join(thread, NULL);
+}
+
 /* What it leaves behind holds its pipes open; that is not waited for, and does not live on. */
 static void nothing_stays_behind(void **state) {
     char output[64];
     struct ovr_err err;
     (void)state;
-    struct command command = {SHELL("sleep 1000 & echo $!"), NULL, 20, output, sizeof output};
+    struct command command = {SHELL("sleep 1000 & echo $!"), NULL, 20, NULL, output, sizeof output};
     assert_in_range(run(&command, 0, &err), 0, 5000);
     for (int i = 0; i < 200 && is_alive(output); i++)
         sleep_ms(10);
@@ -129,7 +157,11 @@ static void it_inherits_little(void **state) {
     setenv("OVRD_SECRET", "x", 1);
     setenv("SLURM_CONF", "/etc/slurm.conf", 1);
     struct command command = {
-        SHELL("ls /proc/$$/fd; env; grep SigBlk /proc/self/status; exec 9>&-"), NULL, 20, output,
+        SHELL("ls /proc/$$/fd; env; grep SigBlk /proc/self/status; exec 9>&-"),
+        NULL,
+        20,
+        NULL,
+        output,
         sizeof output};
     run(&command, 0, &err);
     sigprocmask(SIG_SETMASK, &old, NULL);
@@ -152,6 +184,7 @@ int main(void) {
         with_place(time_is_short),
         with_place(nothing_stays_behind),
         with_place(it_inherits_little),
+        with_place(the_daemon_stops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
