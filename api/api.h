@@ -10,6 +10,7 @@
 #include "api/watch.h"
 #include "server/admission.h"
 #include "server/catalog.h"
+#include "server/cluster.h"
 #include "server/gate.h"
 #include "server/model.h"
 #include "server/pool.h"
@@ -20,7 +21,9 @@
 struct api {
     struct store *store;
     struct catalog *catalog;
-    struct pool *pool;
+    struct executors executors;
+    struct pool *pool;       /* the first of them */
+    struct cluster *cluster; /* the second; NULL: there is none */
     struct queue *queue;
     struct models *models; /* of finished experiments, to be applied */
     struct admission admission;

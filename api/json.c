@@ -77,8 +77,8 @@ json_t *json_progress(struct api *api, const char *id) {
     static const char *const phases[] = {[PHASE_PREPARING] = "preparing",
                                          [PHASE_TRAINING] = "training",
                                          [PHASE_PROBING] = "probing"};
-    struct pool_progress p;
-    if (!pool_progress(api->pool, id, &p))
+    struct progress p;
+    if (!executors_poll(&api->executors, id, &p))
         return json_null();
     return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:i}", "phase", phases[p.phase], "epoch",
                      p.epoch, "epochs", p.epochs, "step", (json_int_t)p.step, "steps",

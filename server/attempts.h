@@ -13,6 +13,8 @@
 #include "server/progress.h"
 #include "server/store.h"
 
+/* Jobs in Slurm begin so. */
+#define JOB_PREFIX "ovrd-"
 enum { JOB_NAME_SIZE = 40, JOB_ID_SIZE = 32, NODE_NAME_SIZE = 65, WORK_TOKEN_SIZE = 5 + 64 + 1 };
 
 struct attempt {

@@ -20,8 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SLOW_WAITING = 32 }; /* encode requests and the like; more get 503 */
-enum { DRAIN_SECONDS = 6 }; /* of the 10 s within which SIGTERM ends the process */
+enum { SLOW_WAITING = 32 };  /* encode requests and the like; more get 503 */
+enum { SLURM_SECONDS = 30 }; /* that a call of one of Slurm's programs may take */
+enum { DRAIN_SECONDS = 6 };  /* of the 10 s within which SIGTERM ends the process */
 
 /* What a control group may take; 0: no limit, or no such group. */
 static int64_t cgroup_limit(const char *group) {
@@ -83,6 +84,7 @@ struct daemon {
     struct cache cache;
     struct disk disk;
     struct api api;
+    char srun[512];
     struct http *http;
     struct gate *gate;
 };
@@ -208,6 +210,69 @@ static int open_pool(struct daemon *d, const struct settings *settings, struct o
     return rc ? rc : queue_new(&d->api.queue, d->store, d->api.pool, rules.half_life_ms, err);
 }
 
+/* A node would look for the daemon on itself. */
+static int is_loopback(const char *url) {
+    static const char *const hosts[] = {"://127.", "://localhost", "://[::1]"};
+    for (int i = 0; i < 3; i++)
+        if (strstr(url, hosts[i]))
+            return 1;
+    return 0;
+}
+
+/* A search or a chain may have waited for what the cluster ended. */
+static void cluster_ended(void *pool) {
+    pool_wake(pool);
+}
+
+static int open_cluster(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
+    const char *directory = path_of(settings->slurm_directory);
+    const char *options = path_of(settings->slurm_options);
+    snprintf(d->srun, sizeof d->srun, "%s%ssrun", directory ? directory : "", directory ? "/" : "");
+    const struct cluster_config config = {
+        .store = d->store,
+        .slurm = {.directory = directory ? directory : "",
+                  .options = options ? options : "",
+                  .timeout_s = SLURM_SECONDS},
+        .orders = {.url = settings->worker_url,
+                   .ca = path_of(settings->worker_ca),
+                   .worker = settings->slurm_worker,
+                   .srun = d->srun,
+                   .cores = (int)settings->slurm_cores,
+                   .max_minutes = (int)settings->slurm_max_minutes},
+        .jobs = (int)settings->slurm_jobs,
+        .poll_s = (int)settings->slurm_poll_s,
+        .lease_s = (int)settings->slurm_lease_s,
+        .max_crashes = (int)settings->max_crashes,
+        .ended = cluster_ended,
+        .context = d->api.pool,
+    };
+    if (!path_of(settings->worker_url))
+        return ovr_fail(err, OVR_INVALID, "--worker-url",
+                        "--slurm on needs --worker-url: where the nodes of the cluster reach this "
+                        "daemon, such as http://ovrd.lab.org:8080");
+    if (is_loopback(settings->worker_url))
+        log_line(LOG_WARN,
+                 "--worker-url %s is this machine alone: workers on other nodes will not reach it",
+                 settings->worker_url);
+    int rc = slurm_check(&config.slurm, err);
+    return rc ? rc : cluster_start(&d->api.cluster, &config, err);
+}
+
+/* Who runs experiments. */
+static int open_executors(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
+    struct executors *executors = &d->api.executors;
+    int rc = open_pool(d, settings, err);
+    if (rc)
+        return rc;
+    executors->list[executors->n++] = pool_executor(d->api.pool);
+    if (strcmp(settings->slurm, "on"))
+        return 0;
+    rc = open_cluster(d, settings, err);
+    if (!rc)
+        executors->list[executors->n++] = cluster_executor(d->api.cluster);
+    return rc;
+}
+
 /* What requests work with. */
 static int open_api(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
     const struct admission *admission = &d->api.admission;
@@ -265,7 +330,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .keep_backups = (int)settings->keep_backups,
         .kernels = kernels,
     };
-    rc = open_pool(d, settings, err);
+    rc = open_executors(d, settings, err);
     rc = rc ? rc : open_api(d, settings, err);
     return rc ? rc : open_http(d, settings, url, err);
 }
@@ -275,7 +340,7 @@ static void serve(struct daemon *d, const sigset_t *signals) {
     const struct timespec tick = {.tv_nsec = 100 * 1000 * 1000};
     for (;;) {
         int signal = sigtimedwait(signals, NULL, &tick);
-        pool_tick(d->api.pool);
+        executors_reap(&d->api.executors);
         http_tick(d->http);
         gate_tick(d->gate);
         if (signal == SIGHUP)
@@ -291,6 +356,7 @@ static void stop(struct daemon *d) {
     if (d->api.pool)
         pool_drain(d->api.pool); /* jobs end while the last replies go out */
     http_stop(d->http);
+    cluster_stop(d->api.cluster);
     if (d->api.pool && pool_stop(d->api.pool, DRAIN_SECONDS)) {
         /* A worker sits in a computation that can't be interrupted. Its experiment is still running
          * in the store and goes back to the queue at the next start. */

@@ -53,6 +53,24 @@ static int run(const struct slurm *slurm, const struct words *words, struct comm
     return command_run(command, err);
 }
 
+/* Whether Slurm answers makes no difference here: it may be down when the machine starts. */
+int slurm_check(const struct slurm *slurm, struct ovr_err *err) {
+    static const char *const programs[] = {"sbatch", "squeue", "scancel"};
+    for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
+        struct words words;
+        struct command command = {0};
+        struct ovr_err why = {0};
+        begin(&words, slurm, programs[i]);
+        add(&words, "--version");
+        if (run(slurm, &words, &command, &why) == OVR_NOT_FOUND)
+            return ovr_fail(err, OVR_NOT_FOUND, "--slurm-directory",
+                            "%s; install Slurm's programs, or say with --slurm-directory where "
+                            "they are",
+                            why.text);
+    }
+    return 0;
+}
+
 /* sbatch */
 
 /* What Slurm says when it refuses a job, and what that means; the first that is found counts. Of

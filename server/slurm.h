@@ -17,6 +17,9 @@ struct slurm {
     const _Atomic int *stop; /* not 0 ends a call early, without an answer; may be NULL */
 };
 
+/* Whether its programs are there. OVR_NOT_FOUND: *err says which is not. */
+int slurm_check(const struct slurm *slurm, struct ovr_err *err);
+
 struct slurm_job {
     const char *name;
     const char *script; /* the whole text, with what is secret in it: it goes to stdin */

@@ -243,6 +243,19 @@ static void what_is_gone_is_cancelled(void **state) {
     assert_non_null(strstr(err.text, "permission denied"));
 }
 
+static void a_missing_program_is_named(void **state) {
+    struct fake fake = set_scene(state);
+    struct ovr_err err = {0};
+    play(&fake, "sbatch", "echo slurm 22.05.8");
+    play(&fake, "squeue", "echo no configuration >&2; exit 1"); /* that may change */
+    assert_int_equal(slurm_check(&fake.slurm, &err), OVR_NOT_FOUND);
+    assert_non_null(strstr(err.text, "/scancel can't be run: No such file or directory; install"));
+    play(&fake, "scancel", "echo slurm 22.05.8");
+    err = (struct ovr_err){0};
+    assert_ok(slurm_check(&fake.slurm, &err), &err);
+    check_noted(&fake, "scancel", "args", "--version\n");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         with_place(a_job_is_told_in_words),
@@ -254,6 +267,7 @@ int main(void) {
         with_place(many_names),
         with_place(squeue_fails),
         with_place(what_is_gone_is_cancelled),
+        with_place(a_missing_program_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
