@@ -33,7 +33,7 @@ struct news {
 };
 
 /* An attempt that Slurm has, or may have. */
-struct sent {
+struct entry {
     struct attempt attempt;
     struct news news;
     int over; /* not live any more, as of the last look into the store */
@@ -57,7 +57,7 @@ struct cluster {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t work;
-    struct sent *list;
+    struct entry *list;
     size_t n, room;
     _Atomic int stopping;
     int woken;
@@ -121,7 +121,7 @@ static void go_on(struct cluster *cluster) {
 
 /* The list */
 
-static struct sent *find(struct cluster *cluster, int64_t experiment, int number) {
+static struct entry *find(struct cluster *cluster, int64_t experiment, int number) {
     for (size_t i = 0; i < cluster->n; i++)
         if (cluster->list[i].attempt.experiment == experiment &&
             cluster->list[i].attempt.number == number)
@@ -129,42 +129,42 @@ static struct sent *find(struct cluster *cluster, int64_t experiment, int number
     return NULL;
 }
 
-static struct sent *find_live(struct cluster *cluster, const char *id) {
+static struct entry *find_live(struct cluster *cluster, const char *id) {
     for (size_t i = 0; i < cluster->n; i++)
         if (!cluster->list[i].over && strcmp(cluster->list[i].attempt.id, id) == 0)
             return &cluster->list[i];
     return NULL;
 }
 
-static struct sent *append(struct cluster *cluster, const struct attempt *attempt,
-                           struct ovr_err *err) {
-    struct sent *sent = NULL;
+static struct entry *append(struct cluster *cluster, const struct attempt *attempt,
+                            struct ovr_err *err) {
+    struct entry *entry = NULL;
     pthread_mutex_lock(&cluster->lock);
     if (cluster->n == cluster->room) {
         size_t room = cluster->room ? 2 * cluster->room : 16;
-        struct sent *list = realloc(cluster->list, room * sizeof *list);
+        struct entry *list = realloc(cluster->list, room * sizeof *list);
         if (list)
             cluster->list = list, cluster->room = room;
     }
     if (cluster->n < cluster->room) {
-        sent = &cluster->list[cluster->n++];
-        *sent = (struct sent){.attempt = *attempt, .news.heard_ms = monotonic_ms()};
+        entry = &cluster->list[cluster->n++];
+        *entry = (struct entry){.attempt = *attempt, .news.heard_ms = monotonic_ms()};
     }
     pthread_mutex_unlock(&cluster->lock);
-    if (!sent)
+    if (!entry)
         ovr_nomem(err, "the list of what was sent to the cluster");
-    return sent;
+    return entry;
 }
 
-static void drop(struct cluster *cluster, struct sent *sent) {
+static void drop(struct cluster *cluster, struct entry *entry) {
     pthread_mutex_lock(&cluster->lock);
-    *sent = cluster->list[--cluster->n];
+    *entry = cluster->list[--cluster->n];
     pthread_mutex_unlock(&cluster->lock);
 }
 
-static void set_job(struct cluster *cluster, struct sent *sent, const char *job) {
+static void set_job(struct cluster *cluster, struct entry *entry, const char *job) {
     pthread_mutex_lock(&cluster->lock);
-    snprintf(sent->attempt.job, sizeof sent->attempt.job, "%s", job);
+    snprintf(entry->attempt.job, sizeof entry->attempt.job, "%s", job);
     pthread_mutex_unlock(&cluster->lock);
 }
 
@@ -173,15 +173,15 @@ static void take_news(struct cluster *cluster) {
     int begun = 0;
     pthread_mutex_lock(&cluster->lock);
     for (size_t i = 0; i < cluster->n; i++) {
-        struct sent *sent = &cluster->list[i];
+        struct entry *entry = &cluster->list[i];
         char job[JOB_ID_SIZE];
-        if (!sent->news.reported)
+        if (!entry->news.reported)
             continue;
-        begun |= !sent->attempt.begun_at;
-        memcpy(job, sent->attempt.job, sizeof job);
-        sent->attempt = sent->news.attempt;
+        begun |= !entry->attempt.begun_at;
+        memcpy(job, entry->attempt.job, sizeof job);
+        entry->attempt = entry->news.attempt;
         if (*job)
-            memcpy(sent->attempt.job, job, sizeof job);
+            memcpy(entry->attempt.job, job, sizeof job);
     }
     pthread_mutex_unlock(&cluster->lock);
     if (!begun || !cluster->stillborn)
@@ -201,14 +201,14 @@ static int look_into_store(struct cluster *cluster, struct ovr_err *err) {
         return rc;
     pthread_mutex_lock(&cluster->lock);
     for (size_t i = 0; i < cluster->n; i++) {
-        struct sent *sent = &cluster->list[i];
+        struct entry *entry = &cluster->list[i];
         int there = 0;
         for (size_t k = 0; k < n && !there; k++)
-            there = live[k].experiment == sent->attempt.experiment &&
-                    live[k].number == sent->attempt.number;
-        if (!there && !sent->over)
-            sent->over_ms = monotonic_ms();
-        sent->over = !there;
+            there = live[k].experiment == entry->attempt.experiment &&
+                    live[k].number == entry->attempt.number;
+        if (!there && !entry->over)
+            entry->over_ms = monotonic_ms();
+        entry->over = !there;
     }
     pthread_mutex_unlock(&cluster->lock);
     for (size_t i = 0; !rc && i < n; i++)
@@ -220,16 +220,16 @@ static int look_into_store(struct cluster *cluster, struct ovr_err *err) {
 
 /* Asking Slurm */
 
-static void take_status(struct sent *sent, const struct slurm_status *status, int64_t now) {
-    sent->polled = 1;
-    sent->told = 0;
-    sent->known = status != NULL;
+static void take_status(struct entry *entry, const struct slurm_status *status, int64_t now) {
+    entry->polled = 1;
+    entry->told = 0;
+    entry->known = status != NULL;
     if (status)
-        sent->status = *status;
+        entry->status = *status;
     int gone = !status || status->state == SLURM_DONE;
-    sent->gone_polls = gone ? sent->gone_polls + 1 : 0;
-    if (status && status->state == SLURM_RUNS && !sent->runs_since_ms)
-        sent->runs_since_ms = now;
+    entry->gone_polls = gone ? entry->gone_polls + 1 : 0;
+    if (status && status->state == SLURM_RUNS && !entry->runs_since_ms)
+        entry->runs_since_ms = now;
 }
 
 /* For all that were sent, in one call. */
@@ -316,45 +316,47 @@ static void tell_ended(struct cluster *cluster) {
 
 /* After the store took the end of an attempt, or had it already: Slurm is to forget it. Returns 0
  * if it did not. */
-static int settle(struct cluster *cluster, struct sent *sent, int rc, const struct ovr_err *err) {
+static int settle(struct cluster *cluster, struct entry *entry, int rc, const struct ovr_err *err) {
     if (rc && rc != OVR_CONFLICT) {
         log_line(LOG_ERROR, "experiment=%s the end of its attempt could not be stored: %s",
-                 sent->attempt.id, err->text);
+                 entry->attempt.id, err->text);
         return 0; /* the next round tries again */
     }
     pthread_mutex_lock(&cluster->lock);
-    if (!sent->over)
-        sent->over_ms = monotonic_ms();
-    sent->over = sent->news.cancel = 1;
+    if (!entry->over)
+        entry->over_ms = monotonic_ms();
+    entry->over = entry->news.cancel = 1;
     pthread_mutex_unlock(&cluster->lock);
     tell_ended(cluster);
     return 1;
 }
 
-static void lose(struct cluster *cluster, struct sent *sent, const char *reason) {
+static void lose(struct cluster *cluster, struct entry *entry, const char *reason) {
     struct ovr_err err = {0};
-    log_line(LOG_WARN, "experiment=%s job %s was lost: %s", sent->attempt.id, sent->attempt.job,
+    log_line(LOG_WARN, "experiment=%s job %s was lost: %s", entry->attempt.id, entry->attempt.job,
              reason);
-    int rc = store_lose_attempt(cluster->config.store, &sent->attempt, reason,
+    int rc = store_lose_attempt(cluster->config.store, &entry->attempt, reason,
                                 cluster->config.max_crashes, &err);
-    if (settle(cluster, sent, rc, &err) && !sent->attempt.begun_at) { /* others would fare alike */
+    if (settle(cluster, entry, rc, &err) &&
+        !entry->attempt.begun_at) { /* others would fare alike */
         cluster->stillborn++;
         say_trouble(cluster, 1, reason);
         hold(cluster);
     }
 }
 
-static void fail(struct cluster *cluster, struct sent *sent, const char *kind, const char *detail) {
+static void fail(struct cluster *cluster, struct entry *entry, const char *kind,
+                 const char *detail) {
     struct ovr_err err = {0};
-    log_line(LOG_WARN, "experiment=%s job %s failed: %s", sent->attempt.id, sent->attempt.job,
+    log_line(LOG_WARN, "experiment=%s job %s failed: %s", entry->attempt.id, entry->attempt.job,
              detail);
-    int rc = store_fail_attempt(cluster->config.store, &sent->attempt, kind, detail, &err);
-    settle(cluster, sent, rc, &err);
+    int rc = store_fail_attempt(cluster->config.store, &entry->attempt, kind, detail, &err);
+    settle(cluster, entry, rc, &err);
 }
 
 /* Slurm says that the job is over, and there was no last report. */
-static void judge_end(struct cluster *cluster, struct sent *sent) {
-    const struct slurm_status *s = &sent->status;
+static void judge_end(struct cluster *cluster, struct entry *entry) {
+    const struct slurm_status *s = &entry->status;
     const char *node = *s->node ? s->node : "an unknown node";
     char text[400];
     if (s->state == SLURM_CANCELLED) {
@@ -362,73 +364,73 @@ static void judge_end(struct cluster *cluster, struct sent *sent) {
             text, sizeof text,
             "job %s was cancelled in Slurm (scancel, or whoever runs the cluster), not through "
             "this service; POST /v1/experiments/%s/rerun sends it again",
-            s->id, sent->attempt.id);
-        fail(cluster, sent, "cluster-cancelled", text);
+            s->id, entry->attempt.id);
+        fail(cluster, entry, "cluster-cancelled", text);
     } else if (strcmp(s->word, "OUT_OF_MEMORY") == 0) {
         snprintf(text, sizeof text,
                  "job %s took more memory on %s than the estimate gave it, and Slurm ended it",
                  s->id, node);
-        fail(cluster, sent, "out-of-memory", text);
-    } else if (!sent->attempt.begun_at && s->state != SLURM_LOST) {
+        fail(cluster, entry, "out-of-memory", text);
+    } else if (!entry->attempt.begun_at && s->state != SLURM_LOST) {
         snprintf(text, sizeof text,
                  "job %s ended on %s (%s) before its worker reached the daemon: does %s exist "
                  "there, and does %s answer there? Its output is on that node in %s/%s",
                  s->id, node, s->word, cluster->config.orders.worker, cluster->config.orders.url,
                  SLURM_CHDIR, SLURM_OUTPUT);
-        lose(cluster, sent, text);
+        lose(cluster, entry, text);
     } else {
         snprintf(text, sizeof text, "job %s ended on %s without a last report: Slurm says %s",
                  s->id, node, s->word);
-        lose(cluster, sent, text);
+        lose(cluster, entry, text);
     }
 }
 
 /* Why it waits, when that has changed. */
-static void note_reason(struct cluster *cluster, struct sent *sent, const char *reason) {
-    if (strcmp(sent->reason, reason) == 0)
+static void note_reason(struct cluster *cluster, struct entry *entry, const char *reason) {
+    if (strcmp(entry->reason, reason) == 0)
         return;
-    if (store_note_reason(cluster->config.store, &sent->attempt, reason, NULL) == 0)
-        snprintf(sent->reason, sizeof sent->reason, "%s", reason);
+    if (store_note_reason(cluster->config.store, &entry->attempt, reason, NULL) == 0)
+        snprintf(entry->reason, sizeof entry->reason, "%s", reason);
 }
 
 /* It was sent, though the daemon that did it ended before it could note that. */
-static void note_found(struct cluster *cluster, struct sent *sent) {
+static void note_found(struct cluster *cluster, struct entry *entry) {
     struct ovr_err err = {0};
-    set_job(cluster, sent, sent->status.id);
-    if (store_note_job(cluster->config.store, &sent->attempt, sent->attempt.job, &err))
+    set_job(cluster, entry, entry->status.id);
+    if (store_note_job(cluster->config.store, &entry->attempt, entry->attempt.job, &err))
         log_line(LOG_ERROR, "experiment=%s the number of its job could not be stored: %s",
-                 sent->attempt.id, err.text);
+                 entry->attempt.id, err.text);
 }
 
 /* A live attempt that Slurm was just asked about. */
-static void judge_status(struct cluster *cluster, struct sent *sent, int64_t now) {
+static void judge_status(struct cluster *cluster, struct entry *entry, int64_t now) {
     int64_t arrive_ms = ARRIVE_MS + cluster->config.lease_s * INT64_C(1000);
-    int begun = sent->attempt.begun_at != 0;
-    if (!sent->known) {
-        if (*sent->attempt.job && !begun && sent->gone_polls >= GONE_POLLS)
-            lose(cluster, sent, "Slurm does not know its job any more, and it never began");
+    int begun = entry->attempt.begun_at != 0;
+    if (!entry->known) {
+        if (*entry->attempt.job && !begun && entry->gone_polls >= GONE_POLLS)
+            lose(cluster, entry, "Slurm does not know its job any more, and it never began");
         return; /* one that began has its lease; one that was not sent is sent again */
     }
-    if (!*sent->attempt.job)
-        note_found(cluster, sent);
-    if (sent->status.state == SLURM_WAITS || sent->status.state == SLURM_RUNS)
-        note_reason(cluster, sent, sent->status.state == SLURM_WAITS ? sent->status.reason : "");
-    else if (sent->status.state != SLURM_DONE || sent->gone_polls >= GONE_POLLS)
-        judge_end(cluster, sent);
-    if (!sent->over && !begun && sent->runs_since_ms && now - sent->runs_since_ms > arrive_ms)
-        lose(cluster, sent, "its job runs, but its worker never reached the daemon");
+    if (!*entry->attempt.job)
+        note_found(cluster, entry);
+    if (entry->status.state == SLURM_WAITS || entry->status.state == SLURM_RUNS)
+        note_reason(cluster, entry, entry->status.state == SLURM_WAITS ? entry->status.reason : "");
+    else if (entry->status.state != SLURM_DONE || entry->gone_polls >= GONE_POLLS)
+        judge_end(cluster, entry);
+    if (!entry->over && !begun && entry->runs_since_ms && now - entry->runs_since_ms > arrive_ms)
+        lose(cluster, entry, "its job runs, but its worker never reached the daemon");
 }
 
-static void judge_lease(struct cluster *cluster, struct sent *sent, int64_t now) {
+static void judge_lease(struct cluster *cluster, struct entry *entry, int64_t now) {
     char text[200];
     pthread_mutex_lock(&cluster->lock);
-    int64_t silent_ms = sent->attempt.begun_at ? now - sent->news.heard_ms : 0;
+    int64_t silent_ms = entry->attempt.begun_at ? now - entry->news.heard_ms : 0;
     pthread_mutex_unlock(&cluster->lock);
     if (silent_ms <= cluster->config.lease_s * INT64_C(1000))
         return;
     snprintf(text, sizeof text, "its worker on %.64s was not heard of for %lld s",
-             sent->attempt.node, (long long)silent_ms / 1000);
-    lose(cluster, sent, text);
+             entry->attempt.node, (long long)silent_ms / 1000);
+    lose(cluster, entry, text);
 }
 
 /* What to do with one that is over. */
@@ -436,25 +438,25 @@ static enum parting {
     STAYS,
     IS_TO_BE_CANCELLED,
     IS_GONE
-} part(const struct cluster *cluster, const struct sent *sent, int cancel, int64_t now) {
-    enum slurm_state state = sent->status.state;
-    int ended = sent->known && state != SLURM_WAITS && state != SLURM_RUNS;
-    if (ended || (sent->polled && !sent->known))
+} part(const struct cluster *cluster, const struct entry *entry, int cancel, int64_t now) {
+    enum slurm_state state = entry->status.state;
+    int ended = entry->known && state != SLURM_WAITS && state != SLURM_RUNS;
+    if (ended || (entry->polled && !entry->known))
         return IS_GONE;
-    if (!cluster->view.answers || (!*sent->attempt.job && !sent->known))
+    if (!cluster->view.answers || (!*entry->attempt.job && !entry->known))
         return STAYS; /* the next poll finds its job by name, or finds none */
-    if (sent->told)
+    if (entry->told)
         return STAYS; /* the next poll tells whether that helped */
-    if (!cancel && sent->attempt.begun_at && now - sent->over_ms < LEAVE_MS)
+    if (!cancel && entry->attempt.begun_at && now - entry->over_ms < LEAVE_MS)
         return STAYS; /* its worker may have a moment to end */
     return IS_TO_BE_CANCELLED;
 }
 
-static enum parting part_from(struct cluster *cluster, const struct sent *sent, int64_t now) {
+static enum parting part_from(struct cluster *cluster, const struct entry *entry, int64_t now) {
     pthread_mutex_lock(&cluster->lock);
-    int cancel = sent->news.cancel;
+    int cancel = entry->news.cancel;
     pthread_mutex_unlock(&cluster->lock);
-    return sent->over ? part(cluster, sent, cancel, now) : STAYS;
+    return entry->over ? part(cluster, entry, cancel, now) : STAYS;
 }
 
 /* Those that are over leave the list; jobs that would go on without reason are cancelled. */
@@ -466,11 +468,11 @@ static void part_from_all(struct cluster *cluster, int64_t now) {
     const char **ids = calloc(cluster->n + 1, sizeof *ids);
     size_t n = 0;
     for (size_t i = 0; ids && i < cluster->n; i++) {
-        struct sent *sent = &cluster->list[i];
-        if (part_from(cluster, sent, now) != IS_TO_BE_CANCELLED)
+        struct entry *entry = &cluster->list[i];
+        if (part_from(cluster, entry, now) != IS_TO_BE_CANCELLED)
             continue;
-        ids[n++] = *sent->attempt.job ? sent->attempt.job : sent->status.id;
-        sent->told = 1;
+        ids[n++] = *entry->attempt.job ? entry->attempt.job : entry->status.id;
+        entry->told = 1;
     }
     if (n)
         note_answer(cluster, slurm_cancel(&cluster->config.slurm, ids, n, &err), &err);
@@ -480,13 +482,13 @@ static void part_from_all(struct cluster *cluster, int64_t now) {
 static void look_after(struct cluster *cluster, int polled) {
     int64_t now = monotonic_ms();
     for (size_t i = 0; i < cluster->n; i++) {
-        struct sent *sent = &cluster->list[i];
+        struct entry *entry = &cluster->list[i];
         if (!polled)
-            sent->polled = 0;
-        if (!sent->over)
-            judge_lease(cluster, sent, now);
-        if (!sent->over && sent->polled)
-            judge_status(cluster, sent, now);
+            entry->polled = 0;
+        if (!entry->over)
+            judge_lease(cluster, entry, now);
+        if (!entry->over && entry->polled)
+            judge_status(cluster, entry, now);
     }
     part_from_all(cluster, now);
 }
@@ -495,42 +497,42 @@ static void look_after(struct cluster *cluster, int polled) {
 
 /* What came of a try. An attempt that Slurm did not take does not count; whether one without an
  * answer was taken is found out by its name. */
-static void take_answer(struct cluster *cluster, struct sent *sent, int rc,
+static void take_answer(struct cluster *cluster, struct entry *entry, int rc,
                         const struct ovr_err *err) {
     struct store *store = cluster->config.store;
     struct ovr_err fault = {0};
     if (rc == 0) {
         go_on(cluster);
-        log_line(LOG_INFO, "experiment=%s sent to the cluster as job %s", sent->attempt.id,
-                 sent->attempt.job);
-        rc = store_note_job(store, &sent->attempt, sent->attempt.job, &fault);
+        log_line(LOG_INFO, "experiment=%s sent to the cluster as job %s", entry->attempt.id,
+                 entry->attempt.job);
+        rc = store_note_job(store, &entry->attempt, entry->attempt.job, &fault);
         if (rc && rc != OVR_CONFLICT)
             log_line(LOG_ERROR, "experiment=%s the number of its job could not be stored: %s",
-                     sent->attempt.id, fault.text);
+                     entry->attempt.id, fault.text);
         return;
     }
     if (cluster->stopping)
         return;
     if (rc == OVR_IO) { /* polls will tell when it answers again */
         note_answer(cluster, rc, err);
-        note_reason(cluster, sent, err->text);
+        note_reason(cluster, entry, err->text);
         return;
     }
     hold(cluster);
     if (rc == OVR_TOO_LARGE) {
-        fail(cluster, sent, "too-large", err->text);
+        fail(cluster, entry, "too-large", err->text);
     } else {
         say_trouble(cluster, rc != OVR_NOT_FOUND, err->text);
-        rc = store_withdraw_attempt(store, &sent->attempt, err->text, &fault);
+        rc = store_withdraw_attempt(store, &entry->attempt, err->text, &fault);
         if (!rc || rc == OVR_CONFLICT)
-            drop(cluster, sent);
+            drop(cluster, entry);
         else
-            log_line(LOG_ERROR, "experiment=%s could not be taken back: %s", sent->attempt.id,
+            log_line(LOG_ERROR, "experiment=%s could not be taken back: %s", entry->attempt.id,
                      fault.text);
     }
 }
 
-static void submit(struct cluster *cluster, struct sent *sent, const char *token,
+static void submit(struct cluster *cluster, struct entry *entry, const char *token,
                    const struct experiment *e) {
     struct spec spec;
     struct slurm_job job;
@@ -538,39 +540,39 @@ static void submit(struct cluster *cluster, struct sent *sent, const char *token
     char script[CLUSTER_SCRIPT_SIZE], id[JOB_ID_SIZE] = "";
     int rc = spec_read_stored(e->spec, &spec, &err);
     if (rc == OVR_INVALID) {
-        fail(cluster, sent, "invalid-spec", err.text);
+        fail(cluster, entry, "invalid-spec", err.text);
         return;
     }
     if (!rc) {
-        cluster_describe(&cluster->config.orders, &sent->attempt, token, e, &spec, script, &job);
+        cluster_describe(&cluster->config.orders, &entry->attempt, token, e, &spec, script, &job);
         rc = slurm_submit(&cluster->config.slurm, &job, id, &err);
         explicit_bzero(script, sizeof script);
     }
-    set_job(cluster, sent, id);
-    take_answer(cluster, sent, rc, &err);
+    set_job(cluster, entry, id);
+    take_answer(cluster, entry, rc, &err);
 }
 
 /* Those that were intended, and Slurm has no job of their name. */
 static void send_again(struct cluster *cluster) {
     for (size_t i = cluster->n; i-- > 0 && monotonic_ms() >= cluster->send_at_ms;) {
-        struct sent *sent = &cluster->list[i];
+        struct entry *entry = &cluster->list[i];
         struct experiment e;
         struct ovr_err err = {0};
         char token[WORK_TOKEN_SIZE];
-        if (sent->over || *sent->attempt.job || sent->attempt.begun_at || !sent->polled ||
-            sent->known)
+        if (entry->over || *entry->attempt.job || entry->attempt.begun_at || !entry->polled ||
+            entry->known)
             continue;
-        sent->polled = 0; /* once a poll */
-        int rc = store_renew_attempt(cluster->config.store, &sent->attempt, token, &err);
+        entry->polled = 0; /* once a poll */
+        int rc = store_renew_attempt(cluster->config.store, &entry->attempt, token, &err);
         if (!rc)
-            rc = store_get_experiment(cluster->config.store, sent->attempt.id, &e, &err);
+            rc = store_get_experiment(cluster->config.store, entry->attempt.id, &e, &err);
         if (rc) {
-            log_line(LOG_ERROR, "experiment=%s could not be sent again: %s", sent->attempt.id,
+            log_line(LOG_ERROR, "experiment=%s could not be sent again: %s", entry->attempt.id,
                      err.text);
             hold(cluster);
             return;
         }
-        submit(cluster, sent, token, &e);
+        submit(cluster, entry, token, &e);
         experiment_release(&e);
     }
 }
@@ -593,12 +595,12 @@ static void send(struct cluster *cluster) {
         int rc = store_begin_attempt(cluster->config.store, &attempt, token, &e, &err);
         if (rc == OVR_NOT_FOUND)
             return;
-        struct sent *sent = rc ? NULL : append(cluster, &attempt, &err);
-        if (!sent) {
+        struct entry *entry = rc ? NULL : append(cluster, &attempt, &err);
+        if (!entry) {
             log_line(LOG_ERROR, "nothing could be sent to the cluster: %s", err.text);
             hold(cluster);
         } else {
-            submit(cluster, sent, token, &e);
+            submit(cluster, entry, token, &e);
         }
         if (!rc)
             experiment_release(&e);
@@ -697,10 +699,10 @@ static void executor_submit(void *context) {
 static int executor_poll(void *context, const char *id, struct progress *progress) {
     struct cluster *cluster = context;
     pthread_mutex_lock(&cluster->lock);
-    const struct sent *sent = find_live(cluster, id);
-    int running = sent && sent->news.reported;
+    const struct entry *entry = find_live(cluster, id);
+    int running = entry && entry->news.reported;
     if (running)
-        *progress = sent->news.progress;
+        *progress = entry->news.progress;
     pthread_mutex_unlock(&cluster->lock);
     return running;
 }
@@ -709,9 +711,9 @@ static int executor_poll(void *context, const char *id, struct progress *progres
 static void executor_cancel(void *context, const char *id, enum stop why) {
     struct cluster *cluster = context;
     pthread_mutex_lock(&cluster->lock);
-    struct sent *sent = find_live(cluster, id);
-    if (sent && why == STOP_CANCEL)
-        sent->news.cancel = 1;
+    struct entry *entry = find_live(cluster, id);
+    if (entry && why == STOP_CANCEL)
+        entry->news.cancel = 1;
     pthread_mutex_unlock(&cluster->lock);
     wake(cluster);
 }
@@ -723,13 +725,13 @@ struct executor cluster_executor(struct cluster *cluster) {
 void cluster_heard(struct cluster *cluster, const struct attempt *attempt,
                    const struct progress *progress) {
     pthread_mutex_lock(&cluster->lock);
-    struct sent *sent = find(cluster, attempt->experiment, attempt->number);
-    if (sent)
-        sent->news = (struct news){.attempt = *attempt,
-                                   .progress = *progress,
-                                   .reported = 1,
-                                   .heard_ms = monotonic_ms(),
-                                   .cancel = sent->news.cancel};
+    struct entry *entry = find(cluster, attempt->experiment, attempt->number);
+    if (entry)
+        entry->news = (struct news){.attempt = *attempt,
+                                    .progress = *progress,
+                                    .reported = 1,
+                                    .heard_ms = monotonic_ms(),
+                                    .cancel = entry->news.cancel};
     pthread_mutex_unlock(&cluster->lock);
     if (!attempt->live)
         wake(cluster); /* there is room for the next */
@@ -739,10 +741,10 @@ void cluster_view(struct cluster *cluster, struct cluster_view *view) {
     pthread_mutex_lock(&cluster->lock);
     *view = cluster->view;
     for (size_t i = 0; i < cluster->n; i++) {
-        const struct sent *sent = &cluster->list[i];
-        int running = sent->attempt.begun_at || sent->news.reported;
-        view->running += !sent->over && running;
-        view->sent += !sent->over && !running;
+        const struct entry *entry = &cluster->list[i];
+        int running = entry->attempt.begun_at || entry->news.reported;
+        view->running += !entry->over && running;
+        view->sent += !entry->over && !running;
     }
     pthread_mutex_unlock(&cluster->lock);
 }
