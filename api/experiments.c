@@ -341,6 +341,7 @@ struct reply *handle_cancel(struct request *request) {
         return problem_from(&err);
     if (was_running) {
         executors_cancel(&api->executors, request->segments[0], STOP_CANCEL);
+        forget_work(api, request->segments[0]);
     } else {
         executors_submit(&api->executors); /* the next in the queue may be one that fits */
         leftovers_sweep_checkpoints(api->store, api->data_dir);

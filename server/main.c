@@ -85,6 +85,7 @@ struct daemon {
     struct disk disk;
     struct api api;
     char srun[512];
+    char *shared_dir; /* the data directory, as nodes see it; NULL: they don't */
     struct http *http;
     struct gate *gate;
 };
@@ -320,6 +321,10 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     rc = rc ? rc : open_data(d, settings, kernels, err);
     if (rc)
         return rc;
+    if (strcmp(settings->slurm_shared_data, "yes") == 0 &&
+        !(d->shared_dir = realpath(settings->data_dir, NULL)))
+        return ovr_fail(err, OVR_IO, "--data-dir", "the path of %s can't be found out: %s",
+                        settings->data_dir, strerror(errno));
     d->api = (struct api){
         .store = d->store,
         .catalog = &d->catalog,
@@ -329,6 +334,12 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .disk = &d->disk,
         .keep_backups = (int)settings->keep_backups,
         .kernels = kernels,
+        .work = {d->store, settings->data_dir, &d->disk},
+        .terms = {.isa = settings->isa,
+                  .shared_dir = d->shared_dir,
+                  .threads = (int)settings->slurm_cores,
+                  .checkpoint_seconds = (int)settings->checkpoint_s,
+                  .lease_seconds = (int)settings->slurm_lease_s},
     };
     rc = open_executors(d, settings, err);
     rc = rc ? rc : open_api(d, settings, err);
@@ -372,6 +383,7 @@ static void stop(struct daemon *d) {
     cache_release(&d->cache);
     store_close(d->store);
     disk_release(&d->disk);
+    free(d->shared_dir);
     if (d->lock > 0)
         close(d->lock);
 }

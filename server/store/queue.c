@@ -61,6 +61,7 @@ struct choice {
     size_t n_shares, n_candidates;
     struct placed *placed;
     struct room room;
+    enum executor_kind executor;
 };
 
 static struct candidate *add_candidate(struct choice *choice, sqlite3_stmt *row,
@@ -90,7 +91,8 @@ static int64_t blocked_since(const struct store *store, int64_t seq) {
 /* The first of hers that fits, behind one that does not. */
 static int add_fitting(struct choice *choice, struct connection *c, int64_t owner,
                        struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, FITTING_OF_OWNER, "Ii", owner, choice->room.free_bytes);
+    sqlite3_stmt *row = db_bind(c, FITTING_OF_OWNER, "Iii", owner, (int64_t)choice->executor,
+                                choice->room.free_bytes);
     int step = sqlite3_step(row), rc = 0;
     if (step == SQLITE_ROW)
         rc = add_candidate(choice, row, err) ? 0 : OVR_NOMEM;
@@ -114,6 +116,7 @@ static int read_first(const struct store *store, struct choice *choice, sqlite3_
         return OVR_NOMEM;
     share->limit = limit_column(store, row, 3);
     share->use = read_use(store, row, 4, choice->room.now_ms);
+    share->running = sqlite3_column_int(row, 6);
     first->blocked_ms = blocked_since(store, first->seq);
     return 0;
 }
@@ -121,7 +124,7 @@ static int read_first(const struct store *store, struct choice *choice, sqlite3_
 /* Her share and candidates, if something of hers waits. */
 static int add_owner(struct store *store, struct connection *c, struct choice *choice,
                      int64_t owner, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, FIRST_OF_OWNER, "I", owner);
+    sqlite3_stmt *row = db_bind(c, FIRST_OF_OWNER, "Ii", owner, (int64_t)choice->executor);
     struct share share = {.owner = owner}, *longer;
     int step = sqlite3_step(row), rc = 0;
     if (step == SQLITE_ROW)
@@ -142,8 +145,9 @@ static int add_owner(struct store *store, struct connection *c, struct choice *c
 }
 
 /* *owner becomes the next one with something in the queue; 0: there is none. */
-static int next_owner(struct connection *c, int64_t *owner, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, NEXT_OWNER, "i", *owner);
+static int next_owner(struct connection *c, enum executor_kind executor, int64_t *owner,
+                      struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, NEXT_OWNER, "ii", *owner, (int64_t)executor);
     int step = sqlite3_step(row);
     int rc = step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
     *owner = step == SQLITE_ROW ? sqlite3_column_int64(row, 0) : 0;
@@ -160,8 +164,9 @@ static int read_runs(struct store *store, struct choice *choice, struct ovr_err 
         n++;
     choice->placed = calloc(n + 1, sizeof *choice->placed);
     for (const struct run *run = runs->list; choice->placed && run; run = run->next)
-        choice->placed[choice->room.n_placed++] =
-            (struct placed){run->memory_bytes, run->started_ms};
+        if (run->executor == EXECUTOR_LOCAL)
+            choice->placed[choice->room.n_placed++] =
+                (struct placed){run->memory_bytes, run->started_ms};
     for (size_t i = 0; i < choice->n_shares; i++)
         add_runs(store, choice->room.now_ms, &choice->shares[i]);
     pthread_mutex_unlock(&runs->lock);
@@ -169,8 +174,10 @@ static int read_runs(struct store *store, struct choice *choice, struct ovr_err 
     return choice->placed ? 0 : ovr_nomem(err, "the queue");
 }
 
-/* Those that wait for memory are remembered, until they are in the queue no more. */
+/* Those that wait for memory of ours are remembered, until they are in the queue no more. */
 static int note_blocked(struct store *store, const struct choice *choice, struct ovr_err *err) {
+    if (choice->executor != EXECUTOR_LOCAL)
+        return 0;
     store->n_blocked = 0;
     for (size_t i = 0; i < choice->n_candidates; i++) {
         const struct candidate *candidate = &choice->candidates[i];
@@ -190,18 +197,19 @@ static int read_choice(struct store *store, struct connection *c, struct choice 
     int64_t owner = 0;
     int rc = add_owner(store, c, choice, 0, err);
     if (!rc)
-        rc = next_owner(c, &owner, err);
+        rc = next_owner(c, choice->executor, &owner, err);
     while (!rc && owner) {
         rc = add_owner(store, c, choice, owner, err);
         if (!rc)
-            rc = next_owner(c, &owner, err);
+            rc = next_owner(c, choice->executor, &owner, err);
     }
     return rc ? rc : read_runs(store, choice, err);
 }
 
-int choose_next(struct store *store, struct connection *c, int64_t free_bytes, int64_t *seq,
-                int64_t *owner, struct ovr_err *err) {
-    struct choice choice = {.room = {.free_bytes = free_bytes,
+int choose_next(struct store *store, struct connection *c, enum executor_kind executor,
+                int64_t free_bytes, int64_t *seq, int64_t *owner, struct ovr_err *err) {
+    struct choice choice = {.executor = executor,
+                            .room = {.free_bytes = free_bytes,
                                      .total_bytes = store->rules.memory_bytes,
                                      .now_ms = now_ms(),
                                      .half_life_ms = (double)store->rules.half_life_ms}};
@@ -269,7 +277,9 @@ static int read_owners(struct store *store, struct connection *c, struct owner *
         *owner = (struct owner){.seq = sqlite3_column_int64(row, 0),
                                 .max_running = limit_column(store, row, 2)};
         copy_column(row, 1, owner->name, sizeof owner->name);
-        struct share share = {.owner = owner->seq, .use = read_use(store, row, 3, now)};
+        struct share share = {.owner = owner->seq,
+                              .use = read_use(store, row, 3, now),
+                              .running = sqlite3_column_int(row, 5)};
         pthread_mutex_lock(&store->runs.lock);
         add_runs(store, now, &share);
         pthread_mutex_unlock(&store->runs.lock);
