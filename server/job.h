@@ -6,6 +6,7 @@
 #include "core/train.h"
 #include "server/cache.h"
 #include "server/disk.h"
+#include "server/progress.h"
 #include "server/store.h"
 
 /* What all jobs of a daemon share. */
@@ -17,9 +18,6 @@ struct workplace {
     struct disk *disk;      /* that it is on; NULL: nothing is known of it */
     int checkpoint_seconds; /* between checkpoints of a run; 0: only when it is interrupted */
 };
-
-/* Why a job is asked to stop; the value of its stop flag. */
-enum stop { STOP_NO, STOP_CANCEL, STOP_PAUSE, STOP_SHUTDOWN, STOP_TIME_LIMIT };
 
 struct job {
     struct experiment experiment; /* as claimed */

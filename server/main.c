@@ -183,6 +183,14 @@ static int find_kernels(const struct settings *settings, const struct kernels **
                                "this processor does not run %s; use --isa auto", settings->isa);
 }
 
+static struct cluster_rules cluster_rules(const struct settings *settings) {
+    return (struct cluster_rules){.there = strcmp(settings->slurm, "on") == 0,
+                                  .cores = (int)settings->slurm_cores,
+                                  .rank_bytes = settings->slurm_node_bytes,
+                                  .above_bytes = settings->slurm_above_bytes,
+                                  .above_core_hours = (double)settings->slurm_above_hours};
+}
+
 /* The jobs, and what tells why they wait. */
 static int open_pool(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
     const struct admission *admission = &d->api.admission;
@@ -205,7 +213,13 @@ static int open_pool(struct daemon *d, const struct settings *settings, struct o
              pool.cores, workers, (double)pool.memory_bytes / (1 << 30));
     store_set_rules(d->store, &rules);
     int rc = pool_start(&d->api.pool, &pool, err);
-    return rc ? rc : queue_new(&d->api.queue, d->store, d->api.pool, rules.half_life_ms, err);
+    const struct queue_config queue = {
+        .store = d->store,
+        .pool = d->api.pool,
+        .half_life_ms = rules.half_life_ms,
+        .cluster_jobs = admission->cluster.there ? (int)settings->slurm_jobs : 0,
+    };
+    return rc ? rc : queue_new(&d->api.queue, &queue, err);
 }
 
 /* What requests work with. */
@@ -259,7 +273,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .store = d->store,
         .catalog = &d->catalog,
         .admission = {d->store, memory_budget(settings), cpu_count(), linalg_speed(), &d->catalog,
-                      strcmp(settings->visibility, "private") == 0},
+                      strcmp(settings->visibility, "private") == 0, cluster_rules(settings)},
         .data_dir = settings->data_dir,
         .disk = &d->disk,
         .keep_backups = (int)settings->keep_backups,

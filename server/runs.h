@@ -30,6 +30,7 @@ struct run {
     /* Its cores and what they used that is not in the database yet. */
     int64_t owner, memory_bytes, started_ms, charged_ms, written_ms;
     int cores;
+    enum executor_kind executor;
     struct use use;
     double writing; /* of the use, in the transaction at hand */
 };

@@ -53,6 +53,12 @@ static const struct setting table[] = {
     {"checkpoint", "SECONDS", NUMBER(checkpoint_s, 0, 1000000), "60", NULL, "between checkpoints of a running experiment; 0: only when it is interrupted"},
     {"max-crashes", "N", NUMBER(max_crashes, 1, 1000), "10", NULL, "after so many crashes of the daemon under it an experiment fails"},
     {"keep-backups", "N", NUMBER(keep_backups, 0, 100000), "0", NULL, "newest backups that stay when one is made; 0: all"},
+    {"slurm", "on|off", TEXT(slurm), "off", "off on", "a Slurm cluster that experiments may be sent to: see docs/slurm.md"},
+    {"slurm-jobs", "JOBS", NUMBER(slurm_jobs, 1, 100000), "50", NULL, "experiments that may be in Slurm's queue and run there at once"},
+    {"slurm-cores", "N", NUMBER(slurm_cores, 1, 256), "4", NULL, "cores of a rank on the cluster, where the spec leaves it open"},
+    {"slurm-node-memory", "BYTES", NUMBER(slurm_node_bytes, 0, 1024 * TIB), "0", NULL, "memory that a rank may have on the cluster; 0: any"},
+    {"slurm-above-memory", "BYTES", NUMBER(slurm_above_bytes, 0, 1024 * TIB), "0", NULL, "experiments that need more go to the cluster; 0: those that do not fit here"},
+    {"slurm-above-hours", "HOURS", NUMBER(slurm_above_hours, 0, 1000000), "0", NULL, "of one core: experiments that take longer go to the cluster; 0: any time"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };
 /* clang-format on */

@@ -19,6 +19,8 @@ struct settings {
         keep_backups, half_life_s;
     int64_t user_running, user_queued, user_storage_bytes, requests_per_second, failures_per_minute,
         connections_per_address, least_body_rate;
+    const char *slurm; /* "on" or "off" */
+    int64_t slurm_jobs, slurm_cores, slurm_node_bytes, slurm_above_bytes, slurm_above_hours;
 };
 
 enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_MANUAL, SETTINGS_VERSION };

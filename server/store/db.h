@@ -44,6 +44,7 @@ enum sql {
     FIRST_OF_OWNER,
     FITTING_OF_OWNER,
     READ_WAITING,
+    READ_SENT,
     READ_OWNERS,
     READ_USE,
     WRITE_USE,
@@ -243,9 +244,10 @@ int insert_experiment(struct connection *c, const struct new_experiment *e,
 
 /* ---- queue.c ---- */
 
-/* Which is next, and whose it is. OVR_NOT_FOUND: none. */
-int choose_next(struct store *store, struct connection *c, int64_t free_bytes, int64_t *seq,
-                int64_t *owner, struct ovr_err *err);
+/* Which of an executor's queue is next, and whose it is; free_bytes: INT64_MAX where memory is not
+ * ours to give. OVR_NOT_FOUND: none. */
+int choose_next(struct store *store, struct connection *c, enum executor_kind executor,
+                int64_t free_bytes, int64_t *seq, int64_t *owner, struct ovr_err *err);
 
 /* Adds what a run has used to its owner's use, in the transaction at hand. */
 int charge_run(struct store *store, struct run *run, struct ovr_err *err);

@@ -16,7 +16,7 @@ static int end_run(struct store *store, int64_t seq, int rc, struct ovr_err *err
 }
 
 static int count_queue(struct connection *c, int most, int *n, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, COUNT_QUEUE, "i", (int64_t)most);
+    sqlite3_stmt *row = db_bind(c, COUNT_QUEUE, "ii", (int64_t)most, (int64_t)EXECUTOR_LOCAL);
     int rc = sqlite3_step(row) == SQLITE_ROW ? 0 : db_fail(c, err);
     *n = rc ? 0 : sqlite3_column_int(row, 0);
     sqlite3_reset(row);
@@ -63,7 +63,7 @@ static int take(struct store *store, struct run *run, struct experiment *e, int 
 /* Chosen with a reader: whether a claim is worth the wait for the writer. */
 static int choose(struct store *store, int64_t free_bytes, struct run *run, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    int rc = choose_next(store, c, free_bytes, &run->seq, &run->owner, err);
+    int rc = choose_next(store, c, EXECUTOR_LOCAL, free_bytes, &run->seq, &run->owner, err);
     db_give_back(c);
     return rc;
 }

@@ -61,6 +61,7 @@ struct choice {
     size_t n_shares, n_candidates;
     struct placed *placed;
     struct room room;
+    enum executor_kind executor;
 };
 
 static struct candidate *add_candidate(struct choice *choice, sqlite3_stmt *row,
@@ -90,7 +91,8 @@ static int64_t blocked_since(const struct store *store, int64_t seq) {
 /* The first of hers that fits, behind one that does not. */
 static int add_fitting(struct choice *choice, struct connection *c, int64_t owner,
                        struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, FITTING_OF_OWNER, "Ii", owner, choice->room.free_bytes);
+    sqlite3_stmt *row = db_bind(c, FITTING_OF_OWNER, "Iii", owner, (int64_t)choice->executor,
+                                choice->room.free_bytes);
     int step = sqlite3_step(row), rc = 0;
     if (step == SQLITE_ROW)
         rc = add_candidate(choice, row, err) ? 0 : OVR_NOMEM;
@@ -121,7 +123,7 @@ static int read_first(const struct store *store, struct choice *choice, sqlite3_
 /* Her share and candidates, if something of hers waits. */
 static int add_owner(struct store *store, struct connection *c, struct choice *choice,
                      int64_t owner, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, FIRST_OF_OWNER, "I", owner);
+    sqlite3_stmt *row = db_bind(c, FIRST_OF_OWNER, "Ii", owner, (int64_t)choice->executor);
     struct share share = {.owner = owner}, *longer;
     int step = sqlite3_step(row), rc = 0;
     if (step == SQLITE_ROW)
@@ -142,8 +144,9 @@ static int add_owner(struct store *store, struct connection *c, struct choice *c
 }
 
 /* *owner becomes the next one with something in the queue; 0: there is none. */
-static int next_owner(struct connection *c, int64_t *owner, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, NEXT_OWNER, "i", *owner);
+static int next_owner(struct connection *c, enum executor_kind executor, int64_t *owner,
+                      struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, NEXT_OWNER, "ii", *owner, (int64_t)executor);
     int step = sqlite3_step(row);
     int rc = step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
     *owner = step == SQLITE_ROW ? sqlite3_column_int64(row, 0) : 0;
@@ -160,8 +163,9 @@ static int read_runs(struct store *store, struct choice *choice, struct ovr_err 
         n++;
     choice->placed = calloc(n + 1, sizeof *choice->placed);
     for (const struct run *run = runs->list; choice->placed && run; run = run->next)
-        choice->placed[choice->room.n_placed++] =
-            (struct placed){run->memory_bytes, run->started_ms};
+        if (run->executor == EXECUTOR_LOCAL)
+            choice->placed[choice->room.n_placed++] =
+                (struct placed){run->memory_bytes, run->started_ms};
     for (size_t i = 0; i < choice->n_shares; i++)
         add_runs(store, choice->room.now_ms, &choice->shares[i]);
     pthread_mutex_unlock(&runs->lock);
@@ -169,8 +173,10 @@ static int read_runs(struct store *store, struct choice *choice, struct ovr_err 
     return choice->placed ? 0 : ovr_nomem(err, "the queue");
 }
 
-/* Those that wait for memory are remembered, until they are in the queue no more. */
+/* Those that wait for memory of ours are remembered, until they are in the queue no more. */
 static int note_blocked(struct store *store, const struct choice *choice, struct ovr_err *err) {
+    if (choice->executor != EXECUTOR_LOCAL)
+        return 0;
     store->n_blocked = 0;
     for (size_t i = 0; i < choice->n_candidates; i++) {
         const struct candidate *candidate = &choice->candidates[i];
@@ -190,18 +196,19 @@ static int read_choice(struct store *store, struct connection *c, struct choice 
     int64_t owner = 0;
     int rc = add_owner(store, c, choice, 0, err);
     if (!rc)
-        rc = next_owner(c, &owner, err);
+        rc = next_owner(c, choice->executor, &owner, err);
     while (!rc && owner) {
         rc = add_owner(store, c, choice, owner, err);
         if (!rc)
-            rc = next_owner(c, &owner, err);
+            rc = next_owner(c, choice->executor, &owner, err);
     }
     return rc ? rc : read_runs(store, choice, err);
 }
 
-int choose_next(struct store *store, struct connection *c, int64_t free_bytes, int64_t *seq,
-                int64_t *owner, struct ovr_err *err) {
-    struct choice choice = {.room = {.free_bytes = free_bytes,
+int choose_next(struct store *store, struct connection *c, enum executor_kind executor,
+                int64_t free_bytes, int64_t *seq, int64_t *owner, struct ovr_err *err) {
+    struct choice choice = {.executor = executor,
+                            .room = {.free_bytes = free_bytes,
                                      .total_bytes = store->rules.memory_bytes,
                                      .now_ms = now_ms(),
                                      .half_life_ms = (double)store->rules.half_life_ms}};
@@ -240,12 +247,14 @@ static int read_waiting(struct connection *c, struct waiting **list, size_t *n,
             break;
         }
         *list = longer;
-        longer[(*n)++] = (struct waiting){.seq = sqlite3_column_int64(row, 0),
-                                          .owner = sqlite3_column_int64(row, 1),
-                                          .waits_for = sqlite3_column_int64(row, 5),
-                                          .priority = sqlite3_column_int(row, 2),
-                                          .memory_bytes = sqlite3_column_int64(row, 3),
-                                          .core_seconds = real_column(row, 4)};
+        longer[(*n)++] =
+            (struct waiting){.seq = sqlite3_column_int64(row, 0),
+                             .owner = sqlite3_column_int64(row, 1),
+                             .waits_for = sqlite3_column_int64(row, 5),
+                             .executor = (enum executor_kind)sqlite3_column_int(row, 6),
+                             .priority = sqlite3_column_int(row, 2),
+                             .memory_bytes = sqlite3_column_int64(row, 3),
+                             .core_seconds = real_column(row, 4)};
     }
     if (!rc && step != SQLITE_DONE)
         rc = db_fail(c, err);
@@ -283,25 +292,61 @@ static int read_owners(struct store *store, struct connection *c, struct owner *
     return rc;
 }
 
-int store_read_queue(struct store *store, struct waiting **waiting, size_t *n_waiting,
-                     struct owner **owners, size_t *n_owners, struct ovr_err *err) {
+static int cores_of(struct store *store, int64_t seq) {
+    pthread_mutex_lock(&store->runs.lock);
+    const struct run *run = runs_find(&store->runs, seq);
+    int cores = run ? run->cores : 0;
+    pthread_mutex_unlock(&store->runs.lock);
+    return cores;
+}
+
+static int read_sent(struct store *store, struct connection *c, struct sent **list, size_t *n,
+                     struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, READ_SENT, "");
+    int step, rc = 0;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
+        struct sent *longer = grow(*list, *n, sizeof *longer);
+        if (!longer) {
+            rc = ovr_nomem(err, "the cluster's queue");
+            break;
+        }
+        *list = longer;
+        struct sent *sent = &longer[(*n)++];
+        *sent = (struct sent){.seq = sqlite3_column_int64(row, 0),
+                              .owner = sqlite3_column_int64(row, 1),
+                              .memory_bytes = sqlite3_column_int64(row, 2),
+                              .ranks = sqlite3_column_int(row, 3),
+                              .cores = cores_of(store, sqlite3_column_int64(row, 0)),
+                              .begun_ms = sqlite3_column_int64(row, 7)};
+        copy_column(row, 4, sent->job, sizeof sent->job);
+        copy_column(row, 5, sent->node, sizeof sent->node);
+        copy_column(row, 6, sent->reason, sizeof sent->reason);
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    return rc;
+}
+
+int store_read_queue(struct store *store, struct queue_rows *rows, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    *waiting = NULL;
-    *owners = NULL;
-    *n_waiting = *n_owners = 0;
+    *rows = (struct queue_rows){0};
     int rc = db_run(c, db_bind(c, BEGIN_READING, ""), err);
     if (!rc) {
-        rc = read_waiting(c, waiting, n_waiting, err);
-        if (!rc)
-            rc = read_owners(store, c, owners, n_owners, err);
+        rc = read_waiting(c, &rows->waiting, &rows->n_waiting, err);
+        rc = rc ? rc : read_sent(store, c, &rows->sent, &rows->n_sent, err);
+        rc = rc ? rc : read_owners(store, c, &rows->owners, &rows->n_owners, err);
         db_run(c, db_bind(c, COMMIT, ""), NULL);
     }
     db_give_back(c);
-    if (rc) {
-        free(*waiting);
-        free(*owners);
-        *waiting = NULL;
-        *owners = NULL;
-    }
+    if (rc)
+        queue_rows_release(rows);
     return rc;
+}
+
+void queue_rows_release(struct queue_rows *rows) {
+    free(rows->waiting);
+    free(rows->sent);
+    free(rows->owners);
+    *rows = (struct queue_rows){0};
 }

@@ -5,9 +5,13 @@
     "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
+/* Of the one that the cluster has now. */
+#define OF_ATTEMPT(column)                                                                         \
+    "CASE WHEN sent THEN (SELECT a." column " FROM attempt AS a WHERE a.experiment = seq AND "     \
+    "a.live) END"
 #define OTHER_COLUMNS(notes)                                                                       \
     "rerun_of, replays, " notes ", (SELECT u.name FROM user AS u WHERE u.seq = owner), private, "  \
-    "core_seconds, computed_ms"
+    "core_seconds, computed_ms, executor, ranks, " OF_ATTEMPT("job") ", " OF_ATTEMPT("node")
 #define NOTES "coalesce(notes, CASE WHEN json_valid(spec) THEN json_extract(spec, '$.notes') END)"
 #define COLUMNS(notes)                                                                             \
     EXPERIMENT_COLUMNS                                                                             \
@@ -17,8 +21,11 @@
 #define LISTED_EXPERIMENTS "SELECT " COLUMNS("NULL")
 /* To who asks; 0: an admin, or nobody whose rights are to be looked at. */
 #define VISIBLE(asker) "(" asker " = 0 OR NOT private OR owner = " asker ")"
-/* What could start. By no other index: without statistics SQLite may take one that reads it all. */
-#define QUEUE "experiment INDEXED BY experiment_queue WHERE state = 'queued' AND waits_for IS NULL"
+/* What could start, or be sent. By no other index: without statistics SQLite may take one that
+ * reads it all. */
+#define QUEUE                                                                                      \
+    "experiment INDEXED BY experiment_queue WHERE state = 'queued' AND waits_for IS NULL AND NOT " \
+    "sent"
 #define VISIBLE_ID(asker) "CASE WHEN " VISIBLE(asker) " THEN id ELSE '(private)' END"
 #define LIST_FILTER                                                                                \
     "(?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND "  \
@@ -64,11 +71,12 @@ const char *const sql[N_SQL] = {
     [BEGIN_READING] = "BEGIN",
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
-    [ADD_EXPERIMENT] = "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
-                       "created_at, sweep, point, repeat, waits_for, owner, private, "
-                       "core_seconds, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
-                       "?11, CASE WHEN ?8 IS NULL THEN ?12 ELSE (SELECT s.owner FROM sweep AS s "
-                       "WHERE s.seq = ?8) END, ?13, ?14, 'queued')",
+    [ADD_EXPERIMENT] =
+        "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
+        "created_at, sweep, point, repeat, waits_for, owner, private, "
+        "core_seconds, executor, ranks, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
+        "?11, CASE WHEN ?8 IS NULL THEN ?12 ELSE (SELECT s.owner FROM sweep AS s "
+        "WHERE s.seq = ?8) END, ?13, ?14, ?15, ?16, 'queued')",
     [ADD_KEY] = "INSERT INTO idempotency (owner, key, body_sha256, experiment, sweep, created_at) "
                 "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [FIND_KEY] = "SELECT coalesce(e.id, s.id), i.body_sha256, i.sweep IS NOT NULL "
@@ -85,21 +93,28 @@ const char *const sql[N_SQL] = {
         LISTED_EXPERIMENTS LIST_BY_END("<") "ORDER BY finished_at DESC, seq DESC LIMIT ?6",
     [LIST_LEAST] = LISTED_EXPERIMENTS LIST_BY_FIGURE(">") "ORDER BY key, number LIMIT ?6",
     [LIST_MOST] = LISTED_EXPERIMENTS LIST_BY_FIGURE("<") "ORDER BY key DESC, number DESC LIMIT ?6",
-    [NEXT_OWNER] = "SELECT owner FROM " QUEUE " AND owner > ?1 ORDER BY owner LIMIT 1",
+    [NEXT_OWNER] = "SELECT owner FROM " QUEUE " AND executor = ?2 AND owner > ?1 ORDER BY owner "
+                   "LIMIT 1",
     [FIRST_OF_OWNER] =
         "SELECT q.seq, q.priority, q.memory_bytes, u.max_running, s.core_seconds, s.at FROM "
         "(SELECT seq, priority, memory_bytes FROM " QUEUE
-        " AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q LEFT JOIN user AS u ON "
+        " AND executor = ?2 AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q LEFT JOIN "
+        "user AS u ON "
         "u.seq = ?1 LEFT JOIN usage AS s ON s.owner = coalesce(?1, 0)",
     /* Behind so many that do not fit nobody looks. */
     [FITTING_OF_OWNER] =
         "SELECT seq, priority, memory_bytes FROM (SELECT seq, priority, memory_bytes FROM " QUEUE
-        " AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 50) WHERE memory_bytes <= ?2 ORDER BY "
-        "priority DESC, seq LIMIT 1",
+        " AND executor = ?2 AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 50) WHERE "
+        "memory_bytes <= ?3 ORDER BY priority DESC, seq LIMIT 1",
     [READ_WAITING] =
-        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL FROM " QUEUE
-        " UNION ALL SELECT seq, owner, priority, memory_bytes, core_seconds, waits_for FROM "
+        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL, executor FROM " QUEUE
+        /* What starts from another's weights runs here. */
+        " UNION ALL SELECT seq, owner, priority, memory_bytes, core_seconds, waits_for, 0 FROM "
         "experiment INDEXED BY experiment_waits WHERE waits_for IS NOT NULL AND state = 'queued'",
+    [READ_SENT] =
+        "SELECT e.seq, e.owner, e.memory_bytes, e.ranks, a.job, a.node, a.reason, a.begun_at FROM "
+        "attempt AS a INDEXED BY attempt_live CROSS JOIN experiment AS e ON e.seq = a.experiment "
+        "WHERE a.live ORDER BY a.submitted_at, e.seq",
     [READ_OWNERS] =
         "SELECT 0 AS owner, '', NULL, s.core_seconds, s.at FROM (SELECT 0) LEFT JOIN usage AS s ON "
         "s.owner = 0 UNION ALL SELECT u.seq, u.name, u.max_running, s.core_seconds, s.at FROM user "
@@ -107,11 +122,12 @@ const char *const sql[N_SQL] = {
     [READ_USE] = "SELECT core_seconds, at FROM usage WHERE owner = ?1",
     [WRITE_USE] = "INSERT INTO usage (owner, core_seconds, at) VALUES (?1, ?2, ?3) ON CONFLICT "
                   "(owner) DO UPDATE SET core_seconds = ?2, at = ?3",
-    [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM " QUEUE " LIMIT ?1)",
+    [COUNT_QUEUE] = "SELECT count(*) FROM (SELECT 1 FROM " QUEUE " AND executor = ?2 LIMIT ?1)",
     [CLAIM] =
         "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
         "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' AND "
-        "waits_for IS NULL RETURNING " EXPERIMENT_COLUMNS ", NULL, " OTHER_COLUMNS("NULL"),
+        "waits_for IS NULL AND executor = 0 AND NOT sent RETURNING " EXPERIMENT_COLUMNS
+        ", NULL, " OTHER_COLUMNS("NULL"),
     [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
     [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",

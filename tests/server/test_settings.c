@@ -34,6 +34,12 @@ static const char *const names[] = {"data-dir",
                                     "checkpoint",
                                     "max-crashes",
                                     "keep-backups",
+                                    "slurm",
+                                    "slurm-jobs",
+                                    "slurm-cores",
+                                    "slurm-node-memory",
+                                    "slurm-above-memory",
+                                    "slurm-above-hours",
                                     "log-level"};
 
 /* An environment without settings. */

@@ -1,0 +1,3 @@
+#include "server/executor.h"
+
+const char *const executor_names[N_EXECUTORS] = {"local", "slurm"};
