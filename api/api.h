@@ -75,6 +75,10 @@ json_t *json_time(int64_t ms);                          /* null for 0 */
 json_t *json_real_or_null(double value);
 json_t *json_owner(const char *name); /* null for "" */
 
+/* Where an experiment runs, or is to: executor, ranks, and the cluster's job and node. Returns 0 or
+ * OVR_NOMEM. */
+int json_put_place(json_t *object, const struct experiment *experiment);
+
 /* Adds an experiment, of its whole or as in a list. `warnings`, which may be NULL, become a member
  * where there are any. */
 int text_add_experiment(struct text *text, struct api *api, const struct experiment *experiment,

@@ -41,9 +41,11 @@ struct reply *reply_experiment(struct api *api, int status, const char *id, json
 }
 
 json_t *json_estimate(const struct cost *cost) {
-    return json_pack("{s:I, s:I, s:f, s:f}", "parameters", (json_int_t)cost->train.parameters,
-                     "memory_bytes", (json_int_t)cost->train.memory_bytes, "flops_per_epoch",
-                     cost->train.flops_per_epoch, "seconds", cost->seconds);
+    return json_pack("{s:I, s:I, s:f, s:f, s:s, s:i}", "parameters",
+                     (json_int_t)cost->train.parameters, "memory_bytes",
+                     (json_int_t)cost->train.memory_bytes, "flops_per_epoch",
+                     cost->train.flops_per_epoch, "seconds", cost->seconds, "executor",
+                     executor_names[cost->executor], "ranks", cost->ranks);
 }
 
 static struct reply *reply_estimate(const struct cost *cost, json_t *warnings) {
@@ -87,6 +89,8 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
         .replays = origin->replays,
         .owner = request->asker.user,
         .private = spec->private,
+        .executor = cost->executor,
+        .ranks = cost->ranks,
     };
     int rc = text ? store_add_experiment(api->store, &new, id, &repeated, &err)
                   : ovr_nomem(&err, "the spec");
@@ -128,7 +132,7 @@ static struct reply *submit(struct request *request, json_t *document, struct sp
     int rc =
         faults && warnings ? spec_read(document, spec, faults, &err) : ovr_nomem(&err, "the spec");
     if (!rc)
-        rc = admit(&api->admission, spec, document, faults, warnings, &cost, &err);
+        rc = admit(&api->admission, spec, document, 0, faults, warnings, &cost, &err);
     struct reply *reply = NULL;
     if (rc)
         reply =

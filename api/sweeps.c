@@ -411,9 +411,10 @@ static struct reply *reply_csv(struct api *api, const char *id) {
 /* Handlers */
 
 static struct reply *reply_plan(const struct sweep_plan *plan, json_t *warnings) {
-    return reply_json(200, json_pack("{s:b, s:I, s:I, s:o, s:O}", "valid", 1, "points",
+    return reply_json(200, json_pack("{s:b, s:I, s:I, s:I, s:o, s:O}", "valid", 1, "points",
                                      (json_int_t)plan->n_points, "experiments",
-                                     (json_int_t)plan->n_experiments, "estimate",
+                                     (json_int_t)plan->n_experiments, "on_cluster",
+                                     (json_int_t)plan->on_cluster, "estimate",
                                      json_estimate(&plan->cost), "warnings", warnings));
 }
 

@@ -186,7 +186,14 @@ static int find_kernels(const struct settings *settings, const struct kernels **
                                "this processor does not run %s; use --isa auto", settings->isa);
 }
 
-/* The jobs, and what tells why they wait. */
+static struct cluster_rules cluster_rules(const struct settings *settings) {
+    return (struct cluster_rules){.there = strcmp(settings->slurm, "on") == 0,
+                                  .cores = (int)settings->slurm_cores,
+                                  .rank_bytes = settings->slurm_node_bytes,
+                                  .above_bytes = settings->slurm_above_bytes,
+                                  .above_core_hours = (double)settings->slurm_above_hours};
+}
+
 static int open_pool(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
     const struct admission *admission = &d->api.admission;
     int workers = settings->workers ? (int)settings->workers : admission->cores;
@@ -207,8 +214,7 @@ static int open_pool(struct daemon *d, const struct settings *settings, struct o
              OVRD_VERSION, linalg_library(), linalg_kernel(), isa_name(d->api.kernels->isa),
              pool.cores, workers, (double)pool.memory_bytes / (1 << 30));
     store_set_rules(d->store, &rules);
-    int rc = pool_start(&d->api.pool, &pool, err);
-    return rc ? rc : queue_new(&d->api.queue, d->store, d->api.pool, rules.half_life_ms, err);
+    return pool_start(&d->api.pool, &pool, err);
 }
 
 /* A node would look for the daemon on itself. */
@@ -259,19 +265,28 @@ static int open_cluster(struct daemon *d, const struct settings *settings, struc
     return rc ? rc : cluster_start(&d->api.cluster, &config, err);
 }
 
-/* Who runs experiments. */
+/* Who runs experiments, and what tells why they wait. */
 static int open_executors(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
     struct executors *executors = &d->api.executors;
     int rc = open_pool(d, settings, err);
     if (rc)
         return rc;
     executors->list[executors->n++] = pool_executor(d->api.pool);
-    if (strcmp(settings->slurm, "on"))
-        return 0;
-    rc = open_cluster(d, settings, err);
-    if (!rc)
+    if (d->api.admission.cluster.there) {
+        rc = open_cluster(d, settings, err);
+        if (rc)
+            return rc;
         executors->list[executors->n++] = cluster_executor(d->api.cluster);
-    return rc;
+    }
+    const struct queue_config queue = {
+        .store = d->store,
+        .pool = d->api.pool,
+        .half_life_ms = settings->half_life_s * 1000,
+        .cluster_jobs = d->api.cluster ? (int)settings->slurm_jobs : 0,
+        .cluster = d->api.cluster,
+        .look = cluster_view,
+    };
+    return queue_new(&d->api.queue, &queue, err);
 }
 
 /* What requests work with. */
@@ -329,7 +344,7 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .store = d->store,
         .catalog = &d->catalog,
         .admission = {d->store, memory_budget(settings), cpu_count(), linalg_speed(), &d->catalog,
-                      strcmp(settings->visibility, "private") == 0},
+                      strcmp(settings->visibility, "private") == 0, cluster_rules(settings)},
         .data_dir = settings->data_dir,
         .disk = &d->disk,
         .keep_backups = (int)settings->keep_backups,

@@ -49,17 +49,14 @@ static const char *claim(struct store *store, int64_t free_bytes, int64_t *seq) 
 }
 
 static double use_of(struct store *store, const char *name) {
-    struct waiting *waiting;
-    struct owner *owners;
-    size_t n_waiting, n_owners;
+    struct queue_rows rows;
     struct ovr_err err = {0};
     double use = -1;
-    assert_ok(store_read_queue(store, &waiting, &n_waiting, &owners, &n_owners, &err), &err);
-    for (size_t i = 0; i < n_owners; i++)
-        if (strcmp(owners[i].name, name) == 0)
-            use = owners[i].use;
-    free(waiting);
-    free(owners);
+    assert_ok(store_read_queue(store, &rows, &err), &err);
+    for (size_t i = 0; i < rows.n_owners; i++)
+        if (strcmp(rows.owners[i].name, name) == 0)
+            use = rows.owners[i].use;
+    queue_rows_release(&rows);
     return use;
 }
 
@@ -261,17 +258,14 @@ static void a_hundred_thousand_of_a_thousand(void **state) {
     for (int i = 0; i < 10; i++)
         assert_string_equal(claim(store, 0, NULL), "-"); /* nothing fits */
     double miss_ms = (double)(now_ms() - started) / 10;
-    struct waiting *waiting;
-    struct owner *owners;
-    size_t n_waiting, n_owners;
+    struct queue_rows rows;
     struct ovr_err err = {0};
     started = now_ms();
-    assert_ok(store_read_queue(store, &waiting, &n_waiting, &owners, &n_owners, &err), &err);
+    assert_ok(store_read_queue(store, &rows, &err), &err);
     double read_ms = (double)(now_ms() - started);
-    assert_int_equal(n_waiting, JOBS - CLAIMS);
-    assert_int_equal(n_owners, USERS + 1);
-    free(waiting);
-    free(owners);
+    assert_int_equal(rows.n_waiting, JOBS - CLAIMS);
+    assert_int_equal(rows.n_owners, USERS + 1);
+    queue_rows_release(&rows);
     print_message("of %d users: a claim %.1f ms, in vain %.1f ms; %d that wait read in %.0f ms\n",
                   USERS, claim_ms, miss_ms, JOBS, read_ms);
     assert_true(claim_ms < 200 && miss_ms < 1000 && read_ms < 5000); /* busy machines, sanitizers */
