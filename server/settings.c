@@ -55,7 +55,7 @@ static const struct setting table[] = {
     {"keep-backups", "N", NUMBER(keep_backups, 0, 100000), "0", NULL, "newest backups that stay when one is made; 0: all"},
     {"slurm", "on|off", TEXT(slurm), "off", "off on", "a Slurm cluster that experiments may be sent to: see docs/slurm.md"},
     {"slurm-directory", "DIR", TEXT(slurm_directory), "none", NULL, "where sbatch, squeue, scancel are, and srun on the nodes; none: by PATH"},
-    {"slurm-options", "WORDS", TEXT(slurm_options), "none", NULL, "more of sbatch, between blanks, such as \"--partition=cpu --account=lab\""},
+    {"slurm-options", "WORDS", TEXT(slurm_options), "none", NULL, "more of sbatch, between blanks, such as --slurm-options=\"--partition=cpu --account=lab\""},
     {"slurm-worker", "PATH", TEXT(slurm_worker), "ovr-worker", NULL, "the program ovr-worker on the nodes; without a slash: by their PATH"},
     {"worker-url", "URL", TEXT(worker_url), "none", NULL, "where the nodes reach this daemon, such as https://ovrd.lab.org:8080"},
     {"worker-ca", "FILE", TEXT(worker_ca), "none", NULL, "on the nodes: the authority of this daemon's certificate; none: the system's"},
@@ -145,6 +145,10 @@ static int read_flag(struct settings *settings, int argc, char **argv, int *i,
         value = argv[++*i];
     char name[64];
     snprintf(name, sizeof name, "--%s", s->name);
+    if (!value && *i + 1 < argc)
+        return ovr_fail(err, OVR_INVALID, name,
+                        "%s needs a value (%s); one that begins with -- follows a =: %s=%.60s",
+                        name, s->unit, name, argv[*i + 1]);
     if (!value)
         return ovr_fail(err, OVR_INVALID, name, "%s needs a value (%s)", name, s->unit);
     return set(settings, s, value, name, err);
