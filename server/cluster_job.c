@@ -34,6 +34,8 @@ int cluster_orders_check(const struct cluster_orders *orders, struct ovr_err *er
         rc = check(orders->ca, "--worker-ca", err);
     if (!rc)
         rc = check(orders->worker, "--slurm-worker", err);
+    if (!rc && orders->blas_kernel)
+        rc = check(orders->blas_kernel, "--blas-kernel", err);
     return rc ? rc : check(orders->srun, "--slurm-directory", err);
 }
 
@@ -41,11 +43,20 @@ int cluster_threads(const struct cluster_orders *orders, const struct spec *spec
     return spec->threads ? spec->threads : orders->cores;
 }
 
-/* With exec, so that the worker, or what starts its ranks, is the job's own process: it gets the
- * job's signals, and its end is the job's. The worker removes the file once it has read it. */
+/* "name=value" as a line, or nothing. */
+static void write_line(char line[TEXT_MOST + 100], const char *name, const char *value) {
+    snprintf(line, TEXT_MOST + 100, "%s%s%s", value ? name : "", value ? value : "",
+             value ? "\n" : "");
+}
+
+/* OpenBLAS looks for its kernel when the worker is loaded, hence the variable. With exec, so that
+ * the worker, or what starts its ranks, is the job's own process: it gets the job's signals, and
+ * its end is the job's. The worker removes the file once it has read it. */
 static void write_script(const struct cluster_orders *orders, const struct attempt *attempt,
                          const char *token, int threads, char script[CLUSTER_SCRIPT_SIZE]) {
-    char start[TEXT_MOST + 100] = "";
+    char start[TEXT_MOST + 100] = "", kernel[TEXT_MOST + 100], ca[TEXT_MOST + 100];
+    write_line(kernel, "export OPENBLAS_CORETYPE=", orders->blas_kernel);
+    write_line(ca, "ca=", orders->ca);
     if (attempt->ranks > 1)
         snprintf(start, sizeof start,
                  "%s --mpi=pmix --export=ALL --kill-on-bad-exit=1 --cpus-per-task=%d ",
@@ -53,14 +64,15 @@ static void write_script(const struct cluster_orders *orders, const struct attem
     snprintf(script, CLUSTER_SCRIPT_SIZE,
              "#!/bin/sh\n"
              "# Experiment %s of %s, attempt %d\n"
+             "%s"
              "umask 077\n"
              "order=$(mktemp) || exit 1\n"
              "cat >\"$order\" <<'END' || exit 1\n"
-             "url=%s\ntoken=%s\n%s%s%s"
+             "url=%s\ntoken=%s\n%s"
              "END\n"
              "exec %s%s \"$order\"\n",
-             attempt->id, orders->url, attempt->number, orders->url, token, orders->ca ? "ca=" : "",
-             orders->ca ? orders->ca : "", orders->ca ? "\n" : "", start, orders->worker);
+             attempt->id, orders->url, attempt->number, kernel, orders->url, token, ca, start,
+             orders->worker);
 }
 
 static int minutes_of(const struct cluster_orders *orders, const struct experiment *e,

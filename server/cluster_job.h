@@ -8,12 +8,13 @@
 
 /* What the jobs of a daemon have in common. */
 struct cluster_orders {
-    const char *url;    /* where workers find the daemon */
-    const char *ca;     /* file on the nodes; NULL: the system's */
-    const char *worker; /* path of ovr-worker on the nodes */
-    const char *srun;   /* starts several ranks */
-    int cores;          /* of a rank, where the spec leaves it open */
-    int max_minutes;    /* of a job; 0: any */
+    const char *url;         /* where workers find the daemon */
+    const char *ca;          /* file on the nodes; NULL: the system's */
+    const char *worker;      /* path of ovr-worker on the nodes */
+    const char *srun;        /* starts several ranks */
+    const char *blas_kernel; /* that nodes are to have too; NULL: what suits their processor */
+    int cores;               /* of a rank, where the spec leaves it open */
+    int max_minutes;         /* of a job; 0: any */
 };
 
 /* Goes into a shell's script, so that there are only characters that mean nothing there.

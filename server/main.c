@@ -244,6 +244,7 @@ static int open_cluster(struct daemon *d, const struct settings *settings, struc
                    .ca = path_of(settings->worker_ca),
                    .worker = settings->slurm_worker,
                    .srun = d->srun,
+                   .blas_kernel = linalg_named_kernel(),
                    .cores = (int)settings->slurm_cores,
                    .max_minutes = (int)settings->slurm_max_minutes},
         .jobs = (int)settings->slurm_jobs,

@@ -633,6 +633,7 @@ static void ranks_and_limits(void **state) {
                                     .ca = "/etc/lab.pem",
                                     .worker = "ovr-worker",
                                     .srun = "/opt/bin/srun",
+                                    .blas_kernel = "Haswell",
                                     .cores = 4,
                                     .max_minutes = 100};
     struct attempt attempt = {.id = "abc", .job_name = "ovrd-abc-2", .number = 2, .ranks = 3};
@@ -646,7 +647,8 @@ static void ranks_and_limits(void **state) {
     assert_int_equal(job.cores_per_rank, 4);
     assert_int_equal(job.memory_bytes_per_rank, 60 << 20);
     assert_int_equal(job.minutes, 50); /* 600 s with all 12 cores, by 4, and 10 minutes */
-    assert_string_equal(script, "#!/bin/sh\n# Experiment abc of http://h:1, attempt 2\numask 077\n"
+    assert_string_equal(script, "#!/bin/sh\n# Experiment abc of http://h:1, attempt 2\n"
+                                "export OPENBLAS_CORETYPE=Haswell\numask 077\n"
                                 "order=$(mktemp) || exit 1\ncat >\"$order\" <<'END' || exit 1\n"
                                 "url=http://h:1\ntoken=ovrw_x\nca=/etc/lab.pem\nEND\n"
                                 "exec /opt/bin/srun --mpi=pmix --export=ALL --kill-on-bad-exit=1 "
