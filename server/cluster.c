@@ -42,6 +42,7 @@ struct entry {
     /* As of the last poll: */
     int polled;                 /* in this round */
     int told;                   /* to cancel it, since then */
+    int asked;                  /* we have ever asked for that */
     int known;                  /* Slurm has it: then status */
     struct slurm_status status; /* the last that there was */
     int gone_polls;             /* at which it was unknown, or completed */
@@ -354,18 +355,23 @@ static void fail(struct cluster *cluster, struct entry *entry, const char *kind,
     settle(cluster, entry, rc, &err);
 }
 
+/* Whoever cancels a job in Slurm does not want to see it come back. */
+static void fail_cancelled(struct cluster *cluster, struct entry *entry, const char *job) {
+    char text[300];
+    snprintf(text, sizeof text,
+             "job %s was cancelled in Slurm (scancel, or whoever runs the cluster), not through "
+             "this service; POST /v1/experiments/%s/rerun sends it again",
+             job, entry->attempt.id);
+    fail(cluster, entry, "cluster-cancelled", text);
+}
+
 /* Slurm says that the job is over, and there was no last report. */
 static void judge_end(struct cluster *cluster, struct entry *entry) {
     const struct slurm_status *s = &entry->status;
     const char *node = *s->node ? s->node : "an unknown node";
     char text[400];
     if (s->state == SLURM_CANCELLED) {
-        snprintf(
-            text, sizeof text,
-            "job %s was cancelled in Slurm (scancel, or whoever runs the cluster), not through "
-            "this service; POST /v1/experiments/%s/rerun sends it again",
-            s->id, entry->attempt.id);
-        fail(cluster, entry, "cluster-cancelled", text);
+        fail_cancelled(cluster, entry, s->id);
     } else if (strcmp(s->word, "OUT_OF_MEMORY") == 0) {
         snprintf(text, sizeof text,
                  "job %s took more memory on %s than the estimate gave it, and Slurm ended it",
@@ -437,10 +443,13 @@ static void judge_lease(struct cluster *cluster, struct entry *entry, int64_t no
 static enum parting {
     STAYS,
     IS_TO_BE_CANCELLED,
+    WAS_CANCELLED,
     IS_GONE
 } part(const struct cluster *cluster, const struct entry *entry, int cancel, int64_t now) {
     enum slurm_state state = entry->status.state;
     int ended = entry->known && state != SLURM_WAITS && state != SLURM_RUNS;
+    if (ended && state == SLURM_CANCELLED && !entry->asked)
+        return WAS_CANCELLED;
     if (ended || (entry->polled && !entry->known))
         return IS_GONE;
     if (!cluster->view.answers || (!*entry->attempt.job && !entry->known))
@@ -459,12 +468,30 @@ static enum parting part_from(struct cluster *cluster, const struct entry *entry
     return entry->over ? part(cluster, entry, cancel, now) : STAYS;
 }
 
+/* Somebody cancelled its job in Slurm, and the worker had the time to put the experiment back into
+ * the queue: there it is to be no longer. Returns 0 as long as that is to come, since it can only
+ * fail by its next attempt. */
+static int undo_return(struct cluster *cluster, const struct entry *entry) {
+    struct entry *next = find_live(cluster, entry->attempt.id);
+    struct experiment e;
+    if (next)
+        fail_cancelled(cluster, next, entry->status.id);
+    if (next || store_get_experiment(cluster->config.store, entry->attempt.id, &e, NULL))
+        return 1;
+    enum state state = e.state;
+    experiment_release(&e);
+    return state != STATE_QUEUED;
+}
+
 /* Those that are over leave the list; jobs that would go on without reason are cancelled. */
 static void part_from_all(struct cluster *cluster, int64_t now) {
     struct ovr_err err = {0};
-    for (size_t i = cluster->n; i-- > 0;)
-        if (part_from(cluster, &cluster->list[i], now) == IS_GONE)
+    for (size_t i = cluster->n; i-- > 0;) {
+        enum parting parting = part_from(cluster, &cluster->list[i], now);
+        if (parting == IS_GONE ||
+            (parting == WAS_CANCELLED && undo_return(cluster, &cluster->list[i])))
             drop(cluster, &cluster->list[i]);
+    }
     const char **ids = calloc(cluster->n + 1, sizeof *ids);
     size_t n = 0;
     for (size_t i = 0; ids && i < cluster->n; i++) {
@@ -472,7 +499,7 @@ static void part_from_all(struct cluster *cluster, int64_t now) {
         if (part_from(cluster, entry, now) != IS_TO_BE_CANCELLED)
             continue;
         ids[n++] = *entry->attempt.job ? entry->attempt.job : entry->status.id;
-        entry->told = 1;
+        entry->told = entry->asked = 1;
     }
     if (n)
         note_answer(cluster, slurm_cancel(&cluster->config.slurm, ids, n, &err), &err);

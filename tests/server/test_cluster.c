@@ -522,6 +522,44 @@ static void somebody_uses_scancel(void **state) {
     check_end(state, 1, "CANCELLED|None|h1", STATE_FAILED, "job 1 was cancelled in Slurm");
 }
 
+/* The worker was quick enough to put it back into the queue; it is not sent for ever. */
+static void scancel_is_meant(void **state) {
+    struct scene scene;
+    char id[ID_SIZE], token[WORK_TOKEN_SIZE];
+    struct ovr_err err = {0};
+    set_scene(&scene, state);
+    open_cluster(&scene);
+    submit(&scene, id);
+    await_job(&scene, id, "1");
+    begin(&scene, 1, id, 1, token);
+    const struct report last = {.number = 2, .end = END_QUEUED, .reason = "SIGTERM"};
+    assert_ok(report(&scene, token, &last, &err), &err);
+    set_job(&scene, 1, id, 1, "CANCELLED|None|h1");
+    await(&scene, id, STATE_FAILED, "job 1 was cancelled in Slurm");
+    await_in_file(&scene, "cancelled", "2\n");
+    close_cluster(&scene);
+}
+
+/* Preempted: the same, but it is to go on. */
+static void preemption_is_not_meant(void **state) {
+    struct scene scene;
+    char id[ID_SIZE], token[WORK_TOKEN_SIZE];
+    struct ovr_err err = {0};
+    set_scene(&scene, state);
+    open_cluster(&scene);
+    submit(&scene, id);
+    await_job(&scene, id, "1");
+    begin(&scene, 1, id, 1, token);
+    const struct report last = {.number = 2, .end = END_QUEUED, .reason = "SIGTERM"};
+    assert_ok(report(&scene, token, &last, &err), &err);
+    set_job(&scene, 1, id, 1, "PREEMPTED|None|h1");
+    await_job(&scene, id, "2");
+    sleep_ms(2500);
+    assert_int_equal(state_of(scene.store, id), STATE_QUEUED);
+    assert_false(has(&scene, "cancelled", "2"));
+    close_cluster(&scene);
+}
+
 static void memory_runs_out(void **state) {
     check_end(state, 1, "OUT_OF_MEMORY|OutOfMemory|h1", STATE_FAILED, "more memory on h1 than");
 }
@@ -682,6 +720,8 @@ int main(void) {
         with_store(the_lease_runs_out),
         with_store(nodes_fail),
         with_store(somebody_uses_scancel),
+        with_store(scancel_is_meant),
+        with_store(preemption_is_not_meant),
         with_store(memory_runs_out),
         with_store(a_worker_ends_without_a_word),
         with_store(a_worker_dies),
