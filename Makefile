@@ -56,7 +56,7 @@ PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(PYTHON_TESTS)
 
-.PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
+.PHONY: all deps demo check check-fast check-web check-slurm soak check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
 all: $(B)/ovrd $(B)/ovrctl $(WORKER)
 
 help: ## this list
@@ -77,6 +77,10 @@ check-web: ## the dashboard's tests in a real browser; pictures of every page go
 	@scripts/deps.sh build test web
 	@$(MAKE) --no-print-directory $(B)/tests/web/test_dashboard
 	@scripts/run-tests.sh $(B) web
+check-slurm: ## experiments on a Slurm cluster of this machine's own (root; installs Slurm and OpenMPI)
+	@scripts/deps.sh build test mpi slurm
+	@$(MAKE) --no-print-directory all $(B)/tests/slurm/test_slurm
+	@scripts/run-tests.sh $(B) slurm
 soak: all $(B)/tests/api/test_soak ## kill the daemon over and over for SOAK_SECONDS (600), and look what is left
 	@OVRD_TEST_BUILD=$(B) OVRD_SOAK_SECONDS=$(SOAK_SECONDS) $(B)/tests/api/test_soak
 check-source: ## layering, library owners, formatting
