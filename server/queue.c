@@ -505,8 +505,7 @@ static void say_cluster(struct queue_place *place, const struct queue_snapshot *
     else if (s->n_sent >= (size_t)s->cluster_jobs)
         say(place, "Slurm has %zu of at most %d experiments", s->n_sent, s->cluster_jobs);
     else
-        say(place, "it is sent as soon as its turn comes%s%s", e->queue_reason ? "; " : "",
-            e->queue_reason ? e->queue_reason : "");
+        say(place, "it is sent as soon as its turn comes");
 }
 
 /* No finer than to an eighth of the wait, so that it stays for a while. */

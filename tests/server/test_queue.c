@@ -347,7 +347,6 @@ static void the_queue_goes_by_its_indices(void **state) {
     } statements[] = {
         {NEXT_OWNER, "SEARCH experiment USING INDEX experiment_queue (executor=? AND "
                      "owner>?)"},
-        {COUNT_QUEUE, "SEARCH experiment USING INDEX experiment_queue (executor=?)"},
         {READ_SENT, "SCAN a USING INDEX attempt_live"},
     };
     static const enum sql whole[] = {
