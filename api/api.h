@@ -15,6 +15,21 @@
 #include "server/pool.h"
 #include "server/queue.h"
 #include "server/store.h"
+#include "server/work.h"
+
+struct cluster;
+
+/* What workers on a cluster are told, and who is told of them. */
+struct work_terms {
+    const char *isa;        /* as the daemon's setting */
+    const char *shared_dir; /* the data directory where nodes see it too; NULL: they don't */
+    int threads;            /* of a rank, where the spec leaves it open */
+    int checkpoint_seconds, lease_seconds;
+    /* After each report, with where it is; NULL: nobody listens. */
+    void (*heard)(struct cluster *cluster, const struct attempt *attempt,
+                  const struct progress *progress);
+    struct cluster *cluster;
+};
 
 /* What handlers work on; the context of every request. */
 struct api {
@@ -31,6 +46,8 @@ struct api {
     struct watch *watch;
     struct gate *gate;
     struct outcomes *outcomes;
+    struct work work; /* of workers */
+    struct work_terms terms;
 };
 
 /* All routes, for http_start(). */
@@ -42,6 +59,16 @@ void api_observe(void *context, const struct route *route, int status, double se
 /* Whether a request may come in, and whose it is; for http_config.admit and .act (api/auth.c). */
 int api_admit(struct request *request, struct reply **refusal);
 void api_act(const struct request *request);
+
+/* "" for what is no token at all, which is as good as a wrong one. NULL: none was sent. */
+const char *read_token(const struct request *request);
+
+/* RFC 9530: Content-Digest: sha-256=:<base64>: — the hexadecimal form, or "" without one. On
+ * failure returns the problem. */
+struct reply *read_content_digest(const struct request *request, char hex[DIGEST_SIZE]);
+
+/* What workers brought for an experiment that was cancelled is needed no more. */
+void forget_work(const struct api *api, const char *id);
 
 /* JSON of the server's structs (api/json.c). Those that return JSON return NULL when memory runs
  * out. */
@@ -145,9 +172,15 @@ struct reply *handle_add_token(struct request *request);
 struct reply *handle_token(struct request *request);
 struct reply *handle_revoke_token(struct request *request);
 struct reply *handle_audit(struct request *request);
+struct reply *handle_work(struct request *request); /* work.c */
+struct reply *handle_work_data(struct request *request);
+struct reply *handle_work_checkpoint(struct request *request);
+struct reply *handle_work_upload(struct request *request);
+struct reply *handle_report(struct request *request);
 
 extern const struct sink upload_sink, features_sink, labels_sink; /* datasets.c */
 extern const struct sink samples_sink;                            /* apply.c */
+extern const struct sink checkpoint_sink, result_sink;            /* work.c */
 
 /* Prefer: wait=N (RFC 7240). revision() reads what the request is about: *revision, and *seq of an
  * experiment, 0 for a sweep. Returns reply_later() while there is nothing new to answer with, else

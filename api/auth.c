@@ -11,8 +11,7 @@
 
 #define REALM "Bearer realm=\"ovrd\""
 
-/* "" for what is no token at all, which is as good as a wrong one. NULL: none was sent. */
-static const char *read_token(const struct request *request) {
+const char *read_token(const struct request *request) {
     const char *header = request_header(request, "Authorization");
     if (!header)
         return NULL;
@@ -77,11 +76,49 @@ static struct reply *insufficient(const struct request *request, enum level need
                         scope_names[needed]);
 }
 
+static struct reply *unauthorized_worker(void) {
+    return reply_header(
+        problem(401, "unauthorized",
+                "this is for workers on a cluster, with the token of their attempt: "
+                "Authorization: Bearer " WORK_TOKEN_PREFIX "…"),
+        "WWW-Authenticate", "%s", REALM ", error=\"invalid_token\"");
+}
+
+/* Those of its attempt alone, with users and without. */
+static int admit_worker(struct request *request, struct reply **refusal) {
+    struct api *api = request->context;
+    struct ovr_err err = {0};
+    int wait_s = 0;
+    switch (gate_enter_worker(api->gate, read_token(request), &request->asker, &wait_s, &err)) {
+    case GATE_KNOWN:
+        return 1;
+    case GATE_TOO_OFTEN:
+        *refusal = too_often(wait_s);
+        return 0;
+    case GATE_TROUBLE:
+        *refusal = problem_from(&err);
+        return 0;
+    default:
+        *refusal = unauthorized_worker();
+        return 0;
+    }
+}
+
+static int is_for_workers(const char *token) {
+    return token && strncmp(token, WORK_TOKEN_PREFIX, strlen(WORK_TOKEN_PREFIX)) == 0;
+}
+
 int api_admit(struct request *request, struct reply **refusal) {
     struct api *api = request->context;
+    if (request->route->need == NEED_WORKER)
+        return admit_worker(request, refusal);
     struct ovr_err err = {0};
     int wait_s = 0, public = request->route->need == NEED_NOTHING;
     const char *token = public ? NULL : read_token(request);
+    if (is_for_workers(token)) { /* also where there are no users, and no token is looked at */
+        *refusal = unauthorized(1);
+        return 0;
+    }
     enum verdict verdict = gate_enter(api->gate, token, &request->asker, &wait_s, &err);
     enum level needed = needed_level(request);
     if (verdict == GATE_TROUBLE)
@@ -97,7 +134,8 @@ int api_admit(struct request *request, struct reply **refusal) {
     return 0;
 }
 
+/* What a worker reports is what the daemon's own threads would have stored. */
 void api_act(const struct request *request) {
-    ask_as(request ? &request->asker : NULL);
+    ask_as(request && request->route->need != NEED_WORKER ? &request->asker : NULL);
     log_set_request(request ? request->id : NULL);
 }

@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* RFC 9530: Content-Digest: sha-256=:<base64>: — the hexadecimal form, or "" without one. */
-static struct reply *read_content_digest(const struct request *request, char hex[DIGEST_SIZE]) {
+struct reply *read_content_digest(const struct request *request, char hex[DIGEST_SIZE]) {
     const char *header = request_header(request, "Content-Digest");
     hex[0] = '\0';
     if (!header)

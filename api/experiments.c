@@ -343,6 +343,7 @@ struct reply *handle_cancel(struct request *request) {
         return problem_from(&err);
     if (was_running) {
         pool_cancel(api->pool, request->segments[0]);
+        forget_work(api, request->segments[0]);
     } else {
         pool_wake(api->pool); /* the next in the queue may be one that fits */
         leftovers_sweep_checkpoints(api->store, api->data_dir);

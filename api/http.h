@@ -96,6 +96,8 @@ enum need {
     NEED_WRITE,
     NEED_SELF, /* NEED_ADMIN, unless it is about herself: then the usual for the method */
     NEED_ADMIN,
+    NEED_WORKER, /* apart from all these: the token of a worker on a cluster, which opens nothing
+                    else */
 };
 
 /* Where several routes fit a path, those with the fewest {names} are taken, and another method is

@@ -14,11 +14,12 @@ struct kind {
 
 /* Every type of problem there is: clients tell them apart by `type`, so a slug never changes. */
 static const struct kind kinds[] = {
+    {"attempt-over", "Another worker has it, or nobody"},
     {"bad-request", "Malformed HTTP request"},
     {"chain-broken", "The experiment before it did not succeed"},
     {"conflict", "Not possible in this state"},
     {"connections", "Too many connections"},
-    {"crashed", "The daemon ended while it ran"},
+    {"crashed", "It was lost while it ran"},
     {"digest-mismatch", "The body does not match its digest"},
     {"diverged", "Training left the finite numbers"},
     {"forbidden", "Not allowed"},
@@ -40,6 +41,7 @@ static const struct kind kinds[] = {
     {"out-of-memory", "Out of memory"},
     {"quota-exceeded", "More than your quota"},
     {"rate-limited", "Too many requests"},
+    {"report-out-of-order", "Not the next report"},
     {"shutting-down", "The server is shutting down"},
     {"precondition-required", "If-Match is missing"},
     {"stale", "Changed meanwhile"},

@@ -536,8 +536,10 @@ struct reply *handle_cancel_sweep(struct request *request) {
     size_t n;
     if (store_cancel_sweep(api->store, request->segments[0], &running, &n, &err))
         return problem_from(&err);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         pool_cancel(api->pool, running[i]);
+        forget_work(api, running[i]);
+    }
     free(running);
     pool_wake(api->pool); /* the next in the queue may be one that fits */
     leftovers_sweep_checkpoints(api->store, api->data_dir);

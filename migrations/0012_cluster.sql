@@ -26,6 +26,7 @@ CREATE TABLE attempt (
     job TEXT,                           -- the cluster's id for it; NULL: not known (yet)
     reason TEXT,                        -- why the cluster lets it wait
     node TEXT,                          -- where it runs
+    cores INTEGER NOT NULL DEFAULT 0,   -- there, of all ranks
     live INTEGER NOT NULL DEFAULT 1,
     submitted_at INTEGER NOT NULL,
     begun_at INTEGER,                   -- of its first report
@@ -34,6 +35,9 @@ CREATE TABLE attempt (
 ) STRICT;
 
 CREATE UNIQUE INDEX attempt_live ON attempt (experiment) WHERE live;
+
+-- Whose experiments the cluster has, so that nobody fills it.
+CREATE INDEX experiment_sent ON experiment (owner, state) WHERE sent;
 
 -- However an experiment leaves its worker (cancelled, paused, ended, back to the queue): the attempt
 -- is over with it.

@@ -15,6 +15,9 @@
 
 enum { JOB_NAME_SIZE = 40, JOB_ID_SIZE = 32, NODE_NAME_SIZE = 65, WORK_TOKEN_SIZE = 5 + 64 + 1 };
 
+/* Of the tokens of workers, and of no others. */
+#define WORK_TOKEN_PREFIX "ovrw_"
+
 struct attempt {
     int64_t experiment; /* seq */
     char id[ID_SIZE];
@@ -92,7 +95,8 @@ struct report_line {
 struct report {
     int64_t number;
     const char *node; /* NULL: not the first */
-    int cores;        /* of the first */
+    const char *job;  /* of the first: the cluster's id for it; NULL: it does not know */
+    int cores;        /* of the first, of all ranks together */
     int restart_from; /* 0: it did not */
     const struct report_epoch *epochs;
     size_t n_epochs;

@@ -46,7 +46,7 @@ static int link_all(const struct backup_job *job, const char *from, const char *
     int rc = files_make_directory(to, err);
     DIR *dir = rc ? NULL : opendir(from);
     if (!rc && !dir)
-        return files_fail(err, "read a directory to back up");
+        return errno == ENOENT ? 0 : files_fail(err, "read a directory to back up");
     for (struct dirent *entry; !rc && (entry = readdir(dir));) {
         backup_path source, target;
         if (is_stopped(job))

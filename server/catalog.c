@@ -404,6 +404,13 @@ int catalog_open_split(const struct catalog *catalog, const struct dataset_split
                     split->split, split->dataset);
 }
 
+int catalog_open_file(const struct catalog *catalog, const char *sha256, struct ovr_err *err) {
+    catalog_path path;
+    make_path(catalog, sha256, path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? files_fail(err, "read a stored split") : fd;
+}
+
 /* Opens a version and checks that its bytes are still those that were stored: a result names
  * them. */
 static int open_checked(const struct catalog *catalog, const struct spec *spec, const char *name,

@@ -79,6 +79,9 @@ int catalog_fit_samples(const struct spec *spec, struct samples *train, struct s
 int catalog_open_split(const struct catalog *catalog, const struct dataset_split *split,
                        struct samples *samples, struct ovr_err *err);
 
+/* The file of a version, to read: its descriptor, or a negative code. */
+int catalog_open_file(const struct catalog *catalog, const char *sha256, struct ovr_err *err);
+
 /* The caller releases it. */
 int catalog_summary(const struct catalog *catalog, const struct dataset_split *split,
                     struct summary *summary, struct ovr_err *err);

@@ -1,5 +1,6 @@
 #include "server/gate.h"
 
+#include "server/attempts.h"
 #include "server/limiter.h"
 #include "server/log.h"
 
@@ -173,6 +174,20 @@ enum verdict gate_enter(struct gate *gate, const char *token, struct asker *aske
     const char *key = verdict == GATE_KNOWN ? asker->name : asker->address;
     int64_t wait = limiter_take(&gate->requests, key, now_ns());
     return wait ? wait_for(wait, wait_s) : verdict;
+}
+
+/* Looked up in any case, so that nobody on its node can keep a worker out by wrong tokens. */
+enum verdict gate_enter_worker(struct gate *gate, const char *token, struct asker *asker,
+                               int *wait_s, struct ovr_err *err) {
+    struct attempt attempt;
+    asker->level = LEVEL_NONE;
+    if (!token)
+        return GATE_NO_TOKEN;
+    int rc = store_find_attempt(gate->store, token, &attempt, NULL, err);
+    if (rc != OVR_NOT_FOUND)
+        return rc ? GATE_TROUBLE : GATE_KNOWN;
+    int64_t wait = limiter_take(&gate->failures, asker->address, now_ns());
+    return wait ? wait_for(wait, wait_s) : GATE_WRONG;
 }
 
 void gate_tick(struct gate *gate) {

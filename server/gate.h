@@ -34,6 +34,12 @@ enum verdict {
 enum verdict gate_enter(struct gate *gate, const char *token, struct asker *asker, int *wait_s,
                         struct ovr_err *err);
 
+/* The same for a worker's token (server/attempts.h), which there may be without any user:
+ * GATE_KNOWN says that it is one, perhaps of an attempt that is over. A wrong one counts like any
+ * other; asker stays nobody, and nothing else is limited. */
+enum verdict gate_enter_worker(struct gate *gate, const char *token, struct asker *asker,
+                               int *wait_s, struct ovr_err *err);
+
 /* Writes down which tokens were used; to be called about once a second, by one thread. */
 void gate_tick(struct gate *gate);
 

@@ -288,19 +288,15 @@ static void add_provenance(struct figures *figures, struct provenance *texts,
 /* What became of a replay; the original stays as long as it needs. */
 static int judge(const struct running *running, const struct figures *facts,
                  struct verdict *verdict, struct figures *figures, struct ovr_err *err) {
-    const struct experiment *e = &running->job->experiment;
+    const struct fresh_result fresh = {
+        .experiment = &running->job->experiment, .facts = facts->list, .n_facts = facts->n};
     struct store *store = running->workplace->store;
-    if (!e->replays)
-        return 0;
-    int rc = store_write_epochs(store, err);
+    size_t n = 0;
+    int rc = fresh.experiment->replays ? store_write_epochs(store, err) : 0;
     if (!rc)
-        rc = replay_compare(store, e->seq, e->rerun_of, facts->list, facts->n, verdict, err);
-    if (rc)
-        return rc;
-    add_text(figures, "replay", verdict->text);
-    if (*verdict->differences)
-        add_text(figures, "replay_differences", verdict->differences);
-    return 0;
+        rc = replay_judge(store, &fresh, verdict, figures->list + figures->n, &n, err);
+    figures->n += n;
+    return rc;
 }
 
 static int save_result(const struct running *running, const struct train_result *result,

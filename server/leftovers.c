@@ -20,9 +20,11 @@ static int is_known(void *context, const char *id) {
     return !read_state(context, id, &state) || state != N_STATES;
 }
 
+/* Or may soon have one, of which a worker has brought some files: what runs at this moment runs on
+ * a cluster. */
 static int has_result(void *context, const char *id) {
     enum state state;
-    return !read_state(context, id, &state) || state == STATE_SUCCEEDED;
+    return !read_state(context, id, &state) || state == STATE_SUCCEEDED || state == STATE_RUNNING;
 }
 
 /* A checkpoint on its way is somebody's too. */

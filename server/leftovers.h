@@ -5,8 +5,8 @@
 
 #include "server/store.h"
 
-/* While nothing runs, at start: keeps the results of what has succeeded and the checkpoints of what
- * will go on. Returns how many files and directories went. */
+/* While nothing runs here, at start: keeps the results of what has succeeded and the checkpoints of
+ * what will go on. Returns how many files and directories went. */
 int leftovers_sweep_all(struct store *store, const char *data_dir);
 
 /* At any time: what belongs to no experiment of the store, and checkpoints of what has ended. */

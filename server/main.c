@@ -20,8 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SLOW_WAITING = 32 }; /* encode requests and the like; more get 503 */
-enum { DRAIN_SECONDS = 6 }; /* of the 10 s within which SIGTERM ends the process */
+enum { SLOW_WAITING = 32 };   /* encode requests and the like; more get 503 */
+enum { LEASE_SECONDS = 120 }; /* of a worker on a cluster, from each of its reports */
+enum { DRAIN_SECONDS = 6 };   /* of the 10 s within which SIGTERM ends the process */
 
 /* What a control group may take; 0: no limit, or no such group. */
 static int64_t cgroup_limit(const char *group) {
@@ -278,6 +279,11 @@ static int start(struct daemon *d, const struct settings *settings, const char *
         .disk = &d->disk,
         .keep_backups = (int)settings->keep_backups,
         .kernels = kernels,
+        .work = {d->store, settings->data_dir, &d->disk},
+        .terms = {.isa = settings->isa,
+                  .threads = 1,
+                  .checkpoint_seconds = (int)settings->checkpoint_s,
+                  .lease_seconds = LEASE_SECONDS},
     };
     rc = open_pool(d, settings, err);
     rc = rc ? rc : open_api(d, settings, err);

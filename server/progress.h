@@ -14,4 +14,8 @@ struct progress {
     double samples_per_second; /* NaN: not known yet */
 };
 
+/* How fast it goes and how long it will, from what it has done in the seconds since its phase
+ * began. */
+void progress_rate(struct progress *progress, uint64_t samples, double seconds);
+
 #endif

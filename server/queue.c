@@ -201,7 +201,7 @@ static int plan_here(struct queue_snapshot *s, struct ovr_err *err) {
     struct plan_running *running = list_running(s);
     int rc = shares && running ? find_turn(s, shares, err) : ovr_nomem(err, "the queue");
     for (size_t i = 0; !rc && i < s->n_sent; i++)
-        shares[share_of(s, s->sent[i].owner)].limit -= s->sent[i].begun_ms != 0;
+        shares[share_of(s, s->sent[i].owner)].limit--;
     if (!rc)
         rc = scheduler_plan(&machine, shares, s->n_owners, running, s->pool.n_jobs, s->jobs,
                             s->n_here, err);

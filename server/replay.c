@@ -57,7 +57,8 @@ static int compare_fact(void *context, int epoch, const struct figure *then) {
     for (size_t i = 0; i < c->n_facts; i++)
         if (strcmp(c->facts[i].name, then->name) == 0)
             now = &c->facts[i];
-    if (then->kind != FIGURE_TEXT || !now || strcmp(now->text, then->text) == 0)
+    if (then->kind != FIGURE_TEXT || !now || now->kind != FIGURE_TEXT ||
+        strcmp(now->text, then->text) == 0)
         return 0;
     if (strncmp(then->name, "weights.", 8) == 0)
         c->weights_differ = 1;
@@ -70,18 +71,26 @@ static int compare_fact(void *context, int epoch, const struct figure *then) {
     return 0;
 }
 
-int replay_compare(struct store *store, int64_t seq, const char *original,
-                   const struct figure *facts, size_t n_facts, struct verdict *verdict,
+/* The digests of all its epochs, stored or not. */
+static int follow(struct store *store, const struct fresh_result *fresh, struct trail *trail,
+                  struct ovr_err *err) {
+    int rc = store_read_figures(store, fresh->experiment->seq, 1, INT_MAX, note_digest, trail, err);
+    for (size_t i = 0; !rc && i < fresh->n_epochs; i++)
+        for (size_t k = 0; !rc && k < fresh->epochs[i].n_figures; k++)
+            rc = note_digest(trail, fresh->epochs[i].number, &fresh->epochs[i].figures[k]);
+    return rc;
+}
+
+static int compare(struct store *store, const struct fresh_result *fresh, struct verdict *verdict,
                    struct ovr_err *err) {
     struct trail then = {0}, now = {0};
     struct experiment e = {0};
-    struct comparison comparison = {facts, n_facts, verdict, 0};
-    *verdict = (struct verdict){0};
-    int rc = store_get_experiment(store, original, &e, err);
+    struct comparison comparison = {fresh->facts, fresh->n_facts, verdict, 0};
+    int rc = store_get_experiment(store, fresh->experiment->rerun_of, &e, err);
     if (!rc)
         rc = store_read_figures(store, e.seq, 1, INT_MAX, note_digest, &then, err);
     if (!rc)
-        rc = store_read_figures(store, seq, 1, INT_MAX, note_digest, &now, err);
+        rc = follow(store, fresh, &now, err);
     if (!rc)
         rc = store_read_figures(store, e.seq, -1, -1, compare_fact, &comparison, err);
     int epoch = rc ? 0 : first_difference(&then, &now);
@@ -95,4 +104,18 @@ int replay_compare(struct store *store, int64_t seq, const char *original,
     free(now.digests);
     experiment_release(&e);
     return rc == OVR_NOMEM ? ovr_nomem(err, "the comparison with another experiment") : rc;
+}
+
+int replay_judge(struct store *store, const struct fresh_result *fresh, struct verdict *verdict,
+                 struct figure figures[REPLAY_FIGURES], size_t *n, struct ovr_err *err) {
+    *n = 0;
+    *verdict = (struct verdict){0};
+    int rc = fresh->experiment->replays ? compare(store, fresh, verdict, err) : 0;
+    if (rc || !fresh->experiment->replays)
+        return rc;
+    figures[(*n)++] = (struct figure){.name = "replay", .kind = FIGURE_TEXT, .text = verdict->text};
+    if (*verdict->differences)
+        figures[(*n)++] = (struct figure){
+            .name = "replay_differences", .kind = FIGURE_TEXT, .text = verdict->differences};
+    return 0;
 }

@@ -2,6 +2,7 @@
 #ifndef SERVER_REPLAY_H
 #define SERVER_REPLAY_H
 
+#include "server/attempts.h"
 #include "server/store.h"
 
 struct verdict {
@@ -9,10 +10,21 @@ struct verdict {
     char differences[300]; /* of the circumstances: "isa: avx512 then, avx2 now; …"; "": none */
 };
 
-/* Compares the digests of every epoch and of the final weights with those of `original`, an id.
- * `facts` are the new one's provenance; its epochs must be written. */
-int replay_compare(struct store *store, int64_t seq, const char *original,
-                   const struct figure *facts, size_t n_facts, struct verdict *verdict,
-                   struct ovr_err *err);
+/* A result that is not stored yet. */
+struct fresh_result {
+    const struct experiment *experiment;
+    const struct figure *facts; /* its provenance */
+    size_t n_facts;
+    const struct report_epoch *epochs; /* those that are not stored yet either */
+    size_t n_epochs;
+};
+
+enum { REPLAY_FIGURES = 2 };
+
+/* Of a replay: compares the digests of every epoch and of the final weights with those of the
+ * experiment whose replay it is. *figures, of which there are *n, are to be added to the result;
+ * they point into *verdict. Of any other experiment: *n = 0. */
+int replay_judge(struct store *store, const struct fresh_result *fresh, struct verdict *verdict,
+                 struct figure figures[REPLAY_FIGURES], size_t *n, struct ovr_err *err);
 
 #endif

@@ -8,6 +8,7 @@
 #ifndef SERVER_RUNS_H
 #define SERVER_RUNS_H
 
+#include "server/executor.h"
 #include "server/scheduler.h"
 #include "server/store.h"
 
@@ -28,7 +29,7 @@ struct run {
     size_t n_epochs, n_taken;
     struct ovr_err fault; /* of the last attempt to write them; code 0: none */
     /* Its cores and what they used that is not in the database yet. */
-    int64_t owner, memory_bytes, started_ms, charged_ms, written_ms;
+    int64_t owner, memory_bytes, started_ms, charged_ms, written_ms; /* memory: of this machine */
     int cores;
     enum executor_kind executor;
     struct use use;

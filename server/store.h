@@ -254,8 +254,8 @@ int store_note_checkpoint(struct store *store, int64_t seq, int64_t computed_ms,
 /* Removes what its epochs from `first` on wrote: they will be written again. */
 int store_forget_epochs(struct store *store, int64_t seq, int first, struct ovr_err *err);
 
-/* At start: everything that ran when the last process ended goes back to the queue, or fails when
- * that happened to it `max_crashes` times. */
+/* At start: everything that ran here when the last process ended goes back to the queue, or fails
+ * when that happened to it `max_crashes` times. What workers have on a cluster runs on. */
 int store_recover(struct store *store, int max_crashes, int *requeued, struct ovr_err *err);
 
 /* queued or running → cancelled, at once. *was_running tells whether a worker has to be told.

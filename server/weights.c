@@ -157,37 +157,38 @@ static void save_units(struct saving *s, int layer, const struct units *u) {
     save_part(s, layer, "cell_samples", 1, u->n_cells, 1, u->cell_samples);
 }
 
-static int make_directories(struct saving *s) {
+int weights_make_directories(const char *directory, struct ovr_err *err) {
     char path[PATH_SIZE + 16];
     const char *const names[] = {"", "/best", "/last", "/units"};
-    int rc = files_remove_tree(s->directory, s->err);
+    int rc = 0;
     for (size_t i = 0; !rc && i < sizeof names / sizeof *names; i++) {
-        snprintf(path, sizeof path, "%s%s", s->directory, names[i]);
-        rc = files_make_directory(path, s->err);
+        snprintf(path, sizeof path, "%s%s", directory, names[i]);
+        rc = files_make_directory(path, err);
     }
     return rc;
 }
 
 /* All files are on disk; now their directories, and then the final name. */
-static int publish(struct saving *s, const char *data_dir, const char *id) {
+int weights_publish(const char *directory, const char *data_dir, const char *id,
+                    struct ovr_err *err) {
     char path[PATH_SIZE + 16], final[PATH_SIZE];
     int rc = 0;
     const char *const names[] = {"/best", "/last", "/units", ""};
     for (size_t i = 0; !rc && i < sizeof names / sizeof *names; i++) {
-        snprintf(path, sizeof path, "%s%s", s->directory, names[i]);
-        rc = files_sync_directory(path, s->err);
+        snprintf(path, sizeof path, "%s%s", directory, names[i]);
+        rc = files_sync_directory(path, err);
     }
     snprintf(final, sizeof final, "%s/experiments/%s", data_dir, id);
-    rc = rc ? rc
-            : files_remove_tree(final, s->err); /* of an attempt that was killed right after this */
-    if (!rc && rename(s->directory, final))
-        rc = files_fail(s->err, "give the weights their name");
+    rc = rc ? rc : files_remove_tree(final, err); /* of an attempt that was killed right after */
+    if (!rc && rename(directory, final))
+        rc = files_fail(err, "give the weights their name");
     snprintf(path, sizeof path, "%s/experiments", data_dir);
-    return rc ? rc : files_sync_directory(path, s->err);
+    return rc ? rc : files_sync_directory(path, err);
 }
 
 static void write_all(struct saving *s, enum model_kind kind, const struct train_result *result) {
-    s->rc = make_directories(s);
+    s->rc = files_remove_tree(s->directory, s->err);
+    s->rc = s->rc ? s->rc : weights_make_directories(s->directory, s->err);
     save_net(s, "best", kind, &result->net, result->best, result->best_counts);
     save_preprocess(s, result->preprocess);
     if (result->probed)
@@ -213,7 +214,7 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
     snprintf(s.directory, sizeof s.directory, "%s/experiments/%s.tmp", data_dir, id);
     write_all(&s, kind, result);
     if (!s.rc)
-        s.rc = publish(&s, data_dir, id);
+        s.rc = weights_publish(s.directory, data_dir, id, err);
     if (s.rc)
         files_remove_tree(s.directory, NULL);
     *n_tensors = s.rc ? 0 : s.n;

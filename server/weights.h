@@ -33,6 +33,12 @@ int weights_save(const char *data_dir, const char *id, enum model_kind kind,
 int weights_write(const char *directory, enum model_kind kind, const struct train_result *result,
                   struct ovr_err *err);
 
+/* The parts of that: the directory with its three, unless they are there, and the final name, once
+ * all files are on disk. */
+int weights_make_directories(const char *directory, struct ovr_err *err);
+int weights_publish(const char *directory, const char *data_dir, const char *id,
+                    struct ovr_err *err);
+
 /* Removes what weights_save() wrote: for a result that came too late. */
 void weights_remove(const char *data_dir, const char *id);
 

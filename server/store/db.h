@@ -6,6 +6,7 @@
  *   experiments.c   one and many of them
  *   queue.c         who is next, and who used what
  *   jobs.c          their way from the queue to their end
+ *   attempts.c      the same way by a worker on a cluster
  *   results.c       what they left
  *   events.c        what happened to them, and who is told
  *   sweeps.c        points with their experiments
@@ -16,6 +17,7 @@
 #ifndef SERVER_STORE_DB_H
 #define SERVER_STORE_DB_H
 
+#include "server/attempts.h"
 #include "server/people.h"
 #include "server/runs.h"
 #include "server/store.h"
@@ -50,6 +52,25 @@ enum sql {
     WRITE_USE,
     COUNT_QUEUE,
     CLAIM,
+    SEND,
+    ADD_ATTEMPT,
+    RENEW_ATTEMPT,
+    NOTE_JOB,
+    NOTE_REASON,
+    LIST_ATTEMPTS,
+    FIND_ATTEMPT,
+    GET_ATTEMPT,
+    REASON_OF_ATTEMPT,
+    BEGIN_RUN,
+    BEGIN_ATTEMPT,
+    NOTE_BATCH,
+    NOTE_WORK_CHECKPOINT,
+    WITHDRAW,
+    DELETE_ATTEMPT,
+    END_ATTEMPT,
+    TAKE_BACK,
+    COUNT_LOSS,
+    REMOTE_RUNS,
     ADD_FIGURE,
     TOUCH,
     ADD_HISTOGRAM,
@@ -258,6 +279,31 @@ int charge_run(struct store *store, struct run *run, struct ovr_err *err);
  */
 int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err);
 
+/* Charges its owner for what a run has used, if that was not done lately. */
+int charge_if_due(struct store *store, struct run *run, struct ovr_err *err);
+
+/* db_end() for a transaction that ends a run; its cores are free now. */
+int end_run(struct store *store, int64_t seq, int rc, struct ovr_err *err);
+
+/* Parts of transactions. What an epoch measured: */
+int add_epoch(struct connection *c, int64_t seq, const struct report_epoch *epoch,
+              struct ovr_err *err);
+int forget_epochs(struct connection *c, int64_t seq, int first, struct ovr_err *err);
+/* It is at another revision by so many epochs. */
+int touch(struct connection *c, int64_t seq, int64_t n_epochs, struct ovr_err *err);
+/* OVR_CONFLICT unless the statement that has just run changed a row. */
+int must_have_changed(struct connection *c, struct ovr_err *err);
+/* running → a final state, the queue, paused; behind write_last_epochs(). */
+int finish(struct connection *c, int64_t seq, const struct outcome *outcome, struct ovr_err *err);
+int requeue(struct connection *c, int64_t seq, const char *reason, struct ovr_err *err);
+int park(struct connection *c, int64_t seq, struct ovr_err *err);
+
+/* ---- attempts.c ---- */
+
+/* At start, in the transaction at hand: *runs becomes those of the workers that are still away, a
+ * list that the caller takes over. */
+int find_remote_runs(struct connection *c, struct run **runs, struct ovr_err *err);
+
 /* ---- events.c ---- */
 
 /* Makes the writer write the events of states and epochs, and note what it changes. */
@@ -273,6 +319,9 @@ enum { LOG_EPOCH = 0 };
 int add_line(struct connection *c, int64_t seq, const struct figure *line, struct ovr_err *err);
 
 /* ---- people.c ---- */
+
+/* A token: the prefix, of 5 characters, and 256 random bits in hexadecimal. */
+int make_secret(const char *prefix, char text[TOKEN_SIZE], struct ovr_err *err);
 
 /* The seq of who asks; 0: nobody's. */
 int64_t asking_user(void);

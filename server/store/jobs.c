@@ -5,9 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* db_end() for a transaction that ends a run, behind write_last_epochs(); its cores are free now.
- */
-static int end_run(struct store *store, int64_t seq, int rc, struct ovr_err *err) {
+int end_run(struct store *store, int64_t seq, int rc, struct ovr_err *err) {
     rc = db_commit(store, rc, err);
     if (!rc)
         runs_end(&store->runs, seq);
@@ -121,10 +119,20 @@ static int add_histograms(struct connection *c, int64_t seq, const struct epoch_
     return rc;
 }
 
-static int must_have_changed(struct connection *c, struct ovr_err *err) {
+int must_have_changed(struct connection *c, struct ovr_err *err) {
     if (sqlite3_changes(c->db))
         return 0;
     return ovr_fail(err, OVR_CONFLICT, NULL, "the experiment is not running any more");
+}
+
+int add_epoch(struct connection *c, int64_t seq, const struct report_epoch *e,
+              struct ovr_err *err) {
+    int rc = add_figures(c, seq, e->number, e->figures, e->n_figures, err);
+    return rc ? rc : add_histograms(c, seq, e->histograms, e->n_histograms, err);
+}
+
+int touch(struct connection *c, int64_t seq, int64_t n_epochs, struct ovr_err *err) {
+    return db_run(c, db_bind(c, TOUCH, "ii", seq, n_epochs), err);
 }
 
 int store_add_epoch(struct store *store, int64_t seq, int epoch, const struct figure *figures,
@@ -148,16 +156,12 @@ static int write_epochs(struct store *store, struct run *r, struct ovr_err *err)
     for (size_t i = 0; !rc && i < n; i++) {
         epoch = epoch ? epoch->next : r->first;
         n_epochs += epoch->number != LOG_EPOCH;
-        if (epoch->number == LOG_EPOCH)
-            rc = add_line(c, r->seq, &epoch->figures[0], err);
-        else
-            rc = add_figures(c, r->seq, epoch->number, epoch->figures, epoch->n_figures, err);
-        if (!rc)
-            rc = add_histograms(c, r->seq, epoch->histograms, epoch->n_histograms, err);
+        const struct report_epoch whole = {epoch->number, epoch->figures, epoch->n_figures,
+                                           epoch->histograms, epoch->n_histograms};
+        rc = epoch->number == LOG_EPOCH ? add_line(c, r->seq, &epoch->figures[0], err)
+                                        : add_epoch(c, r->seq, &whole, err);
     }
-    if (!rc && n)
-        rc = db_run(c, db_bind(c, TOUCH, "ii", r->seq, n_epochs), err);
-    return rc;
+    return rc || !n ? rc : touch(c, r->seq, n_epochs, err);
 }
 
 int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err) {
@@ -166,9 +170,8 @@ int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err) {
     return rc || !r ? rc : charge_run(store, r, err);
 }
 
-/* Now and then, so that a crash forgets little of what it has used. */
-static int charge_if_due(struct store *store, struct run *r, struct ovr_err *err) {
-    enum { CHARGED_EVERY_MS = 10000 };
+int charge_if_due(struct store *store, struct run *r, struct ovr_err *err) {
+    enum { CHARGED_EVERY_MS = 10000 }; /* so that a crash forgets little of it */
     return now_ms() - r->written_ms > CHARGED_EVERY_MS ? charge_run(store, r, err) : 0;
 }
 
@@ -223,14 +226,8 @@ static int end_wait(struct connection *c, int64_t seq, enum state state, struct 
                   err);
 }
 
-int store_finish(struct store *store, int64_t seq, const struct outcome *o, struct ovr_err *err) {
-    struct connection *c = &store->writer;
-    int rc = db_begin(store, err);
-    if (rc)
-        return rc;
-    rc = write_last_epochs(store, seq, err);
-    if (!rc)
-        rc = db_run(c,
+int finish(struct connection *c, int64_t seq, const struct outcome *o, struct ovr_err *err) {
+    int rc = db_run(c,
                     db_bind(c, FINISH, "isisss", seq, state_names[o->state], now_ms(),
                             o->problem_kind, o->problem_pointer, o->problem_detail),
                     err);
@@ -248,10 +245,20 @@ int store_finish(struct store *store, int64_t seq, const struct outcome *o, stru
         rc = add_histograms(c, seq, o->histograms, o->n_histograms, err);
     if (!rc)
         rc = add_unit_tables(c, seq, o->unit_tables, o->n_unit_tables, err);
+    return rc;
+}
+
+int store_finish(struct store *store, int64_t seq, const struct outcome *o, struct ovr_err *err) {
+    int rc = db_begin(store, err);
+    if (rc)
+        return rc;
+    rc = write_last_epochs(store, seq, err);
+    if (!rc)
+        rc = finish(&store->writer, seq, o, err);
     return end_run(store, seq, rc, err);
 }
 
-static int requeue(struct connection *c, int64_t seq, const char *reason, struct ovr_err *err) {
+int requeue(struct connection *c, int64_t seq, const char *reason, struct ovr_err *err) {
     int rc = db_run(c, db_bind(c, REQUEUE, "is", seq, reason), err);
     return rc ? rc : must_have_changed(c, err);
 }
@@ -279,19 +286,19 @@ int store_note_checkpoint(struct store *store, int64_t seq, int64_t computed_ms,
     return db_end(store, rc, err);
 }
 
+int forget_epochs(struct connection *c, int64_t seq, int first, struct ovr_err *err) {
+    int rc = db_run(c, db_bind(c, DELETE_FIGURES, "ii", seq, (int64_t)first), err);
+    return rc ? rc : db_run(c, db_bind(c, DELETE_HISTOGRAMS, "ii", seq, (int64_t)first), err);
+}
+
 int store_forget_epochs(struct store *store, int64_t seq, int first, struct ovr_err *err) {
-    struct connection *c = &store->writer;
     int rc = db_begin(store, err);
-    if (rc)
-        return rc;
-    rc = db_run(c, db_bind(c, DELETE_FIGURES, "ii", seq, (int64_t)first), err);
-    if (!rc)
-        rc = db_run(c, db_bind(c, DELETE_HISTOGRAMS, "ii", seq, (int64_t)first), err);
-    return db_end(store, rc, err);
+    return rc ? rc : db_end(store, forget_epochs(&store->writer, seq, first, err), err);
 }
 
 int store_recover(struct store *store, int max_crashes, int *requeued, struct ovr_err *err) {
     struct connection *c = &store->writer;
+    struct run *remote = NULL;
     *requeued = 0;
     int rc = db_begin(store, err);
     if (rc)
@@ -317,9 +324,18 @@ int store_recover(struct store *store, int max_crashes, int *requeued, struct ov
                 : db_fail(c, err);
         *requeued += !rc;
     }
+    if (!rc)
+        rc = find_remote_runs(c, &remote, err);
     rc = db_commit(store, rc, err);
     if (!rc)
         runs_end_all(&store->runs);
+    for (struct run *run = remote, *next; run; run = next) {
+        next = run->next;
+        if (rc)
+            free(run);
+        else
+            runs_add(&store->runs, run);
+    }
     db_release_writer(store);
     return rc;
 }
@@ -386,16 +402,18 @@ int store_pause(struct store *store, const char *id, int *was_running, struct ov
     return rc;
 }
 
+int park(struct connection *c, int64_t seq, struct ovr_err *err) {
+    int rc = db_run(c, db_bind(c, PARK, "i", seq), err);
+    return rc ? rc : must_have_changed(c, err);
+}
+
 int store_park(struct store *store, int64_t seq, struct ovr_err *err) {
-    struct connection *c = &store->writer;
     int rc = db_begin(store, err);
     if (rc)
         return rc;
     rc = write_last_epochs(store, seq, err);
     if (!rc)
-        rc = db_run(c, db_bind(c, PARK, "i", seq), err);
-    if (!rc)
-        rc = must_have_changed(c, err);
+        rc = park(&store->writer, seq, err);
     return end_run(store, seq, rc, err);
 }
 

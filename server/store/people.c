@@ -205,18 +205,22 @@ static void bind_quotas(sqlite3_stmt *statement, int first, const struct quotas 
 
 /* ---- Tokens ---- */
 
-int token_make(char text[TOKEN_SIZE], struct ovr_err *err) {
+int make_secret(const char *prefix, char text[TOKEN_SIZE], struct ovr_err *err) {
     static const char digits[] = "0123456789abcdef";
     unsigned char random[32];
     if (getrandom(random, sizeof random, 0) != sizeof random)
         return ovr_fail(err, OVR_IO, NULL, "the system has no random numbers");
-    memcpy(text, "ovrd_", 5);
+    memcpy(text, prefix, 5);
     for (size_t i = 0; i < sizeof random; i++) {
         text[5 + 2 * i] = digits[random[i] >> 4];
         text[6 + 2 * i] = digits[random[i] & 15];
     }
     text[5 + 2 * sizeof random] = '\0';
     return 0;
+}
+
+int token_make(char text[TOKEN_SIZE], struct ovr_err *err) {
+    return make_secret("ovrd_", text, err);
 }
 
 /* Those that died a month ago make room. */

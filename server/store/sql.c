@@ -26,6 +26,14 @@
 #define QUEUE                                                                                      \
     "experiment INDEXED BY experiment_queue WHERE state = 'queued' AND waits_for IS NULL AND NOT " \
     "sent"
+/* What waits for its worker on the cluster counts for its owner as if it ran. */
+#define SENT_OF(owner)                                                                             \
+    "(SELECT count(*) FROM experiment AS w INDEXED BY experiment_sent WHERE w.sent AND w.state = " \
+    "'queued' AND w.owner IS " owner ")"
+#define ATTEMPT_COLUMNS                                                                            \
+    "e.seq, e.id, a.number, a.job_name, a.job, a.node, a.submitted_at, a.begun_at, a.batch, "      \
+    "e.work_checkpoint, e.work_checkpoint_before, e.computed_ms, e.ranks, e.state = 'running' "    \
+    "AND e.pausing, a.live FROM attempt AS a JOIN experiment AS e ON e.seq = a.experiment"
 #define VISIBLE_ID(asker) "CASE WHEN " VISIBLE(asker) " THEN id ELSE '(private)' END"
 #define LIST_FILTER                                                                                \
     "(?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(tags, char(10) || ?3 || char(10))) AND "  \
@@ -96,11 +104,12 @@ const char *const sql[N_SQL] = {
     [NEXT_OWNER] = "SELECT owner FROM " QUEUE " AND executor = ?2 AND owner > ?1 ORDER BY owner "
                    "LIMIT 1",
     [FIRST_OF_OWNER] =
-        "SELECT q.seq, q.priority, q.memory_bytes, u.max_running, s.core_seconds, s.at FROM "
-        "(SELECT seq, priority, memory_bytes FROM " QUEUE
-        " AND executor = ?2 AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q LEFT JOIN "
-        "user AS u ON "
-        "u.seq = ?1 LEFT JOIN usage AS s ON s.owner = coalesce(?1, 0)",
+        "SELECT q.seq, q.priority, q.memory_bytes, u.max_running, s.core_seconds, s.at, " SENT_OF(
+            "?1") " FROM "
+                  "(SELECT seq, priority, memory_bytes FROM " QUEUE
+                  " AND executor = ?2 AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q "
+                  "LEFT JOIN user AS u ON "
+                  "u.seq = ?1 LEFT JOIN usage AS s ON s.owner = coalesce(?1, 0)",
     /* Behind so many that do not fit nobody looks. */
     [FITTING_OF_OWNER] =
         "SELECT seq, priority, memory_bytes FROM (SELECT seq, priority, memory_bytes FROM " QUEUE
@@ -112,13 +121,15 @@ const char *const sql[N_SQL] = {
         " UNION ALL SELECT seq, owner, priority, memory_bytes, core_seconds, waits_for, 0 FROM "
         "experiment INDEXED BY experiment_waits WHERE waits_for IS NOT NULL AND state = 'queued'",
     [READ_SENT] =
-        "SELECT e.seq, e.owner, e.memory_bytes, e.ranks, a.job, a.node, a.reason, a.begun_at FROM "
+        "SELECT e.seq, e.owner, e.memory_bytes, e.ranks, a.job, a.node, a.reason, a.begun_at, "
+        "a.cores FROM "
         "attempt AS a INDEXED BY attempt_live CROSS JOIN experiment AS e ON e.seq = a.experiment "
         "WHERE a.live ORDER BY a.submitted_at, e.seq",
-    [READ_OWNERS] =
-        "SELECT 0 AS owner, '', NULL, s.core_seconds, s.at FROM (SELECT 0) LEFT JOIN usage AS s ON "
-        "s.owner = 0 UNION ALL SELECT u.seq, u.name, u.max_running, s.core_seconds, s.at FROM user "
-        "AS u LEFT JOIN usage AS s ON s.owner = u.seq ORDER BY 1",
+    [READ_OWNERS] = "SELECT 0 AS owner, '', NULL, s.core_seconds, s.at, " SENT_OF(
+        "NULL") " FROM (SELECT 0) LEFT JOIN usage AS s ON "
+                "s.owner = 0 UNION ALL SELECT u.seq, u.name, u.max_running, s.core_seconds, "
+                "s.at, " SENT_OF("u.seq") " FROM user "
+                                          "AS u LEFT JOIN usage AS s ON s.owner = u.seq ORDER BY 1",
     [READ_USE] = "SELECT core_seconds, at FROM usage WHERE owner = ?1",
     [WRITE_USE] = "INSERT INTO usage (owner, core_seconds, at) VALUES (?1, ?2, ?3) ON CONFLICT "
                   "(owner) DO UPDATE SET core_seconds = ?2, at = ?3",
@@ -128,6 +139,39 @@ const char *const sql[N_SQL] = {
         "?2, attempts = attempts + 1, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' AND "
         "waits_for IS NULL AND executor = 0 AND NOT sent RETURNING " EXPERIMENT_COLUMNS
         ", NULL, " OTHER_COLUMNS("NULL"),
+    [SEND] = "UPDATE experiment SET sent = 1, attempts = attempts + 1 WHERE seq = ?1 AND state = "
+             "'queued' AND waits_for IS NULL AND executor <> 0 AND NOT sent RETURNING "
+             "" EXPERIMENT_COLUMNS ", NULL, " OTHER_COLUMNS("NULL"),
+    [ADD_ATTEMPT] = "INSERT INTO attempt (experiment, number, token_sha256, job_name, "
+                    "submitted_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+    [RENEW_ATTEMPT] = "UPDATE attempt SET token_sha256 = ?3 WHERE experiment = ?1 AND number = ?2 "
+                      "AND live AND begun_at IS NULL",
+    [NOTE_JOB] = "UPDATE attempt SET job = ?3 WHERE experiment = ?1 AND number = ?2 AND live",
+    [NOTE_REASON] = "UPDATE attempt SET reason = nullif(?3, '') WHERE experiment = ?1 AND number = "
+                    "?2 AND live",
+    [LIST_ATTEMPTS] = "SELECT " ATTEMPT_COLUMNS " WHERE a.live ORDER BY a.submitted_at, e.seq",
+    [FIND_ATTEMPT] = "SELECT " ATTEMPT_COLUMNS " WHERE a.token_sha256 = ?1",
+    [GET_ATTEMPT] = "SELECT " ATTEMPT_COLUMNS " WHERE a.experiment = ?1 AND a.number = ?2",
+    [REASON_OF_ATTEMPT] =
+        "SELECT a.number, a.reason FROM attempt AS a WHERE a.experiment = ?1 AND a.live",
+    [BEGIN_RUN] = "UPDATE experiment SET state = 'running', revision = revision + 1, started_at = "
+                  "?2, queue_reason = NULL WHERE seq = ?1 AND state = 'queued' AND sent RETURNING "
+                  "owner",
+    [BEGIN_ATTEMPT] = "UPDATE attempt SET begun_at = ?3, node = ?4, cores = ?5, job = "
+                      "coalesce(job, ?6), reason = NULL WHERE experiment = ?1 AND number = ?2",
+    [NOTE_BATCH] = "UPDATE attempt SET batch = ?3 WHERE experiment = ?1 AND number = ?2",
+    [NOTE_WORK_CHECKPOINT] =
+        "UPDATE experiment SET work_checkpoint_before = work_checkpoint, work_checkpoint = ?2 "
+        "WHERE seq = ?1 AND work_checkpoint < ?2",
+    [WITHDRAW] = "UPDATE experiment SET sent = 0, attempts = attempts - 1, queue_reason = ?2 WHERE "
+                 "seq = ?1 AND state = 'queued' AND sent",
+    [DELETE_ATTEMPT] = "DELETE FROM attempt WHERE experiment = ?1 AND number = ?2",
+    [END_ATTEMPT] = "UPDATE attempt SET live = 0 WHERE experiment = ?1 AND number = ?2",
+    [TAKE_BACK] = "UPDATE experiment SET sent = 0, queue_reason = ?2 WHERE seq = ?1 AND state = "
+                  "'queued' AND sent",
+    [COUNT_LOSS] = "UPDATE experiment SET crashes = crashes + 1 WHERE seq = ?1 RETURNING crashes",
+    [REMOTE_RUNS] = "SELECT e.seq, e.owner, e.started_at, a.cores FROM attempt AS a JOIN "
+                    "experiment AS e ON e.seq = a.experiment WHERE a.live AND e.state = 'running'",
     [ADD_FIGURE] = "INSERT OR REPLACE INTO figure (experiment, epoch, position, name, value) "
                    "VALUES (?1, ?2, ?3, ?4, ?5)",
     [TOUCH] = "UPDATE experiment SET revision = revision + ?2 WHERE seq = ?1 AND state = 'running'",
@@ -140,16 +184,17 @@ const char *const sql[N_SQL] = {
         "cells) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [FINISH] = "UPDATE experiment SET state = ?2, revision = revision + 1, finished_at = ?3, "
                "problem_kind = ?4, problem_pointer = ?5, problem_detail = ?6 "
-               "WHERE seq = ?1 AND state = 'running'",
+               "WHERE seq = ?1 AND (state = 'running' OR sent)",
     [REQUEUE] = "UPDATE experiment SET state = 'queued', revision = revision + 1, started_at = "
                 "NULL, queue_reason = ?2 WHERE seq = ?1 AND state = 'running'",
-    [COUNT_CRASH] = "UPDATE experiment SET crashes = crashes + 1 WHERE state = 'running'",
+    [COUNT_CRASH] = "UPDATE experiment SET crashes = crashes + 1 WHERE state = 'running' AND NOT "
+                    "sent",
     [GIVE_UP] = "UPDATE experiment SET state = 'failed', revision = revision + 1, finished_at = "
                 "?1, problem_kind = 'crashed', problem_detail = 'the daemon ended ' || crashes || "
                 "' times while this experiment ran; it may need more memory than the machine has. "
                 "Post it again once the cause is found' "
-                "WHERE state = 'running' AND crashes >= ?2",
-    [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running'",
+                "WHERE state = 'running' AND NOT sent AND crashes >= ?2",
+    [RUNNING] = "SELECT seq FROM experiment WHERE state = 'running' AND NOT sent",
     [DELETE_FIGURES] = "DELETE FROM figure WHERE experiment = ?1 AND epoch >= ?2",
     [DELETE_NEWEST] =
         "DELETE FROM figure WHERE experiment = ?1 AND epoch > (SELECT max(epoch) FROM "
@@ -165,7 +210,7 @@ const char *const sql[N_SQL] = {
     [PARK] = "UPDATE experiment SET state = 'paused', pausing = 0, revision = revision + 1, "
              "started_at = NULL WHERE seq = ?1 AND state = 'running'",
     [PARK_MARKED] = "UPDATE experiment SET state = 'paused', pausing = 0, revision = revision + 1, "
-                    "started_at = NULL WHERE state = 'running' AND pausing",
+                    "started_at = NULL WHERE state = 'running' AND NOT sent AND pausing",
     [RESUME] = "UPDATE experiment SET state = 'queued', revision = revision + 1, queue_reason = "
                "'it was paused' WHERE seq = ?1 AND state = 'paused'",
     [RELEASE_NEXT] = "UPDATE experiment SET waits_for = NULL, revision = revision + 1 "
