@@ -446,7 +446,6 @@ static void say_why(struct queue_place *place, const struct queue_snapshot *s,
 /* What Slurm's words mean for who does not know them; by how they begin. */
 static const char *meaning_of(const char *reason) {
     static const char *const meanings[][2] = {
-        {"None", "it has just come in"},
         {"Resources", "the nodes that it needs are busy"},
         {"Priority", "others go first there"},
         {"ReqNodeNotAvail", "nodes that it needs are down or reserved"},
@@ -473,10 +472,12 @@ static const struct sent *find_sent(const struct queue_snapshot *s, int64_t seq)
 }
 
 static void say_sent(struct queue_place *place, const struct sent *sent, int may_see) {
-    const char *reason = *sent->reason ? sent->reason : "None", *meaning = meaning_of(reason);
+    const char *reason = sent->reason, *meaning = meaning_of(reason);
     const char *job = may_see ? sent->job : "(private)";
     if (!*sent->job)
         say(place, "it is being sent to Slurm");
+    else if (!*reason)
+        say(place, "Slurm has it as job %s: it has just come in, or its worker starts", job);
     else if (meaning)
         say(place, "Slurm has it as job %s (%s): %s", job, reason, meaning);
     else
