@@ -52,7 +52,11 @@ function view(queue, me, read) {
         h(
             'dl.figures',
             figure('Running', count(running.length), {
-                note: queue.workers && `of ${queue.workers.total}`,
+                note:
+                    queue.workers &&
+                    (queue.cluster
+                        ? `${queue.workers.busy} of ${queue.workers.total} workers busy here`
+                        : `of ${queue.workers.total}`),
             }),
             figure('Waiting', count(queue.waiting_total ?? waiting.length)),
             queue.cores &&
