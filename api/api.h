@@ -25,7 +25,8 @@ struct work_terms {
     const char *shared_dir; /* the data directory where nodes see it too; NULL: they don't */
     int threads;            /* of a rank, where the spec leaves it open */
     int checkpoint_seconds, lease_seconds;
-    /* After each report, with where it is; NULL: nobody listens. */
+    /* After each report, a repeated one too, with where it is; attempt->live 0: it was the last.
+     * NULL: nobody listens. */
     void (*heard)(struct cluster *cluster, const struct attempt *attempt,
                   const struct progress *progress);
     struct cluster *cluster;
