@@ -168,7 +168,7 @@ $(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/text.o $
 	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -lgnutls -lnettle -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
-	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lcmocka
+	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lsqlite3 -lcmocka
 $(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduce) \
                         $(B)/clients/cli/text.o $(B)/clients/cli/value.o
 	$(say) LD $@

@@ -76,20 +76,26 @@ static struct reply *insufficient(const struct request *request, enum level need
                         scope_names[needed]);
 }
 
-static struct reply *unauthorized_worker(void) {
+static struct reply *unauthorized_worker(int sent) {
     return reply_header(
         problem(401, "unauthorized",
                 "this is for workers on a cluster, with the token of their attempt: "
                 "Authorization: Bearer " WORK_TOKEN_PREFIX "…"),
-        "WWW-Authenticate", "%s", REALM ", error=\"invalid_token\"");
+        "WWW-Authenticate", "%s", sent ? REALM ", error=\"invalid_token\"" : REALM);
 }
 
-/* Those of its attempt alone, with users and without. */
+static int is_for_workers(const char *token) {
+    return token && strncmp(token, WORK_TOKEN_PREFIX, strlen(WORK_TOKEN_PREFIX)) == 0;
+}
+
+/* Those of its attempt alone, with users and without. A token of another kind is no guess at one.
+ */
 static int admit_worker(struct request *request, struct reply **refusal) {
     struct api *api = request->context;
     struct ovr_err err = {0};
     int wait_s = 0;
-    switch (gate_enter_worker(api->gate, read_token(request), &request->asker, &wait_s, &err)) {
+    const char *sent = read_token(request), *token = is_for_workers(sent) ? sent : NULL;
+    switch (gate_enter_worker(api->gate, token, &request->asker, &wait_s, &err)) {
     case GATE_KNOWN:
         return 1;
     case GATE_TOO_OFTEN:
@@ -99,13 +105,9 @@ static int admit_worker(struct request *request, struct reply **refusal) {
         *refusal = problem_from(&err);
         return 0;
     default:
-        *refusal = unauthorized_worker();
+        *refusal = unauthorized_worker(sent != NULL);
         return 0;
     }
-}
-
-static int is_for_workers(const char *token) {
-    return token && strncmp(token, WORK_TOKEN_PREFIX, strlen(WORK_TOKEN_PREFIX)) == 0;
 }
 
 int api_admit(struct request *request, struct reply **refusal) {

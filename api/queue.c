@@ -37,12 +37,12 @@ static json_t *json_waiting(const struct queue_snapshot *s, const struct plan_jo
                             const struct experiment *e) {
     struct queue_place place;
     queue_place(s, e, &place);
-    json_t *entry = json_pack("{s:I, s:i, s:I, s:o, s:o, s:s, s:s, s:o}", "position",
-                              (json_int_t)place.position, "priority", e->priority, "memory_bytes",
-                              (json_int_t)job->memory_bytes, "core_seconds",
-                              json_real_or_null(job->core_seconds), "created_at",
-                              json_time(e->created_at), "reason", place.reason, "reason_code",
-                              place.reason_code, "estimated_start", json_time(place.starts_at));
+    json_t *entry = json_pack(
+        "{s:I, s:i, s:I, s:o, s:o, s:s, s:s, s:o, s:s?}", "position", (json_int_t)place.position,
+        "priority", e->priority, "memory_bytes", (json_int_t)job->memory_bytes, "core_seconds",
+        json_real_or_null(job->core_seconds), "created_at", json_time(e->created_at), "reason",
+        place.reason, "reason_code", place.reason_code, "estimated_start",
+        json_time(place.starts_at), "requeued_because", e->queue_reason);
     if (entry && put_identity(entry, e)) {
         json_decref(entry);
         return NULL;

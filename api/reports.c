@@ -19,7 +19,7 @@ enum {
     MOST_NUMBER = 1000000000, /* epochs, rows, threads, milliseconds of a run / 1000 */
     SHORT = 64,
     TEXT = 256,
-    LINE = 400
+    LINE = 500
 };
 
 struct block {
@@ -183,7 +183,7 @@ static int read_figures(const struct reading *in, const char *at, const json_t *
     *figures = rc ? NULL : list;
     for (size_t i = 0; !rc && i < *n; i++) {
         where here;
-        snprintf(here, sizeof here, "%.80s/%zu", at, i);
+        snprintf(here, sizeof here, "%.70s/%zu", at, i);
         rc = read_figure(in, here, json_array_get(json, i), &list[i]);
         for (size_t k = 0; !rc && k < i; k++)
             if (clash(list[k].name, list[i].name) || clash(list[i].name, list[k].name))
@@ -246,7 +246,7 @@ static int read_histograms(const struct reading *in, const char *at, const json_
     *histograms = rc ? NULL : list;
     for (size_t i = 0; !rc && i < *n; i++) {
         where here;
-        snprintf(here, sizeof here, "%.80s/%zu", at, i);
+        snprintf(here, sizeof here, "%.70s/%zu", at, i);
         rc = read_histogram(in, here, json_array_get(json, i), epoch, &list[i], &counts[i]);
     }
     return rc;

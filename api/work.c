@@ -254,12 +254,10 @@ struct reply *handle_work_upload(struct request *request) {
 
 /* ---- Reports ---- */
 
-/* Who hears of it: the cluster's lease, and at the end those that wait for the experiment. */
+/* Those that wait for the end of an experiment go on. */
 static void tell(struct api *api, const struct attempt *attempt, const struct received *received) {
     static const char *const ends[] = {[END_PAUSED] = "paused", [END_QUEUED] = "back in the queue"};
     const struct report *report = &received->report;
-    if (api->cluster)
-        cluster_heard(api->cluster, attempt, &received->progress);
     if (report->node)
         log_line(LOG_INFO, "experiment=%s attempt=%d runs on %s", attempt->id, attempt->number,
                  report->node);
@@ -288,6 +286,8 @@ static struct reply *take(struct api *api, struct attempt *attempt, const struct
     if (rc) {
         reply = refuse_report(attempt, &err);
     } else {
+        if (api->cluster)
+            cluster_heard(api->cluster, attempt, &received.progress);
         if (!repeated)
             tell(api, attempt, &received);
         reply =

@@ -15,11 +15,11 @@
 
 static const char MAGIC[8] = "ovrdckp";
 
-enum { PATH_SIZE = 700, HEX = DIGEST_SIZE - 1 };
+enum { PATH_SIZE = 700, HEX = DIGEST_SIZE - 1, HEAD_SIZES = 16 };
 
 struct head {
     char magic[8];
-    uint64_t version, n, sizes[TRAIN_PIECES_MAX];
+    uint64_t version, n, sizes[HEAD_SIZES];
     char key[HEX];
 };
 
@@ -49,7 +49,7 @@ static struct head make_head(const char *key, const struct train_piece *pieces, 
     head.version = CHECKPOINT_VERSION;
     head.n = n;
     for (size_t i = 0; i < n; i++)
-        head.sizes[i] = pieces[i].n;
+        head.sizes[i < HEAD_SIZES ? i : HEAD_SIZES - 1] += pieces[i].n;
     memcpy(head.key, key, HEX);
     return head;
 }
@@ -113,7 +113,7 @@ int checkpoint_write(const char *data_dir, const char *id, const char *key,
 static const char *fault_of(const char *map, size_t bytes, const struct head *expected) {
     size_t size = sizeof *expected + HEX;
     char hex[DIGEST_SIZE];
-    for (size_t i = 0; i < expected->n; i++)
+    for (size_t i = 0; i < HEAD_SIZES; i++)
         size += expected->sizes[i];
     if (bytes < sizeof *expected || memcmp(map, expected->magic, sizeof expected->magic))
         return "is no checkpoint";
@@ -143,8 +143,8 @@ static int read_file(const char *path, const struct head *expected,
     const char *fault =
         map == MAP_FAILED ? "cannot be read" : fault_of(map, (size_t)stat.st_size, expected);
     const char *at = fault ? NULL : map + sizeof *expected;
-    for (size_t i = 0; !fault && i < expected->n; at += expected->sizes[i], i++)
-        memcpy(pieces[i].bytes, at, expected->sizes[i]);
+    for (size_t i = 0; !fault && i < expected->n; at += pieces[i].n, i++)
+        memcpy(pieces[i].bytes, at, pieces[i].n);
     if (map != MAP_FAILED)
         munmap(map, (size_t)stat.st_size);
     if (fault)
@@ -152,17 +152,12 @@ static int read_file(const char *path, const struct head *expected,
     return !fault;
 }
 
-int checkpoint_read(const char *data_dir, const char *id, const char *key,
+int checkpoint_read(const char *data_dir, const char *id, const char *key, int back,
                     const struct train_piece *pieces, size_t n) {
-    static const char *const suffixes[] = {"", ".old"};
     const struct head expected = make_head(key, pieces, n);
     char path[PATH_SIZE];
-    int found = 0;
-    for (size_t i = 0; i < 2 && !found; i++) {
-        make_path(path, data_dir, id, suffixes[i]);
-        found = read_file(path, &expected, pieces, id);
-    }
-    return found;
+    make_path(path, data_dir, id, back ? ".old" : "");
+    return read_file(path, &expected, pieces, id);
 }
 
 void checkpoint_remove(const char *data_dir, const char *id) {

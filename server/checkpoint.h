@@ -5,7 +5,8 @@
  *   DATA_DIR/checkpoints/<id>.old    the one before
  *   DATA_DIR/checkpoints/tmp-<id>    one on its way; removed at the next start
  *
- *   magic (8) | version | number of pieces | size of each (uint64 little-endian)
+ *   magic (8) | version | number of pieces | sizes of 16 (uint64 little-endian; the last has those
+ *   of all from there on)
  *   key (64 hexadecimal digits) | the pieces | SHA-256 of all that, in hexadecimal (64)
  *
  * A checkpoint is written to its own file, synced, and renamed: at any moment there is a whole one.
@@ -30,9 +31,9 @@ void checkpoint_key(const char *spec, enum isa isa, char key[DIGEST_SIZE]);
 int checkpoint_write(const char *data_dir, const char *id, const char *key,
                      const struct train_piece *pieces, size_t n, struct ovr_err *err);
 
-/* Fills the pieces and returns 1; without a good checkpoint they are as they were, and it returns 0
- * (what was wrong with one is in the log). */
-int checkpoint_read(const char *data_dir, const char *id, const char *key,
+/* Fills the pieces from the newest, or with back = 1 from the one before, and returns 1; where that
+ * is not good they are as they were, and it returns 0 (what was wrong with it is in the log). */
+int checkpoint_read(const char *data_dir, const char *id, const char *key, int back,
                     const struct train_piece *pieces, size_t n);
 
 /* Both files of an experiment that needs them no more. */

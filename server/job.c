@@ -211,7 +211,9 @@ static int save_epoch(void *context, const struct epoch_report *report, struct o
     count_epoch(running);
     char digest[DIGEST_SIZE];
     struct figures figures = {.n = 0};
-    digest_of(report->net->params, report->net->n_params * sizeof(real), digest);
+    int rc = weights_digest(NULL, report->net, report->net->params, digest, err);
+    if (rc)
+        return rc;
     add_terms(&figures, &train_names, &report->train, config);
     add_terms(&figures, clean ? &validation_names : &test_names, &report->watched, config);
     add_measures(&figures, &report->measures);
@@ -258,16 +260,13 @@ static void add_result(struct figures *figures, const struct running *running,
 
 /* Texts that provenance points to. */
 struct provenance {
-    char spec[DIGEST_SIZE], best[DIGEST_SIZE], last[DIGEST_SIZE], cpu[128];
+    char spec[DIGEST_SIZE], cpu[128];
 };
 
 static void add_provenance(struct figures *figures, struct provenance *texts,
-                           const struct running *running, const struct train_result *r) {
+                           const struct running *running, const struct saved *saved) {
     const struct job *job = running->job;
-    size_t n_params = r->net.n_params;
     digest_of(job->experiment.spec, strlen(job->experiment.spec), texts->spec);
-    digest_of(r->best, n_params * sizeof(real), texts->best);
-    digest_of(r->last, n_params * sizeof(real), texts->last);
     cpu_model(texts->cpu, sizeof texts->cpu);
     add_text(figures, "spec_sha256", texts->spec);
     if (!job->spec.generated) {
@@ -281,8 +280,8 @@ static void add_provenance(struct figures *figures, struct provenance *texts,
     add_text(figures, "isa", isa_name(running->workplace->kernels->isa));
     add_text(figures, "cpu", texts->cpu);
     add_count(figures, "threads", (uint64_t)job->threads);
-    add_text(figures, "weights.best_sha256", texts->best);
-    add_text(figures, "weights.last_sha256", texts->last);
+    add_text(figures, "weights.best_sha256", saved->best);
+    add_text(figures, "weights.last_sha256", saved->last);
 }
 
 /* What became of a replay; the original stays as long as it needs. */
@@ -303,7 +302,7 @@ static int save_result(const struct running *running, const struct train_result 
                        struct ovr_err *err) {
     const struct workplace *workplace = running->workplace;
     const struct job *job = running->job;
-    struct tensor tensors[MAX_TENSORS];
+    struct saved saved;
     struct figures figures = {.n = 0}, facts = {.n = 0};
     struct provenance texts;
     struct epoch_histogram histograms[LAYERS_MAX];
@@ -317,18 +316,19 @@ static int save_result(const struct running *running, const struct train_result 
     }
     struct outcome outcome = {
         .state = STATE_SUCCEEDED,
-        .tensors = tensors,
+        .tensors = saved.tensors,
         .histograms = histograms,
         .n_histograms = n_layers,
         .unit_tables = unit_tables,
         .n_unit_tables = n_layers,
     };
     int rc = weights_save(workplace->data_dir, job->experiment.id, job->spec.train.kind, result,
-                          tensors, &outcome.n_tensors, err);
+                          &saved, err);
     if (rc)
         return rc;
+    outcome.n_tensors = saved.n;
     add_result(&figures, running, result);
-    add_provenance(&facts, &texts, running, result);
+    add_provenance(&facts, &texts, running, &saved);
     struct verdict verdict;
     rc = judge(running, &facts, &verdict, &figures, err);
     if (rc)
@@ -367,22 +367,26 @@ static int save_checkpoint(void *context, const struct train_piece *pieces, size
     return 0;
 }
 
-/* Epochs that come after the checkpoint will be reported once more. */
-static int restore_checkpoint(void *context, const struct train_piece *pieces, size_t n, int *from,
-                              struct ovr_err *err) {
+static int restore_checkpoint(void *context, const struct train_piece *pieces, size_t n, int back,
+                              int *from, struct ovr_err *err) {
     const struct running *running = context;
-    const struct workplace *workplace = running->workplace;
     const struct experiment *experiment = &running->job->experiment;
-    int first = 1;
+    (void)err;
     if (experiment->attempts > 1)
-        *from = checkpoint_read(workplace->data_dir, experiment->id, running->key, pieces, n);
-    if (*from) {
-        first = train_restored_epoch(&pieces[0]);
-        note(running, LOG_INFO, "goes on in epoch %d", first);
-    }
-    return experiment->attempts > 1
-               ? store_forget_epochs(workplace->store, experiment->seq, first, err)
-               : 0;
+        *from = checkpoint_read(running->workplace->data_dir, experiment->id, running->key, back,
+                                pieces, n);
+    return 0;
+}
+
+/* Epochs that come after the checkpoint will be reported once more. */
+static int forget_epochs(void *context, int epoch, struct ovr_err *err) {
+    const struct running *running = context;
+    const struct experiment *experiment = &running->job->experiment;
+    if (epoch)
+        note(running, LOG_INFO, "goes on in epoch %d", epoch);
+    return experiment->attempts > 1 ? store_forget_epochs(running->workplace->store,
+                                                          experiment->seq, epoch ? epoch : 1, err)
+                                    : 0;
 }
 
 /* The weights that the spec wants to start from. */
@@ -416,7 +420,8 @@ static int train(struct running *running, struct ovr_err *err) {
                                 .epoch = save_epoch,
                                 .save_due = &job->save_due,
                                 .save = save_checkpoint,
-                                .restore = restore_checkpoint};
+                                .restore = restore_checkpoint,
+                                .restored = forget_epochs};
     checkpoint_key(job->experiment.spec, workplace->kernels->isa, running->key);
     job->progress.epochs = job->spec.train.epochs;
     int rc = team_new_within(&team, job->threads, job->most_threads, err);
@@ -555,7 +560,7 @@ double job_flops_per_step(const struct workplace *workplace, const struct spec *
         n = (size_t)spec->train_limit;
     const struct train_data data = {
         .n_train = n, .n_values = (size_t)train.width, .n_classes = (size_t)train.classes};
-    struct train_estimate estimate = train_estimate(&spec->train, &data, 1);
+    struct train_estimate estimate = train_estimate(&spec->train, &data, &(struct crew){1, 1});
     double products = estimate.flops_per_epoch / (double)n;
     double passes = 0;
     for (size_t l = 0; l < spec->train.n_hidden; l++)

@@ -5,7 +5,10 @@ static struct cost cost_of(const struct admission *a, const struct spec *spec,
                            const struct train_data *data, enum executor_kind executor, int ranks) {
     int cores = executor == EXECUTOR_LOCAL ? a->cores : a->cluster.cores;
     int members = spec->threads ? spec->threads : cores;
-    struct cost cost = {executor, ranks, train_estimate(&spec->train, data, members)};
+    const struct crew crew = {members, ranks};
+    struct cost cost = {executor, ranks, train_estimate(&spec->train, data, &crew)};
+    cost.train.flops_per_epoch *= ranks; /* which were those of one */
+    cost.train.flops_total *= ranks;
     if (*spec->init_experiment)
         cost.train.memory_bytes += cost.train.parameters * sizeof(float);
     cost.core_seconds = cost.train.flops_total / a->flops_per_second;
@@ -19,17 +22,17 @@ static int has_room(const struct admission *a, const struct cost *cost) {
            (cost->executor == EXECUTOR_SLURM && !most);
 }
 
-/* On the cluster, in as many ranks as the spec wants; else in the fewest that have room, or the
- * most that there can be. */
-static struct cost cost_there(const struct admission *a, const struct spec *spec,
-                              const struct train_data *data, int most) {
-    int ranks = spec->ranks ? spec->ranks : 1;
-    struct cost cost = cost_of(a, spec, data, EXECUTOR_SLURM, ranks);
-    while (!spec->ranks && !has_room(a, &cost) && ranks <= most / 2) {
-        ranks *= 2;
-        cost = cost_of(a, spec, data, EXECUTOR_SLURM, ranks);
-    }
-    return cost;
+/* As many ranks as the spec wants on the cluster; else the fewest that have room, or the most that
+ * there can be. */
+static int ranks_there(const struct admission *a, const struct spec *spec,
+                       const struct train_data *data, int most) {
+    int members = spec->threads ? spec->threads : a->cluster.cores;
+    if (spec->ranks)
+        return spec->ranks;
+    if (!a->cluster.rank_bytes)
+        return 1;
+    int ranks = train_ranks_within(&spec->train, data, members, (uint64_t)a->cluster.rank_bytes);
+    return ranks ? ranks : most;
 }
 
 static int is_for_cluster(const struct cluster_rules *rules, const struct cost *here) {
@@ -106,7 +109,8 @@ void place(const struct admission *a, const struct spec *spec, const struct trai
     int must_go = spec->executor == EXECUTOR_SLURM || spec->ranks > 1;
     int may_go = spec->executor == EXECUTOR_AUTO && a->cluster.there && !bound;
     if (must_go || (may_go && (!has_room(a, cost) || is_for_cluster(&a->cluster, cost)))) {
-        struct cost there = cost_there(a, spec, data, most);
+        int ranks = ranks_there(a, spec, data, most);
+        struct cost there = cost_of(a, spec, data, EXECUTOR_SLURM, ranks);
         if (must_go || has_room(a, &there))
             *cost = there;
     }

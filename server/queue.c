@@ -201,7 +201,7 @@ static int plan_here(struct queue_snapshot *s, struct ovr_err *err) {
     struct plan_running *running = list_running(s);
     int rc = shares && running ? find_turn(s, shares, err) : ovr_nomem(err, "the queue");
     for (size_t i = 0; !rc && i < s->n_sent; i++)
-        shares[share_of(s, s->sent[i].owner)].limit -= s->sent[i].begun_ms != 0;
+        shares[share_of(s, s->sent[i].owner)].limit--;
     if (!rc)
         rc = scheduler_plan(&machine, shares, s->n_owners, running, s->pool.n_jobs, s->jobs,
                             s->n_here, err);
@@ -446,7 +446,6 @@ static void say_why(struct queue_place *place, const struct queue_snapshot *s,
 /* What Slurm's words mean for who does not know them; by how they begin. */
 static const char *meaning_of(const char *reason) {
     static const char *const meanings[][2] = {
-        {"None", "it has just come in"},
         {"Resources", "the nodes that it needs are busy"},
         {"Priority", "others go first there"},
         {"ReqNodeNotAvail", "nodes that it needs are down or reserved"},
@@ -473,10 +472,12 @@ static const struct sent *find_sent(const struct queue_snapshot *s, int64_t seq)
 }
 
 static void say_sent(struct queue_place *place, const struct sent *sent, int may_see) {
-    const char *reason = *sent->reason ? sent->reason : "None", *meaning = meaning_of(reason);
+    const char *reason = sent->reason, *meaning = meaning_of(reason);
     const char *job = may_see ? sent->job : "(private)";
     if (!*sent->job)
         say(place, "it is being sent to Slurm");
+    else if (!*reason)
+        say(place, "Slurm has it as job %s: it has just come in, or its worker starts", job);
     else if (meaning)
         say(place, "Slurm has it as job %s (%s): %s", job, reason, meaning);
     else
@@ -505,8 +506,7 @@ static void say_cluster(struct queue_place *place, const struct queue_snapshot *
     else if (s->n_sent >= (size_t)s->cluster_jobs)
         say(place, "Slurm has %zu of at most %d experiments", s->n_sent, s->cluster_jobs);
     else
-        say(place, "it is sent as soon as its turn comes%s%s", e->queue_reason ? "; " : "",
-            e->queue_reason ? e->queue_reason : "");
+        say(place, "it is sent as soon as its turn comes");
 }
 
 /* No finer than to an eighth of the wait, so that it stays for a while. */

@@ -56,9 +56,8 @@ static int is_file_name(const char *name) {
 
 /* ---- Removing ---- */
 
-/* Parts of all checkpoints of an experiment but two; 0: of none. */
-static void remove_checkpoints(const char *data_dir, const char *id, int64_t keep,
-                               int64_t keep_too) {
+/* Parts of the checkpoints of an experiment that are older than `newest`, but for one of them. */
+static void remove_checkpoints(const char *data_dir, const char *id, int64_t newest, int64_t but) {
     char path[PATH_SIZE], prefix[ID_SIZE + 8];
     snprintf(prefix, sizeof prefix, "%s.work-", id);
     snprintf(path, sizeof path, "%s/checkpoints", data_dir);
@@ -67,7 +66,7 @@ static void remove_checkpoints(const char *data_dir, const char *id, int64_t kee
         if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
             continue;
         int64_t number = strtoll(entry->d_name + strlen(prefix), NULL, 10);
-        if (number != keep && number != keep_too)
+        if (number < newest && number != but)
             unlinkat(dirfd(dir), entry->d_name, 0);
     }
     if (dir)
@@ -83,7 +82,7 @@ static void remove_results(const char *data_dir, const char *id, int attempts) {
 }
 
 void work_forget(const char *data_dir, const char *id, int attempts) {
-    remove_checkpoints(data_dir, id, 0, 0);
+    remove_checkpoints(data_dir, id, INT64_MAX, 0);
     remove_results(data_dir, id, attempts);
 }
 
@@ -235,15 +234,25 @@ int work_write(struct work_upload *upload, const char *bytes, size_t n) {
     return rc;
 }
 
+/* What the attempt is at this moment. OVR_NOT_FOUND: it is over, for good. */
+static int look_again(const struct work *work, const struct attempt *attempt, struct attempt *now,
+                      struct ovr_err *err) {
+    struct ovr_err why = {0};
+    int rc = store_get_attempt(work->store, attempt->experiment, now, NULL, 0, &why);
+    if (rc && rc != OVR_NOT_FOUND)
+        return ovr_fail(err, rc, NULL, "%s", why.text);
+    return rc || now->number != attempt->number ? OVR_NOT_FOUND : 0;
+}
+
 /* So that one that was cut off does not write over what another one put. */
 static int must_be_current(const struct work *work, const struct attempt *attempt,
                            struct ovr_err *err) {
     struct attempt now;
-    int rc = store_get_attempt(work->store, attempt->experiment, &now, NULL, 0, NULL);
-    if (rc == OVR_NOT_FOUND || (!rc && now.number != attempt->number))
-        return ovr_fail(err, OVR_CONFLICT, NULL, "attempt %d of experiment %s is over",
-                        attempt->number, attempt->id);
-    return rc ? ovr_fail(err, rc, NULL, "the attempt cannot be looked up") : 0;
+    int rc = look_again(work, attempt, &now, err);
+    return rc != OVR_NOT_FOUND
+               ? rc
+               : ovr_fail(err, OVR_CONFLICT, NULL, "attempt %d of experiment %s is over",
+                          attempt->number, attempt->id);
 }
 
 int work_finish(struct work_upload *upload, struct ovr_err *err) {
@@ -424,20 +433,31 @@ static int store_result(const struct work *work, struct attempt *attempt,
     return rc;
 }
 
+static int settle(const struct work *work, struct attempt *attempt, const struct experiment *e,
+                  const struct report *report, int *repeated, struct ovr_err *err) {
+    struct attempt now;
+    int rc = look_again(work, attempt, &now, err);
+    if (rc && rc != OVR_NOT_FOUND)
+        return rc;
+    if (rc || report->number <= now.batch) /* refused, or taken before */
+        return store_take_report(work->store, attempt, report, repeated, err);
+    if (report->number > now.batch + 1)
+        return ovr_fail(err, OVR_CONFLICT, NULL, "the next report is number %lld, this is %lld",
+                        (long long)now.batch + 1, (long long)report->number);
+    rc = publish(work, &now, report->outcome, err);
+    if (rc)
+        return rc;
+    rc = store_result(work, attempt, e, report, repeated, err);
+    if (rc == OVR_CONFLICT) /* cancelled meanwhile */
+        weights_remove(work->data_dir, attempt->id);
+    return rc;
+}
+
 /* The same report may come twice at once. */
 static int take_result(const struct work *work, struct attempt *attempt, const struct experiment *e,
                        const struct report *report, int *repeated, struct ovr_err *err) {
-    struct attempt now;
     pthread_mutex_lock(&settling);
-    int gone = store_get_attempt(work->store, attempt->experiment, &now, NULL, 0, NULL) ||
-               now.number != attempt->number || now.batch + 1 != report->number;
-    int rc = gone ? store_take_report(work->store, attempt, report, repeated, err)
-                  : publish(work, attempt, report->outcome, err);
-    if (!gone && !rc) {
-        rc = store_result(work, attempt, e, report, repeated, err);
-        if (rc == OVR_CONFLICT) /* cancelled meanwhile */
-            weights_remove(work->data_dir, attempt->id);
-    }
+    int rc = settle(work, attempt, e, report, repeated, err);
     pthread_mutex_unlock(&settling);
     return rc;
 }
@@ -458,19 +478,35 @@ static void tidy(const struct work *work, const struct attempt *attempt,
                            attempt->checkpoint_before);
 }
 
+static int take(const struct work *work, struct attempt *attempt, const struct experiment *e,
+                const struct report *report, int *repeated, struct ovr_err *err) {
+    int rc = 0;
+    if (report->checkpoint && attempt->live && report->number > attempt->batch)
+        rc = must_have_parts(work, attempt, report->checkpoint, err);
+    if (rc)
+        return rc;
+    return report->end == END_OUTCOME && report->outcome->state == STATE_SUCCEEDED
+               ? take_result(work, attempt, e, report, repeated, err)
+               : store_take_report(work->store, attempt, report, repeated, err);
+}
+
 int work_take_report(const struct work *work, struct attempt *attempt, const struct experiment *e,
                      const struct report *report, int *repeated, struct ovr_err *err) {
-    int fresh = attempt->live && report->number == attempt->batch + 1, rc = 0;
-    int succeeded = report->end == END_OUTCOME && report->outcome->state == STATE_SUCCEEDED;
-    if (fresh && report->checkpoint)
-        rc = must_have_parts(work, attempt, report->checkpoint, err);
-    if (!rc)
-        rc = succeeded ? take_result(work, attempt, e, report, repeated, err)
-                       : store_take_report(work->store, attempt, report, repeated, err);
+    struct ovr_err why = {0};
+    struct attempt now;
+    *repeated = 0;
+    int rc = take(work, attempt, e, report, repeated, &why);
+    /* Its files may be missing because it was cancelled meanwhile. */
+    if (rc == OVR_INVALID && look_again(work, attempt, &now, NULL) == OVR_NOT_FOUND) {
+        rc = OVR_CONFLICT;
+        attempt->live = 0;
+    }
     if (rc == OVR_FULL)
         disk_note_full(work->disk);
-    if (rc || *repeated)
-        return rc;
+    if (rc)
+        return ovr_fail(err, rc, why.field, "%s", why.text);
+    if (*repeated)
+        return 0;
     metrics_add(COUNT_EPOCHS, report->n_epochs);
     tidy(work, attempt, report);
     return 0;

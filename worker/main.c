@@ -177,18 +177,15 @@ static int say_epoch(void *context, const struct epoch_report *report, struct ov
     return 0;
 }
 
-static int write_result(const struct run *run, struct ovr_err *err) {
+static int write_result(struct run *run, struct ovr_err *err) {
     const struct train_result *result = &run->result;
-    char best[DIGEST_SIZE], last[DIGEST_SIZE];
-    size_t bytes = result->net.n_params * sizeof(real);
-    int rc = weights_write(run->options->out, run->spec.train.kind, result, err);
-    if (rc)
+    struct saved saved;
+    int rc = weights_write(run->team, run->options->out, run->spec.train.kind, result, &saved, err);
+    if (rc || run->ranks->rank)
         return rc;
-    digest_of(result->best, bytes, best);
-    digest_of(result->last, bytes, last);
     if (!isnan(result->accuracy))
         printf("accuracy %.9g\n", result->accuracy);
-    printf("best %s\nlast %s\n", best, last);
+    printf("best %s\nlast %s\n", saved.best, saved.last);
     return 0;
 }
 
@@ -212,8 +209,7 @@ static int train(struct run *run, struct ovr_err *err) {
     printf("rank %d steps %llu meetings %llu bytes %llu\n", run->ranks->rank,
            (unsigned long long)run->progress.step, (unsigned long long)run->ranks->meetings,
            (unsigned long long)run->ranks->bytes);
-    train_collect(run->team, &run->result);
-    return run->ranks->rank ? 0 : write_result(run, err);
+    return write_result(run, err);
 }
 
 int main(int argc, char **argv) {

@@ -295,16 +295,7 @@ static int read_owners(struct store *store, struct connection *c, struct owner *
     return rc;
 }
 
-static int cores_of(struct store *store, int64_t seq) {
-    pthread_mutex_lock(&store->runs.lock);
-    const struct run *run = runs_find(&store->runs, seq);
-    int cores = run ? run->cores : 0;
-    pthread_mutex_unlock(&store->runs.lock);
-    return cores;
-}
-
-static int read_sent(struct store *store, struct connection *c, struct sent **list, size_t *n,
-                     struct ovr_err *err) {
+static int read_sent(struct connection *c, struct sent **list, size_t *n, struct ovr_err *err) {
     sqlite3_stmt *row = db_bind(c, READ_SENT, "");
     int step, rc = 0;
     while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
@@ -319,7 +310,7 @@ static int read_sent(struct store *store, struct connection *c, struct sent **li
                               .owner = sqlite3_column_int64(row, 1),
                               .memory_bytes = sqlite3_column_int64(row, 2),
                               .ranks = sqlite3_column_int(row, 3),
-                              .cores = cores_of(store, sqlite3_column_int64(row, 0)),
+                              .cores = sqlite3_column_int(row, 8),
                               .begun_ms = sqlite3_column_int64(row, 7)};
         copy_column(row, 4, sent->job, sizeof sent->job);
         copy_column(row, 5, sent->node, sizeof sent->node);
@@ -337,7 +328,7 @@ int store_read_queue(struct store *store, struct queue_rows *rows, struct ovr_er
     int rc = db_run(c, db_bind(c, BEGIN_READING, ""), err);
     if (!rc) {
         rc = read_waiting(c, &rows->waiting, &rows->n_waiting, err);
-        rc = rc ? rc : read_sent(store, c, &rows->sent, &rows->n_sent, err);
+        rc = rc ? rc : read_sent(c, &rows->sent, &rows->n_sent, err);
         rc = rc ? rc : read_owners(store, c, &rows->owners, &rows->n_owners, err);
         db_run(c, db_bind(c, COMMIT, ""), NULL);
     }

@@ -121,7 +121,8 @@ const char *const sql[N_SQL] = {
         " UNION ALL SELECT seq, owner, priority, memory_bytes, core_seconds, waits_for, 0 FROM "
         "experiment INDEXED BY experiment_waits WHERE waits_for IS NOT NULL AND state = 'queued'",
     [READ_SENT] =
-        "SELECT e.seq, e.owner, e.memory_bytes, e.ranks, a.job, a.node, a.reason, a.begun_at FROM "
+        "SELECT e.seq, e.owner, e.memory_bytes, e.ranks, a.job, a.node, a.reason, a.begun_at, "
+        "a.cores FROM "
         "attempt AS a INDEXED BY attempt_live CROSS JOIN experiment AS e ON e.seq = a.experiment "
         "WHERE a.live ORDER BY a.submitted_at, e.seq",
     [READ_OWNERS] = "SELECT 0 AS owner, '', NULL, s.core_seconds, s.at, " SENT_OF(

@@ -33,15 +33,18 @@ static int write_marked(const char *dir, const char *key, int mark, struct ovr_e
     return checkpoint_write(dir, ID, key, pieces, list(&s, pieces), err);
 }
 
-/* The mark of what is read, 0 when nothing was. */
+/* The mark of what is read of the newest that is good, 0 when nothing was. */
 static int read_mark(const char *dir, const char *key) {
     struct state_of_run s = numbered(0);
     const struct state_of_run untouched = s;
     struct train_piece pieces[2];
-    if (!checkpoint_read(dir, ID, key, pieces, list(&s, pieces))) {
+    int back = 0;
+    while (back < 2 && !checkpoint_read(dir, ID, key, back, pieces, list(&s, pieces))) {
         assert_memory_equal(&s, &untouched, sizeof s);
-        return 0;
+        back++;
     }
+    if (back == 2)
+        return 0;
     struct state_of_run expected = numbered(s.position[0] / 10);
     assert_memory_equal(&s, &expected, sizeof s);
     return s.position[0] / 10;
@@ -103,6 +106,33 @@ static void a_spoilt_one_gives_way_to_the_one_before(void **state) {
     assert_int_equal(read_mark(dir, key), 0);
 }
 
+/* More pieces than the head has sizes. */
+static void many_pieces_come_back(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct ovr_err err = {0};
+    char key[DIGEST_SIZE], kept[TRAIN_PIECES_MAX][40], read[TRAIN_PIECES_MAX][40];
+    struct train_piece from[TRAIN_PIECES_MAX], to[TRAIN_PIECES_MAX];
+    start(dir, key);
+    memset(read, 0, sizeof read);
+    for (size_t i = 0; i < TRAIN_PIECES_MAX; i++) {
+        memset(kept[i], 'a' + (int)i, sizeof kept[i]);
+        from[i] = (struct train_piece){kept[i], 10 + i};
+        to[i] = (struct train_piece){read[i], 10 + i};
+    }
+    for (size_t n = 15; n <= TRAIN_PIECES_MAX; n++) {
+        assert_ok(checkpoint_write(dir, ID, key, from, n, &err), &err);
+        assert_int_equal(checkpoint_read(dir, ID, key, 0, to, n), 1);
+        for (size_t i = 0; i < n; i++) {
+            assert_memory_equal(read[i], kept[i], 10 + i);
+            memset(read[i], 0, sizeof read[i]);
+        }
+        assert_int_equal(checkpoint_read(dir, ID, key, 0, to, n - 1), 0);
+        to[n - 1].n++;
+        assert_int_equal(checkpoint_read(dir, ID, key, 0, to, n), 0);
+        to[n - 1].n--;
+    }
+}
+
 static void another_run_is_not_taken_up(void **state) {
     const char *dir = ((struct place *)*state)->dir;
     struct ovr_err err = {0};
@@ -119,8 +149,8 @@ static void another_run_is_not_taken_up(void **state) {
     struct train_piece pieces[2];
     list(&s, pieces);
     pieces[1].n -= sizeof(real); /* of another shape */
-    assert_int_equal(checkpoint_read(dir, ID, key, pieces, 2), 0);
-    assert_int_equal(checkpoint_read(dir, ID, key, pieces, 1), 0);
+    assert_int_equal(checkpoint_read(dir, ID, key, 0, pieces, 2), 0);
+    assert_int_equal(checkpoint_read(dir, ID, key, 0, pieces, 1), 0);
     assert_int_equal(read_mark(dir, key), 1);
 }
 
@@ -164,6 +194,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         with_place(the_newest_comes_back),
         with_place(a_spoilt_one_gives_way_to_the_one_before),
+        with_place(many_pieces_come_back),
         with_place(another_run_is_not_taken_up),
         with_place(a_full_disk_keeps_the_one_before),
         with_place(what_was_left_half_written_goes),

@@ -64,10 +64,9 @@ static void fill(struct there *t) {
     t->s.cluster.answers = 1;
 }
 
-static void assert_place(const struct there *t, int64_t seq, const char *queue_reason,
-                         int64_t position, const char *code, const char *reason) {
-    struct experiment e = {
-        .seq = seq, .executor = EXECUTOR_SLURM, .queue_reason = (char *)(uintptr_t)queue_reason};
+static void assert_place(const struct there *t, int64_t seq, int64_t position, const char *code,
+                         const char *reason) {
+    struct experiment e = {.seq = seq, .executor = EXECUTOR_SLURM};
     struct queue_place place;
     queue_place(&t->s, &e, &place);
     assert_int_equal(place.position, position);
@@ -80,44 +79,40 @@ static void what_the_cluster_lets_wait(void **state) {
     (void)state;
     struct there t;
     fill(&t);
-    assert_place(&t, 2, NULL, 1, "slurm",
+    assert_place(&t, 2, 1, "slurm",
                  "Slurm has it as job 1234 (Resources): the nodes that it needs are busy");
     strcpy(t.sent[0].reason, "PartitionNodeLimit");
-    assert_place(&t, 2, NULL, 1, "slurm",
+    assert_place(&t, 2, 1, "slurm",
                  "Slurm has it as job 1234 (PartitionNodeLimit): the partition never gives so "
                  "much: see --slurm-options");
     strcpy(t.sent[0].reason, "SomethingNew");
-    assert_place(&t, 2, NULL, 1, "slurm", "Slurm has it as job 1234: SomethingNew");
+    assert_place(&t, 2, 1, "slurm", "Slurm has it as job 1234: SomethingNew");
     *t.sent[0].reason = '\0';
-    assert_place(&t, 2, NULL, 1, "slurm", "Slurm has it as job 1234 (None): it has just come in");
+    assert_place(&t, 2, 1, "slurm",
+                 "Slurm has it as job 1234: it has just come in, or its worker starts");
     *t.sent[0].job = '\0';
-    assert_place(&t, 2, NULL, 1, "slurm", "it is being sent to Slurm");
+    assert_place(&t, 2, 1, "slurm", "it is being sent to Slurm");
 }
 
 static void what_is_not_sent_yet(void **state) {
     (void)state;
     struct there t;
     fill(&t);
-    assert_place(&t, 4, NULL, 2, "slurm",
-                 "2nd in line for Slurm; Slurm has 2 of at most 2 experiments");
-    assert_place(&t, 5, NULL, 3, "slurm", /* it came after the look */
+    assert_place(&t, 4, 2, "slurm", "2nd in line for Slurm; Slurm has 2 of at most 2 experiments");
+    assert_place(&t, 5, 3, "slurm", /* it came after the look */
                  "3rd in line for Slurm; Slurm has 2 of at most 2 experiments");
     t.s.cluster_jobs = 3;
-    assert_place(&t, 4, NULL, 2, "slurm",
-                 "2nd in line for Slurm; it is sent as soon as its turn comes");
-    assert_place(&t, 4, "its node failed", 2, "slurm",
-                 "2nd in line for Slurm; it is sent as soon as its turn comes; its node failed");
+    assert_place(&t, 4, 2, "slurm", "2nd in line for Slurm; it is sent as soon as its turn comes");
     strcpy(t.s.cluster.trouble, "squeue did not answer within 10 s");
-    assert_place(&t, 4, NULL, 2, "slurm",
-                 "2nd in line for Slurm; squeue did not answer within 10 s");
+    assert_place(&t, 4, 2, "slurm", "2nd in line for Slurm; squeue did not answer within 10 s");
     t.nobody.running = t.nobody.max_running = 2;
-    assert_place(&t, 4, NULL, 2, "user_limit",
+    assert_place(&t, 4, 2, "user_limit",
                  "2nd in line for Slurm; nobody already runs 2 of 2 allowed");
     t.s.pool.stopping = 1;
-    assert_place(&t, 4, NULL, 2, "slurm",
+    assert_place(&t, 4, 2, "slurm",
                  "2nd in line for Slurm; the daemon is stopping and sends nothing more");
     t.s.cluster_jobs = 0;
-    assert_place(&t, 4, NULL, 2, "slurm",
+    assert_place(&t, 4, 2, "slurm",
                  "2nd in line for Slurm; this daemon was started without --slurm on");
 }
 
