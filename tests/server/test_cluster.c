@@ -493,7 +493,7 @@ static void nodes_fail(void **state) {
     open_cluster(&scene);
     submit(&scene, id);
     for (int n = 1; n <= 3; n++) { /* as often as max_crashes says */
-        char job[8];
+        char job[16];
         snprintf(job, sizeof job, "%d", n);
         await_job(&scene, id, job);
         begin(&scene, n, id, n, token);
