@@ -73,13 +73,13 @@ static int judge(const struct running *running, struct run_facts *facts, struct 
     const struct fresh_result fresh = {.experiment = &running->job->experiment,
                                        .facts = facts->provenance.list,
                                        .n_facts = facts->provenance.n};
+    struct figures *figures = &facts->result;
     struct store *store = running->workplace->store;
-    struct figures *result = &facts->result;
     size_t n = 0;
     int rc = fresh.experiment->replays ? store_write_epochs(store, err) : 0;
     if (!rc)
-        rc = replay_judge(store, &fresh, verdict, result->list + result->n, &n, err);
-    result->n += n;
+        rc = replay_judge(store, &fresh, verdict, figures->list + figures->n, &n, err);
+    figures->n += n;
     return rc;
 }
 

@@ -243,10 +243,10 @@ int weights_publish(const char *directory, const char *data_dir, const char *id,
 
 static void write_all(struct saving *s, enum model_kind kind, const struct train_result *result) {
     s->saved->n = 0;
-    if (s->is_first) {
+    if (s->is_first)
         s->rc = files_remove_tree(s->directory, s->err);
-        s->rc = s->rc ? s->rc : weights_make_directories(s->directory, s->err);
-    }
+    if (s->is_first && !s->rc)
+        s->rc = weights_make_directories(s->directory, s->err);
     save_net(s, "best", kind, &result->net, result->best, result->best_counts, s->saved->best);
     save_preprocess(s, result->preprocess);
     if (result->probed)
