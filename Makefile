@@ -57,7 +57,7 @@ PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(PYTHON_TESTS)
 
-.PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
+.PHONY: all deps demo check check-fast check-web check-slurm soak check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
 all: $(B)/ovrd $(B)/ovrctl $(B)/ovr-worker
 
 help: ## this list
@@ -78,6 +78,10 @@ check-web: ## the dashboard's tests in a real browser; pictures of every page go
 	@scripts/deps.sh build test web
 	@$(MAKE) --no-print-directory $(B)/tests/web/test_dashboard
 	@scripts/run-tests.sh $(B) web
+check-slurm: ## experiments on a Slurm cluster of this machine's own (root; installs Slurm and OpenMPI)
+	@scripts/deps.sh build test mpi slurm
+	@$(MAKE) --no-print-directory all $(B)/tests/slurm/test_slurm
+	@scripts/run-tests.sh $(B) slurm
 soak: all $(B)/tests/api/test_soak ## kill the daemon over and over for SOAK_SECONDS (600), and look what is left
 	@OVRD_TEST_BUILD=$(B) OVRD_SOAK_SECONDS=$(SOAK_SECONDS) $(B)/tests/api/test_soak
 check-source: ## layering, library owners, formatting
@@ -165,7 +169,7 @@ $(B)/tests/api_unit/%: $(B)/tests/api_unit/%.o $(B)/api/http.o $(B)/api/text.o $
 	$(Q)$(LINK) $^ -o $@ -lmicrohttpd -lgnutls -lnettle -ljansson -lcurl -lcmocka
 $(B)/tests/api/%: $(B)/tests/api/%.o $(B)/tests/api/daemon.o $(B)/ovrd $(B)/ovrctl
 	$(say) LD $@
-	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lcmocka
+	$(Q)$(LINK) $(filter %.o,$^) -o $@ $(CLIENT_LIBS) -lm -lz -lsqlite3 -lcmocka
 $(B)/tests/reproduce/%: $(B)/tests/reproduce/%.o $(call objects,clients/reproduce) \
                         $(B)/clients/cli/text.o $(B)/clients/cli/value.o
 	$(say) LD $@

@@ -10,6 +10,7 @@
 #include "api/watch.h"
 #include "server/admission.h"
 #include "server/catalog.h"
+#include "server/cluster.h"
 #include "server/gate.h"
 #include "server/model.h"
 #include "server/pool.h"
@@ -17,26 +18,21 @@
 #include "server/store.h"
 #include "server/work.h"
 
-struct cluster;
-
-/* What workers on a cluster are told, and who is told of them. */
+/* What workers on a cluster are told. */
 struct work_terms {
     const char *isa;        /* as the daemon's setting */
     const char *shared_dir; /* the data directory where nodes see it too; NULL: they don't */
     int threads;            /* of a rank, where the spec leaves it open */
     int checkpoint_seconds, lease_seconds;
-    /* After each report, a repeated one too, with where it is; attempt->live 0: it was the last.
-     * NULL: nobody listens. */
-    void (*heard)(struct cluster *cluster, const struct attempt *attempt,
-                  const struct progress *progress);
-    struct cluster *cluster;
 };
 
 /* What handlers work on; the context of every request. */
 struct api {
     struct store *store;
     struct catalog *catalog;
-    struct pool *pool;
+    struct executors executors;
+    struct pool *pool;       /* the first of them */
+    struct cluster *cluster; /* the second; NULL: there is none */
     struct queue *queue;
     struct models *models; /* of finished experiments, to be applied */
     struct admission admission;
@@ -78,6 +74,10 @@ json_t *json_progress(struct api *api, const char *id); /* null: it does not run
 json_t *json_time(int64_t ms);                          /* null for 0 */
 json_t *json_real_or_null(double value);
 json_t *json_owner(const char *name); /* null for "" */
+
+/* Where an experiment runs, or is to: executor, ranks, and the cluster's job and node. Returns 0 or
+ * OVR_NOMEM. */
+int json_put_place(json_t *object, const struct experiment *experiment);
 
 /* Adds an experiment, of its whole or as in a list. `warnings`, which may be NULL, become a member
  * where there are any. */

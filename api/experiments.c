@@ -23,8 +23,8 @@ struct reply *reply_experiment(struct api *api, int status, const char *id, json
         json_decref(warnings);
         return problem_from(&err);
     }
-    struct pool_progress p = {0};
-    pool_progress(api->pool, id, &p);
+    struct progress p = {0};
+    executors_poll(&api->executors, id, &p);
     struct text text = {0};
     int rc = text_add_experiment(&text, api, &e, 1, warnings, &err);
     json_decref(warnings);
@@ -41,9 +41,11 @@ struct reply *reply_experiment(struct api *api, int status, const char *id, json
 }
 
 json_t *json_estimate(const struct cost *cost) {
-    return json_pack("{s:I, s:I, s:f, s:f}", "parameters", (json_int_t)cost->train.parameters,
-                     "memory_bytes", (json_int_t)cost->train.memory_bytes, "flops_per_epoch",
-                     cost->train.flops_per_epoch, "seconds", cost->seconds);
+    return json_pack("{s:I, s:I, s:f, s:f, s:s, s:i}", "parameters",
+                     (json_int_t)cost->train.parameters, "memory_bytes",
+                     (json_int_t)cost->train.memory_bytes, "flops_per_epoch",
+                     cost->train.flops_per_epoch, "seconds", cost->seconds, "executor",
+                     executor_names[cost->executor], "ranks", cost->ranks);
 }
 
 static struct reply *reply_estimate(const struct cost *cost, json_t *warnings) {
@@ -87,6 +89,8 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
         .replays = origin->replays,
         .owner = request->asker.user,
         .private = spec->private,
+        .executor = cost->executor,
+        .ranks = cost->ranks,
     };
     int rc = text ? store_add_experiment(api->store, &new, id, &repeated, &err)
                   : ovr_nomem(&err, "the spec");
@@ -98,7 +102,7 @@ static struct reply *enqueue(const struct request *request, const struct spec *s
     }
     if (!repeated) {
         log_line(LOG_INFO, "experiment=%s queued, name=\"%s\"", id, spec->name);
-        pool_wake(api->pool);
+        executors_submit(&api->executors);
     }
     return reply_header(reply_experiment(api, 202, id, warnings), "Location", "/v1/experiments/%s",
                         id);
@@ -128,7 +132,7 @@ static struct reply *submit(struct request *request, json_t *document, struct sp
     int rc =
         faults && warnings ? spec_read(document, spec, faults, &err) : ovr_nomem(&err, "the spec");
     if (!rc)
-        rc = admit(&api->admission, spec, document, faults, warnings, &cost, &err);
+        rc = admit(&api->admission, spec, document, 0, faults, warnings, &cost, &err);
     struct reply *reply = NULL;
     if (rc)
         reply =
@@ -318,7 +322,9 @@ struct reply *handle_pause(struct request *request) {
     if (store_pause(api->store, request->segments[0], &was_running, &err))
         return problem_from(&err);
     if (was_running)
-        pool_pause(api->pool, request->segments[0]);
+        executors_cancel(&api->executors, request->segments[0], STOP_PAUSE);
+    else
+        executors_submit(&api->executors);
     return reply_experiment(api, 202, request->segments[0], NULL);
 }
 
@@ -327,7 +333,7 @@ struct reply *handle_resume(struct request *request) {
     struct ovr_err err = {0};
     if (store_resume(api->store, request->segments[0], &err))
         return problem_from(&err);
-    pool_wake(api->pool);
+    executors_submit(&api->executors);
     return reply_experiment(api, 202, request->segments[0], NULL);
 }
 
@@ -338,10 +344,10 @@ struct reply *handle_cancel(struct request *request) {
     if (store_cancel(api->store, request->segments[0], &was_running, &err))
         return problem_from(&err);
     if (was_running) {
-        pool_cancel(api->pool, request->segments[0]);
+        executors_cancel(&api->executors, request->segments[0], STOP_CANCEL);
         forget_work(api, request->segments[0]);
     } else {
-        pool_wake(api->pool); /* the next in the queue may be one that fits */
+        executors_submit(&api->executors); /* the next in the queue may be one that fits */
         leftovers_sweep_checkpoints(api->store, api->data_dir);
     }
     return reply_experiment(api, 202, request->segments[0], NULL);

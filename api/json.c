@@ -77,8 +77,8 @@ json_t *json_progress(struct api *api, const char *id) {
     static const char *const phases[] = {[PHASE_PREPARING] = "preparing",
                                          [PHASE_TRAINING] = "training",
                                          [PHASE_PROBING] = "probing"};
-    struct pool_progress p;
-    if (!pool_progress(api->pool, id, &p))
+    struct progress p;
+    if (!executors_poll(&api->executors, id, &p))
         return json_null();
     return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:i}", "phase", phases[p.phase], "epoch",
                      p.epoch, "epochs", p.epochs, "step", (json_int_t)p.step, "steps",
@@ -132,6 +132,15 @@ static json_t *json_links(const struct experiment *e) {
     return links;
 }
 
+int json_put_place(json_t *object, const struct experiment *e) {
+    json_t *place =
+        json_pack("{s:s, s:i, s:s?, s:s?}", "executor", executor_names[e->executor], "ranks",
+                  e->ranks, "job", *e->job ? e->job : NULL, "node", *e->node ? e->node : NULL);
+    int failed = !place || json_object_update(object, place);
+    json_decref(place);
+    return failed ? OVR_NOMEM : 0;
+}
+
 /* All but the result, the provenance and the spec. */
 static json_t *json_head(struct api *api, const struct experiment *e,
                          const struct queue_place *place, int whole, json_t *warnings) {
@@ -145,7 +154,7 @@ static json_t *json_head(struct api *api, const struct experiment *e,
         json_queue(e, place), "error",
         json_problem(e->problem_kind, e->problem_pointer, e->problem_detail));
     int failed = !object || put_sweep(object, e) || put_origin(object, e) ||
-                 json_object_set_new(object, "links", json_links(e)) ||
+                 json_put_place(object, e) || json_object_set_new(object, "links", json_links(e)) ||
                  (whole && json_object_set_new(object, "notes", json_string(e->notes))) ||
                  (json_array_size(warnings) && json_object_set(object, "warnings", warnings));
     if (!failed)

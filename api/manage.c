@@ -84,7 +84,7 @@ static struct reply *edit(struct request *request, json_t *patch, int64_t revisi
         return reply;
     log_line(LOG_INFO, "experiment=%s edited", id);
     if (change.priority)
-        pool_wake(api->pool);
+        executors_submit(&api->executors);
     return reply_experiment(api, 200, id, NULL);
 }
 

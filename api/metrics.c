@@ -117,6 +117,21 @@ static void put_load(FILE *out, const struct pool_view *view) {
           view->disk_full);
 }
 
+static void put_cluster(FILE *out, struct api *api) {
+    struct cluster_view view;
+    if (!api->cluster)
+        return;
+    cluster_view(api->cluster, &view);
+    value(out, "ovrd_cluster_waiting_jobs", "gauge",
+          "Experiments sent to the cluster whose worker has not begun.", view.sent);
+    value(out, "ovrd_cluster_running_jobs", "gauge", "Experiments that workers there have begun.",
+          view.running);
+    value(out, "ovrd_cluster_up", "gauge", "1: Slurm answered the last call.", view.answers);
+    value(out, "ovrd_cluster_blocked", "gauge",
+          "1: nothing is sent to the cluster for now; the log and /readyz say why.",
+          *view.trouble != '\0');
+}
+
 static void put_training(FILE *out, struct api *api) {
     value(out, "ovrd_watchers", "gauge", "Streams of events and requests that wait.",
           watch_count(api->watch));
@@ -286,6 +301,7 @@ struct reply *handle_prometheus(struct request *request) {
             linalg_kernel(), isa_name(api->kernels->isa));
     put_census(out, &census);
     put_load(out, &view);
+    put_cluster(out, api);
     put_training(out, api);
     put_requests(out);
     int rc = put_owners(out, api, &err);
@@ -321,6 +337,17 @@ static void probe_store(struct api *api, struct ovr_err *err) {
     pthread_mutex_unlock(&probe.lock);
 }
 
+/* Without it the daemon's own machine works on, so that it is ready all the same. NULL: there is
+ * none. */
+static json_t *json_cluster(struct api *api) {
+    struct cluster_view view;
+    if (!api->cluster)
+        return NULL;
+    cluster_view(api->cluster, &view);
+    return json_pack("{s:b, s:s*}", "answers", view.answers, "trouble",
+                     *view.trouble ? view.trouble : NULL);
+}
+
 struct reply *handle_readyz(struct request *request) {
     enum { LEAST_FREE = 16 << 20, RETRY_AFTER_S = 5 };
     struct api *api = request->context;
@@ -342,6 +369,7 @@ struct reply *handle_readyz(struct request *request) {
         reply = problem(503, "not-ready",
                         "the workers take no experiments: the daemon is stopping or stuck");
     else
-        return reply_json(200, json_pack("{s:s}", "status", "ready"));
+        return reply_json(
+            200, json_pack("{s:s, s:o*}", "status", "ready", "cluster", json_cluster(api)));
     return reply_header(reply, "Retry-After", "%d", RETRY_AFTER_S);
 }

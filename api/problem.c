@@ -19,6 +19,7 @@ static const struct kind kinds[] = {
     {"chain-broken", "The experiment before it did not succeed"},
     {"conflict", "Not possible in this state"},
     {"connections", "Too many connections"},
+    {"cluster-cancelled", "Its job was cancelled on the cluster"},
     {"crashed", "It was lost while it ran"},
     {"digest-mismatch", "The body does not match its digest"},
     {"diverged", "Training left the finite numbers"},

@@ -6,9 +6,12 @@
 
 /* Others' private experiments count, and show nothing of what they are. */
 static int put_identity(json_t *entry, const struct experiment *e) {
+    if (json_put_place(entry, e))
+        return OVR_NOMEM;
     if (!may_see(e))
-        return json_object_update_new(entry, json_pack("{s:n, s:n, s:n, s:n, s:b}", "id", "name",
-                                                       "owner", "sweep", "private", 1));
+        return json_object_update_new(entry,
+                                      json_pack("{s:n, s:n, s:n, s:n, s:n, s:b}", "id", "name",
+                                                "owner", "sweep", "job", "private", 1));
     return json_object_update_new(entry,
                                   json_pack("{s:s, s:s, s:s?, s:s?, s:b}", "id", e->id, "name",
                                             e->name, "owner", *e->owner ? e->owner : NULL, "sweep",
@@ -34,12 +37,12 @@ static json_t *json_waiting(const struct queue_snapshot *s, const struct plan_jo
                             const struct experiment *e) {
     struct queue_place place;
     queue_place(s, e, &place);
-    json_t *entry = json_pack("{s:I, s:i, s:I, s:o, s:o, s:s, s:s, s:o}", "position",
-                              (json_int_t)place.position, "priority", e->priority, "memory_bytes",
-                              (json_int_t)job->memory_bytes, "core_seconds",
-                              json_real_or_null(job->core_seconds), "created_at",
-                              json_time(e->created_at), "reason", place.reason, "reason_code",
-                              place.reason_code, "estimated_start", json_time(place.starts_at));
+    json_t *entry = json_pack(
+        "{s:I, s:i, s:I, s:o, s:o, s:s, s:s, s:o, s:s?}", "position", (json_int_t)place.position,
+        "priority", e->priority, "memory_bytes", (json_int_t)job->memory_bytes, "core_seconds",
+        json_real_or_null(job->core_seconds), "created_at", json_time(e->created_at), "reason",
+        place.reason, "reason_code", place.reason_code, "estimated_start",
+        json_time(place.starts_at), "requeued_because", e->queue_reason);
     if (entry && put_identity(entry, e)) {
         json_decref(entry);
         return NULL;
@@ -57,16 +60,30 @@ static int look_up(struct api *api, int64_t seq, enum state state, struct experi
     return 0;
 }
 
+static int add_running(json_t *list, const struct request *request, const struct queue_snapshot *s,
+                       const struct pool_job *job) {
+    struct experiment e;
+    if (!look_up(request->context, job->seq, STATE_RUNNING, &e))
+        return 0;
+    int failed = json_array_append_new(list, json_running(s, job, &e));
+    experiment_release(&e);
+    return failed;
+}
+
+/* Here, and then on the cluster. */
 static json_t *list_running(const struct request *request, const struct queue_snapshot *s) {
     json_t *list = json_array();
-    struct experiment e;
     int failed = !list;
-    for (size_t i = 0; !failed && i < s->pool.n_jobs; i++) {
-        const struct pool_job *job = &s->pool.jobs[i];
-        if (!look_up(request->context, job->seq, STATE_RUNNING, &e))
-            continue;
-        failed = json_array_append_new(list, json_running(s, job, &e));
-        experiment_release(&e);
+    for (size_t i = 0; !failed && i < s->pool.n_jobs; i++)
+        failed = add_running(list, request, s, &s->pool.jobs[i]);
+    for (size_t i = 0; !failed && i < s->n_sent; i++) {
+        const struct sent *sent = &s->sent[i];
+        const struct pool_job job = {.seq = sent->seq,
+                                     .started_ms = sent->begun_ms,
+                                     .memory_bytes = sent->memory_bytes,
+                                     .threads = sent->cores,
+                                     .seconds_left = NAN};
+        failed = sent->begun_ms && add_running(list, request, s, &job);
     }
     if (!failed)
         return list;
@@ -111,16 +128,25 @@ static json_t *list_users(const struct queue_snapshot *s) {
     return NULL;
 }
 
+static json_t *json_cluster(const struct queue_snapshot *s) {
+    if (!s->cluster_jobs)
+        return json_null();
+    return json_pack("{s:i, s:I, s:I, s:s?}", "most", s->cluster_jobs, "sent",
+                     (json_int_t)s->n_there, "running", (json_int_t)(s->n_sent - s->n_there),
+                     "trouble", *s->cluster.trouble ? s->cluster.trouble : NULL);
+}
+
 static json_t *json_view(const struct request *request, const struct queue_snapshot *s,
                          size_t first, size_t n) {
     const struct pool_view *pool = &s->pool;
     return json_pack(
-        "{s:o, s:o, s:I, s:o, s:{s:i, s:i}, s:{s:i, s:i}, s:{s:I, s:I}, s:f, s:o}", "running",
+        "{s:o, s:o, s:I, s:o, s:{s:i, s:i}, s:{s:i, s:i}, s:{s:I, s:I}, s:o, s:f, s:o}", "running",
         list_running(request, s), "waiting", list_waiting(request, s, first, n), "waiting_total",
         (json_int_t)s->n_jobs, "users", list_users(s), "workers", "total", pool->workers, "busy",
         pool->busy, "cores", "total", pool->cores, "threads", pool->threads, "memory",
         "total_bytes", (json_int_t)pool->memory_bytes, "free_bytes", (json_int_t)pool->free_bytes,
-        "fair_share_half_life_seconds", s->half_life_ms / 1000, "at", json_time(s->made_ms));
+        "cluster", json_cluster(s), "fair_share_half_life_seconds", s->half_life_ms / 1000, "at",
+        json_time(s->made_ms));
 }
 
 struct reply *handle_queue(struct request *request) {

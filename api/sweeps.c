@@ -411,9 +411,10 @@ static struct reply *reply_csv(struct api *api, const char *id) {
 /* Handlers */
 
 static struct reply *reply_plan(const struct sweep_plan *plan, json_t *warnings) {
-    return reply_json(200, json_pack("{s:b, s:I, s:I, s:o, s:O}", "valid", 1, "points",
+    return reply_json(200, json_pack("{s:b, s:I, s:I, s:I, s:o, s:O}", "valid", 1, "points",
                                      (json_int_t)plan->n_points, "experiments",
-                                     (json_int_t)plan->n_experiments, "estimate",
+                                     (json_int_t)plan->n_experiments, "on_cluster",
+                                     (json_int_t)plan->on_cluster, "estimate",
                                      json_estimate(&plan->cost), "warnings", warnings));
 }
 
@@ -434,7 +435,7 @@ static struct reply *enqueue(const struct request *request, struct sweep_plan *p
     if (!repeated) {
         log_line(LOG_INFO, "sweep=%s queued, %zu points, name=\"%s\"", id,
                  plan->sweep.points.n_points, plan->sweep.name);
-        pool_wake(api->pool);
+        executors_submit(&api->executors);
     }
     return reply_header(reply_sweep(api, 202, id, warnings), "Location", "/v1/sweeps/%s", id);
 }
@@ -536,11 +537,11 @@ struct reply *handle_cancel_sweep(struct request *request) {
     if (store_cancel_sweep(api->store, request->segments[0], &running, &n, &err))
         return problem_from(&err);
     for (size_t i = 0; i < n; i++) {
-        pool_cancel(api->pool, running[i]);
+        executors_cancel(&api->executors, running[i], STOP_CANCEL);
         forget_work(api, running[i]);
     }
     free(running);
-    pool_wake(api->pool); /* the next in the queue may be one that fits */
+    executors_submit(&api->executors); /* the next in the queue may be one that fits */
     leftovers_sweep_checkpoints(api->store, api->data_dir);
     return reply_sweep(api, 202, request->segments[0], NULL);
 }

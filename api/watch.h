@@ -19,7 +19,7 @@ struct watch;
 struct watcher;
 struct api;
 
-/* Listens to api->store and asks api->pool for progress. */
+/* Listens to api->store and asks api->executors for progress. */
 int watch_start(struct watch **watch, struct api *api, int max_watchers, struct ovr_err *err);
 
 /* After http_stop(), before the store is closed. NULL is fine. */

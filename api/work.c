@@ -17,13 +17,19 @@ static struct reply *attempt_over(const struct attempt *attempt) {
                    attempt->number, attempt->id);
 }
 
+/* The token was somebody's when the request came; its experiment may have been deleted since. */
+static struct reply *no_attempt(const struct ovr_err *err) {
+    return err->code == OVR_NOT_FOUND ? problem(401, "unauthorized", "%s", err->text)
+                                      : problem_from(err);
+}
+
 /* Whose token it is, unless its attempt is over. e may be NULL; else the caller releases it. */
 static struct reply *find_work(const struct request *request, struct attempt *attempt,
                                struct experiment *e) {
     const struct api *api = request->context;
     struct ovr_err err = {0};
     if (store_find_attempt(api->store, read_token(request), attempt, e, &err))
-        return problem_from(&err);
+        return no_attempt(&err);
     return attempt->live ? NULL : attempt_over(attempt);
 }
 
@@ -265,7 +271,7 @@ static void tell(struct api *api, const struct attempt *attempt, const struct re
         return;
     log_line(LOG_INFO, "experiment=%s attempt=%d %s", attempt->id, attempt->number,
              report->end == END_OUTCOME ? state_names[report->outcome->state] : ends[report->end]);
-    pool_wake(api->pool);
+    executors_submit(&api->executors);
 }
 
 static struct reply *refuse_report(const struct attempt *attempt, const struct ovr_err *err) {
@@ -286,8 +292,8 @@ static struct reply *take(struct api *api, struct attempt *attempt, const struct
     if (rc) {
         reply = refuse_report(attempt, &err);
     } else {
-        if (api->terms.heard)
-            api->terms.heard(api->terms.cluster, attempt, &received.progress);
+        if (api->cluster)
+            cluster_heard(api->cluster, attempt, &received.progress);
         if (!repeated)
             tell(api, attempt, &received);
         reply =
@@ -309,7 +315,7 @@ struct reply *handle_report(struct request *request) {
     if (!body)
         return reply;
     if (store_find_attempt(api->store, read_token(request), &attempt, &e, &err))
-        reply = problem_from(&err);
+        reply = no_attempt(&err);
     else
         reply = take(api, &attempt, &e, body);
     experiment_release(&e);

@@ -220,14 +220,21 @@ static void restart_with(const char *kernel, char **argv) {
     execv("/proc/self/exe", argv); /* where it fails we go on with what was loaded */
 }
 
+static const char *named_kernel;
+
 int linalg_start(const char *kernel, char **argv, struct ovr_err *err) {
     const char *tried = getenv("OVRD_BLAS_TRIED");
+    named_kernel = kernel || tried ? kernel : getenv("OPENBLAS_CORETYPE");
     if (!tried && (kernel || !getenv("OPENBLAS_CORETYPE")))
         restart_with(kernel ? kernel : wanted_kernel(), argv);
     int rc = linalg_init(err);
     if (rc && !kernel && tried && strcmp(tried, OLDEST_KERNEL))
         restart_with(OLDEST_KERNEL, argv);
     return rc;
+}
+
+const char *linalg_named_kernel(void) {
+    return named_kernel;
 }
 
 double linalg_speed(void) {

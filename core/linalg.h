@@ -56,6 +56,9 @@ size_t linalg_tridiagonal_memory(size_t n, size_t k); /* bytes that it needs mea
  * when the kernel computes wrong on this machine. */
 int linalg_start(const char *kernel, char **argv, struct ovr_err *err);
 
+/* That the user named; NULL: it was chosen by the processor. After linalg_start(). */
+const char *linalg_named_kernel(void);
+
 /* The part of it that needs no restart: one BLAS thread, and the check. */
 int linalg_init(struct ovr_err *err);
 

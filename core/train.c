@@ -1146,15 +1146,18 @@ static size_t largest_share(const struct train_config *config, size_t n_inputs, 
 static uint64_t tables_memory(const struct train_config *config, const struct train_data *data,
                               size_t n_inputs, const struct crew *crew, uint64_t codes) {
     const struct net_config net = train_net_shape(config, n_inputs, data->n_classes);
+    const size_t share = largest_share(config, n_inputs, crew->ranks);
     uint64_t tables = 0, work = codes;
-    if (crew->ranks > 1 && work < STREAM_BYTES)
-        work = STREAM_BYTES;
+    if (crew->ranks > 1) {
+        uint64_t block = min_size(STREAM_BYTES, share * n_inputs * sizeof(real));
+        work = block > work ? block : work;
+    }
     for (size_t l = 0; l < net.n_layers; l++) {
         struct units_shape shape =
             units_shape(net.units[l], data->n_test, data->n_classes, data->n_cells);
         tables += units_bytes(&shape);
         if (crew->ranks > 1)
-            shape.n_units = largest_share(config, n_inputs, crew->ranks);
+            shape.n_units = share;
         uint64_t columns = units_work_bytes(&shape, crew->members);
         work = columns > work ? columns : work;
     }

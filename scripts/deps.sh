@@ -8,6 +8,7 @@
 #   scripts/deps.sh build bench   and what `make bench` compares with
 #   scripts/deps.sh fuzz          what `make fuzz-api` needs
 #   scripts/deps.sh build mpi     and what ovr-worker needs, which is built where it is there
+#   scripts/deps.sh mpi slurm     a Slurm cluster on this machine, for tests/slurm
 set -eu
 
 # package  what it brings: a header to include or a program to call. Names joined by | are
@@ -59,6 +60,12 @@ wrk                                            program:wrk
 mpi='
 libopenmpi-dev                                 program:mpicc
 openmpi-bin                                    program:mpirun
+'
+slurm='
+slurm-wlm                                      program:slurmctld
+munge                                          program:munged
+iproute2                                       program:ip
+util-linux                                     program:nsenter
 '
 fuzz='
 python3                                        program:python3
@@ -137,11 +144,12 @@ for set in "$@"; do
     bench) wanted="$wanted$bench" ;;
     fuzz) wanted="$wanted$fuzz" ;;
     mpi) wanted="$wanted$mpi" ;;
+    slurm) wanted="$wanted$slurm" ;;
     *) wanted= && break ;;
     esac
 done
 if [ -z "$wanted" ]; then
-    echo "usage: scripts/deps.sh build|test|web|deb|bench|fuzz|mpi..." >&2
+    echo "usage: scripts/deps.sh build|test|web|deb|bench|fuzz|mpi|slurm..." >&2
     exit 2
 fi
 

@@ -2,6 +2,7 @@
 
 #include "server/fitted.h"
 #include "server/people.h"
+#include "server/placement.h"
 #include "server/weights.h"
 
 #include <stdio.h>
@@ -251,6 +252,13 @@ void admit_priority(const struct spec *spec, json_t *faults) {
                    spec->priority);
 }
 
+/* What another experiment left: its weights, or its fitted steps. */
+static int needs_another(const struct spec *spec) {
+    const struct prepare_config *data = &spec->train.data;
+    return *spec->init_experiment ||
+           (data->n_preprocess && data->preprocess[0].kind == PREPROCESS_FITTED);
+}
+
 /* Where the spec leaves it open. */
 static int complete_private(const struct admission *a, struct spec *spec, json_t *document,
                             struct ovr_err *err) {
@@ -261,8 +269,8 @@ static int complete_private(const struct admission *a, struct spec *spec, json_t
                : 0;
 }
 
-int admit(const struct admission *a, struct spec *spec, json_t *document, json_t *faults,
-          json_t *warnings, struct cost *cost, struct ovr_err *err) {
+int admit(const struct admission *a, struct spec *spec, json_t *document, int follows,
+          json_t *faults, json_t *warnings, struct cost *cost, struct ovr_err *err) {
     struct train_data data = {0};
     int rc = find_data(a, spec, document, &data, faults, err);
     if (!rc)
@@ -280,21 +288,9 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
         return rc;
     if (spec_has_faults(faults))
         return ovr_fail(err, OVR_INVALID, "", "the spec does not fit the data");
-    int members = spec->threads ? spec->threads : a->cores;
-    cost->train = train_estimate(&spec->train, &data, &(struct crew){members, 1});
-    if (*spec->init_experiment) /* its weights stay beside those of the run */
-        cost->train.memory_bytes += cost->train.parameters * sizeof(float);
-    cost->core_seconds = cost->train.flops_total / a->flops_per_second;
-    cost->seconds = cost->core_seconds / a->cores;
-    if (cost->train.memory_bytes > (uint64_t)a->memory_bytes) {
-        spec_fault(
-            faults, "",
-            "needs about %.2f GiB of memory, this daemon may use %.2f GiB; lower /model/hidden, "
-            "/training/batch_size or %s, or start ovrd with a larger --memory",
-            (double)cost->train.memory_bytes / (1 << 30), (double)a->memory_bytes / (1 << 30),
-            spec->generated ? "/dataset/samples" : "/dataset/train_limit");
-        return ovr_fail(err, OVR_INVALID, "", "the experiment cannot fit into memory");
-    }
+    place(a, spec, &data, width, follows || needs_another(spec), faults, cost);
+    if (spec_has_faults(faults))
+        return ovr_fail(err, OVR_INVALID, "", "the experiment cannot run like this");
     warn_collapse(spec, warnings);
     return 0;
 }

@@ -2,10 +2,11 @@
  *
  *   intent, before it is sent → sent, with the cluster's id → begun, by the first report → over
  *
- * An experiment is queued until its worker's first report, and has at most one live attempt. The
- * attempt is over as soon as the experiment is in any other state than queued or running, or back
- * in the queue after it ran (a trigger sees to it). What comes from an attempt that is over is
- * refused with OVR_CONFLICT, so that a worker that was cut off can do no harm.
+ * An experiment is queued until its worker's first report, and has at most one live attempt. For
+ * its owner's limit of running experiments it counts from when it is sent. The attempt is over as
+ * soon as the experiment is in any other state than queued or running, or back in the queue after
+ * it ran (a trigger sees to it). What comes from an attempt that is over is refused with
+ * OVR_CONFLICT, so that a worker that was cut off can do no harm.
  */
 #ifndef SERVER_ATTEMPTS_H
 #define SERVER_ATTEMPTS_H
@@ -13,6 +14,8 @@
 #include "server/progress.h"
 #include "server/store.h"
 
+/* Jobs in Slurm begin so. */
+#define JOB_PREFIX "ovrd-"
 enum { JOB_NAME_SIZE = 40, JOB_ID_SIZE = 32, NODE_NAME_SIZE = 65, WORK_TOKEN_SIZE = 5 + 64 + 1 };
 
 /* Of the tokens of workers, and of no others. */
@@ -65,14 +68,15 @@ int store_find_attempt(struct store *store, const char *token, struct attempt *a
 int store_get_attempt(struct store *store, int64_t experiment, struct attempt *attempt,
                       char *reason, size_t reason_size, struct ovr_err *err);
 
-/* It was never taken by the cluster and does not count: the experiment waits on, `reason` says why.
- */
+/* It was never taken by the cluster and does not count, and the next attempt has its number: the
+ * experiment waits on, `reason` says why. OVR_CONFLICT: it has begun, or is over. */
 int store_withdraw_attempt(struct store *store, const struct attempt *attempt, const char *reason,
                            struct ovr_err *err);
 
 /* It was lost (its node failed, its time was over, its lease ran out): back to the queue with the
- * reason, from the last checkpoint; or failed as `crashed`, when that happened max_crashes times
- * without a new checkpoint. */
+ * reason, from the last checkpoint; or paused, where somebody has asked for that; or failed as
+ * `crashed`, when that happened max_crashes times without a new checkpoint: then, as after
+ * store_fail_attempt(), its files are to go (server/work.h). OVR_CONFLICT when it is over. */
 int store_lose_attempt(struct store *store, const struct attempt *attempt, const char *reason,
                        int max_crashes, struct ovr_err *err);
 
@@ -109,8 +113,11 @@ struct report {
 };
 
 /* All of it in one transaction, on disk when it returns. *attempt becomes what it is then.
- * *repeated: it was taken before, and nothing has changed. OVR_CONFLICT: the attempt is over
- * (attempt->live = 0), or number is not the next. */
+ * *repeated: it was taken before, and nothing has changed; so the last report of all may come again
+ * though the attempt is over by it. OVR_CONFLICT: the attempt is over (attempt->live = 0), or
+ * number is not the next. OVR_INVALID: it does not begin as an attempt does, or its checkpoint is
+ * not new.
+ */
 int store_take_report(struct store *store, struct attempt *attempt, const struct report *report,
                       int *repeated, struct ovr_err *err);
 

@@ -5,6 +5,10 @@
  * One thread of its own talks to Slurm, since its programs may take seconds. What requests tell
  * (submit, cancel, heard) only notes it and wakes the thread.
  *
+ * Slurm is asked every poll_s seconds, in one call, while there is something to ask. When it does
+ * not answer, or refuses what any job has, everything waits: another try comes later and later, and
+ * what is wrong is said in the log once, in the view, and to those who wait.
+ *
  * Leases: each report renews its attempt's. One that ran out, or whose job Slurm says is gone, is
  * lost: its token is worthless from then on, the job is cancelled, and the experiment goes on in
  * another attempt from its last checkpoint.
@@ -13,21 +17,22 @@
 #define SERVER_CLUSTER_H
 
 #include "server/attempts.h"
+#include "server/cluster_job.h"
 #include "server/executor.h"
-#include "server/slurm.h"
 
 struct cluster;
 
 struct cluster_config {
     struct store *store;
-    struct slurm slurm;
-    const char *url;    /* where workers find the daemon */
-    const char *ca;     /* file on the nodes; NULL: the system's */
-    const char *worker; /* path of ovr-worker on the nodes */
-    int jobs;           /* at most so many at once in Slurm's queue and running */
+    struct slurm slurm; /* without `stop` */
+    struct cluster_orders orders;
+    int jobs; /* at most so many at once in Slurm's queue and running */
     int poll_s, lease_s;
     int max_crashes;
-    int cores; /* of a rank, where the spec leaves it open */
+    /* The cluster has brought an experiment to its end itself: others may have waited for that.
+     * Called without a lock; may be NULL. */
+    void (*ended)(void *context);
+    void *context;
 };
 
 /* Takes up the attempts that a daemon before left. */

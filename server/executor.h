@@ -25,7 +25,7 @@ struct executor {
     /* Tells who runs or holds it, if anybody does, to stop: for good, or saved. The store has the
      * new state already. */
     void (*cancel)(void *context, const char *id, enum stop why);
-    /* Some ten times a second: what is over is brought to its end. */
+    /* Some ten times a second: what is over is brought to its end. NULL: it does so by itself. */
     void (*reap)(void *context);
 };
 

@@ -20,9 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SLOW_WAITING = 32 };   /* encode requests and the like; more get 503 */
-enum { LEASE_SECONDS = 120 }; /* of a worker on a cluster, from each of its reports */
-enum { DRAIN_SECONDS = 6 };   /* of the 10 s within which SIGTERM ends the process */
+enum { SLOW_WAITING = 32 };  /* encode requests and the like; more get 503 */
+enum { SLURM_SECONDS = 30 }; /* that a call of one of Slurm's programs may take */
+enum { DRAIN_SECONDS = 6 };  /* of the 10 s within which SIGTERM ends the process */
 
 /* What a control group may take; 0: no limit, or no such group. */
 static int64_t cgroup_limit(const char *group) {
@@ -84,6 +84,8 @@ struct daemon {
     struct cache cache;
     struct disk disk;
     struct api api;
+    char srun[512];
+    char *shared_dir; /* the data directory, as nodes see it; NULL: they don't */
     struct http *http;
     struct gate *gate;
 };
@@ -184,7 +186,14 @@ static int find_kernels(const struct settings *settings, const struct kernels **
                                "this processor does not run %s; use --isa auto", settings->isa);
 }
 
-/* The jobs, and what tells why they wait. */
+static struct cluster_rules cluster_rules(const struct settings *settings) {
+    return (struct cluster_rules){.there = strcmp(settings->slurm, "on") == 0,
+                                  .cores = (int)settings->slurm_cores,
+                                  .rank_bytes = settings->slurm_node_bytes,
+                                  .above_bytes = settings->slurm_above_bytes,
+                                  .above_core_hours = (double)settings->slurm_above_hours};
+}
+
 static int open_pool(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
     const struct admission *admission = &d->api.admission;
     int workers = settings->workers ? (int)settings->workers : admission->cores;
@@ -205,8 +214,80 @@ static int open_pool(struct daemon *d, const struct settings *settings, struct o
              OVRD_VERSION, linalg_library(), linalg_kernel(), isa_name(d->api.kernels->isa),
              pool.cores, workers, (double)pool.memory_bytes / (1 << 30));
     store_set_rules(d->store, &rules);
-    int rc = pool_start(&d->api.pool, &pool, err);
-    return rc ? rc : queue_new(&d->api.queue, d->store, d->api.pool, rules.half_life_ms, err);
+    return pool_start(&d->api.pool, &pool, err);
+}
+
+/* A node would look for the daemon on itself. */
+static int is_loopback(const char *url) {
+    static const char *const hosts[] = {"://127.", "://localhost", "://[::1]"};
+    for (int i = 0; i < 3; i++)
+        if (strstr(url, hosts[i]))
+            return 1;
+    return 0;
+}
+
+/* A search or a chain may have waited for what the cluster ended. */
+static void cluster_ended(void *pool) {
+    pool_wake(pool);
+}
+
+static int open_cluster(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
+    const char *directory = path_of(settings->slurm_directory);
+    const char *options = path_of(settings->slurm_options);
+    snprintf(d->srun, sizeof d->srun, "%s%ssrun", directory ? directory : "", directory ? "/" : "");
+    const struct cluster_config config = {
+        .store = d->store,
+        .slurm = {.directory = directory ? directory : "",
+                  .options = options ? options : "",
+                  .timeout_s = SLURM_SECONDS},
+        .orders = {.url = settings->worker_url,
+                   .ca = path_of(settings->worker_ca),
+                   .worker = settings->slurm_worker,
+                   .srun = d->srun,
+                   .blas_kernel = linalg_named_kernel(),
+                   .cores = (int)settings->slurm_cores,
+                   .max_minutes = (int)settings->slurm_max_minutes},
+        .jobs = (int)settings->slurm_jobs,
+        .poll_s = (int)settings->slurm_poll_s,
+        .lease_s = (int)settings->slurm_lease_s,
+        .max_crashes = (int)settings->max_crashes,
+        .ended = cluster_ended,
+        .context = d->api.pool,
+    };
+    if (!path_of(settings->worker_url))
+        return ovr_fail(err, OVR_INVALID, "--worker-url",
+                        "--slurm on needs --worker-url: where the nodes of the cluster reach this "
+                        "daemon, such as http://ovrd.lab.org:8080");
+    if (is_loopback(settings->worker_url))
+        log_line(LOG_WARN,
+                 "--worker-url %s is this machine alone: workers on other nodes will not reach it",
+                 settings->worker_url);
+    int rc = slurm_check(&config.slurm, err);
+    return rc ? rc : cluster_start(&d->api.cluster, &config, err);
+}
+
+/* Who runs experiments, and what tells why they wait. */
+static int open_executors(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
+    struct executors *executors = &d->api.executors;
+    int rc = open_pool(d, settings, err);
+    if (rc)
+        return rc;
+    executors->list[executors->n++] = pool_executor(d->api.pool);
+    if (d->api.admission.cluster.there) {
+        rc = open_cluster(d, settings, err);
+        if (rc)
+            return rc;
+        executors->list[executors->n++] = cluster_executor(d->api.cluster);
+    }
+    const struct queue_config queue = {
+        .store = d->store,
+        .pool = d->api.pool,
+        .half_life_ms = settings->half_life_s * 1000,
+        .cluster_jobs = d->api.cluster ? (int)settings->slurm_jobs : 0,
+        .cluster = d->api.cluster,
+        .look = cluster_view,
+    };
+    return queue_new(&d->api.queue, &queue, err);
 }
 
 /* What requests work with. */
@@ -256,22 +337,27 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     rc = rc ? rc : open_data(d, settings, kernels, err);
     if (rc)
         return rc;
+    if (strcmp(settings->slurm_shared_data, "yes") == 0 &&
+        !(d->shared_dir = realpath(settings->data_dir, NULL)))
+        return ovr_fail(err, OVR_IO, "--data-dir", "the path of %s can't be found out: %s",
+                        settings->data_dir, strerror(errno));
     d->api = (struct api){
         .store = d->store,
         .catalog = &d->catalog,
         .admission = {d->store, memory_budget(settings), cpu_count(), linalg_speed(), &d->catalog,
-                      strcmp(settings->visibility, "private") == 0},
+                      strcmp(settings->visibility, "private") == 0, cluster_rules(settings)},
         .data_dir = settings->data_dir,
         .disk = &d->disk,
         .keep_backups = (int)settings->keep_backups,
         .kernels = kernels,
         .work = {d->store, settings->data_dir, &d->disk},
         .terms = {.isa = settings->isa,
-                  .threads = 1,
+                  .shared_dir = d->shared_dir,
+                  .threads = (int)settings->slurm_cores,
                   .checkpoint_seconds = (int)settings->checkpoint_s,
-                  .lease_seconds = LEASE_SECONDS},
+                  .lease_seconds = (int)settings->slurm_lease_s},
     };
-    rc = open_pool(d, settings, err);
+    rc = open_executors(d, settings, err);
     rc = rc ? rc : open_api(d, settings, err);
     return rc ? rc : open_http(d, settings, url, err);
 }
@@ -302,7 +388,7 @@ static void serve(struct daemon *d, const sigset_t *signals) {
     const struct timespec tick = {.tv_nsec = 100 * 1000 * 1000};
     for (;;) {
         int signal = sigtimedwait(signals, NULL, &tick);
-        pool_tick(d->api.pool);
+        executors_reap(&d->api.executors);
         http_tick(d->http);
         gate_tick(d->gate);
         if (signal == SIGHUP)
@@ -318,6 +404,7 @@ static void stop(struct daemon *d) {
     if (d->api.pool)
         pool_drain(d->api.pool); /* jobs end while the last replies go out */
     http_stop(d->http);
+    cluster_stop(d->api.cluster);
     if (d->api.pool && pool_stop(d->api.pool, DRAIN_SECONDS)) {
         /* A worker sits in a computation that can't be interrupted. Its experiment is still running
          * in the store and goes back to the queue at the next start. */
@@ -333,6 +420,7 @@ static void stop(struct daemon *d) {
     cache_release(&d->cache);
     store_close(d->store);
     disk_release(&d->disk);
+    free(d->shared_dir);
     if (d->lock > 0)
         close(d->lock);
 }

@@ -377,33 +377,25 @@ static void ask_to_stop(struct slot *slot, enum stop reason) {
     atomic_compare_exchange_strong(&slot->job->stop, &no, (int)reason);
 }
 
-static void stop_one(struct pool *pool, const char *id, enum stop reason) {
+void pool_cancel(struct pool *pool, const char *id, enum stop why) {
     pthread_mutex_lock(&pool->lock);
     struct slot *slot = find_slot(pool, id);
     if (slot)
-        ask_to_stop(slot, reason);
+        ask_to_stop(slot, why);
     pthread_mutex_unlock(&pool->lock);
 }
 
-void pool_cancel(struct pool *pool, const char *id) {
-    stop_one(pool, id, STOP_CANCEL);
-}
-
-void pool_pause(struct pool *pool, const char *id) {
-    stop_one(pool, id, STOP_PAUSE);
-}
-
-static void read_progress(const struct slot *slot, struct pool_progress *out) {
+static void read_progress(const struct slot *slot, struct progress *out) {
     const struct train_progress *p = &slot->job->progress;
     double seconds = (double)(monotonic_ms() - (int64_t)p->phase_started_ms) / 1000;
-    *out = (struct pool_progress){.phase = p->phase,
-                                  .epoch = p->epoch,
-                                  .epochs = p->epochs,
-                                  .threads = threads_of(slot->job),
-                                  .step = p->step,
-                                  .steps = p->steps,
-                                  .eta_seconds = NAN,
-                                  .samples_per_second = NAN};
+    *out = (struct progress){.phase = p->phase,
+                             .epoch = p->epoch,
+                             .epochs = p->epochs,
+                             .threads = threads_of(slot->job),
+                             .step = p->step,
+                             .steps = p->steps,
+                             .eta_seconds = NAN,
+                             .samples_per_second = NAN};
     double done = 0;
     if (out->phase == PHASE_TRAINING && out->steps)
         done = (double)out->step / (double)out->steps;
@@ -415,7 +407,7 @@ static void read_progress(const struct slot *slot, struct pool_progress *out) {
         out->samples_per_second = (double)p->samples / seconds;
 }
 
-int pool_progress(struct pool *pool, const char *id, struct pool_progress *progress) {
+int pool_progress(struct pool *pool, const char *id, struct progress *progress) {
     pthread_mutex_lock(&pool->lock);
     struct slot *slot = find_slot(pool, id);
     if (slot)
@@ -463,6 +455,26 @@ void pool_tick(struct pool *pool) {
     store_write_epochs(pool->config.workplace.store, NULL); /* a fault comes back to the jobs */
 }
 
+static void executor_submit(void *context) {
+    pool_wake(context);
+}
+
+static int executor_poll(void *context, const char *id, struct progress *progress) {
+    return pool_progress(context, id, progress);
+}
+
+static void executor_cancel(void *context, const char *id, enum stop why) {
+    pool_cancel(context, id, why);
+}
+
+static void executor_reap(void *context) {
+    pool_tick(context);
+}
+
+struct executor pool_executor(struct pool *pool) {
+    return (struct executor){pool, executor_submit, executor_poll, executor_cancel, executor_reap};
+}
+
 static double find_pace(const struct pool *pool) {
     double sum = 0;
     int n = 0;
@@ -470,7 +482,7 @@ static double find_pace(const struct pool *pool) {
         return exp(pool->log_pace);
     for (int i = 0; i < pool->n_slots; i++) {
         const struct slot *slot = &pool->slots[i];
-        struct pool_progress p;
+        struct progress p;
         if (!slot->job || !slot->computing)
             continue;
         read_progress(slot, &p);
@@ -484,7 +496,7 @@ static double find_pace(const struct pool *pool) {
 /* By its pace, or else by what it was estimated to take. */
 static double seconds_left(const struct slot *slot) {
     const struct job *job = slot->job;
-    struct pool_progress p;
+    struct progress p;
     if (!slot->computing)
         return 0;
     read_progress(slot, &p);

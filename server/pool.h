@@ -15,6 +15,7 @@
 #ifndef SERVER_POOL_H
 #define SERVER_POOL_H
 
+#include "server/executor.h"
 #include "server/job.h"
 
 struct pool;
@@ -31,23 +32,19 @@ int pool_start(struct pool **pool, const struct pool_config *config, struct ovr_
 /* After each experiment that came into the queue or left it otherwise than by a claim. */
 void pool_wake(struct pool *pool);
 
-/* Tells the worker that runs it, if any, to stop at the next step: for good, or saved. */
-void pool_cancel(struct pool *pool, const char *id);
-void pool_pause(struct pool *pool, const char *id);
+/* Tells the worker that runs it, if any, to stop at the next step. */
+void pool_cancel(struct pool *pool, const char *id, enum stop why);
 
 /* Where a running experiment is. Returns 0 if it does not run here. */
-struct pool_progress {
-    int phase, epoch, epochs, threads;
-    uint64_t step, steps;
-    double eta_seconds;        /* of this phase; NaN: not known yet */
-    double samples_per_second; /* NaN: not known yet */
-};
-int pool_progress(struct pool *pool, const char *id, struct pool_progress *progress);
+int pool_progress(struct pool *pool, const char *id, struct progress *progress);
 
 /* Stops what is over its time limit, has checkpoints made of what is due for one, starts what now
  * fits into memory, writes the epochs that jobs finished meanwhile, and lets sweeps go on that did
  * not by the end of a job; call it some ten times a second. */
 void pool_tick(struct pool *pool);
+
+/* These four, for the list of executors. */
+struct executor pool_executor(struct pool *pool);
 
 /* No new claims, and every job is asked to stop and go back to the queue; returns at once. */
 void pool_drain(struct pool *pool);

@@ -14,9 +14,7 @@
 static const double BUDGET_SHARE = 0.05, MOST_BUDGET_S = 0.05;
 
 struct queue {
-    struct store *store;
-    struct pool *pool;
-    double half_life_ms;
+    struct queue_config config;
     pthread_mutex_t lock; /* guards the rest */
     struct queue_snapshot *snapshot;
     int being_made;
@@ -35,6 +33,7 @@ static void snapshot_free(struct queue_snapshot *s) {
         return;
     free(s->pool.jobs);
     free(s->owners);
+    free(s->sent);
     free(s->jobs);
     free(s->by_seq);
     free(s);
@@ -45,14 +44,11 @@ static void put(struct queue_snapshot *s) {
         snapshot_free(s);
 }
 
-int queue_new(struct queue **out, struct store *store, struct pool *pool, int64_t half_life_ms,
-              struct ovr_err *err) {
+int queue_new(struct queue **out, const struct queue_config *config, struct ovr_err *err) {
     struct queue *queue = *out = calloc(1, sizeof *queue);
     if (!queue)
         return ovr_nomem(err, "the queue");
-    queue->store = store;
-    queue->pool = pool;
-    queue->half_life_ms = (double)half_life_ms;
+    queue->config = *config;
     queue->budget_s = MOST_BUDGET_S;
     queue->filled_s = seconds_now();
     pthread_mutex_init(&queue->lock, NULL);
@@ -88,26 +84,65 @@ static size_t share_named(const struct queue_snapshot *s, const char *name) {
     return 0;
 }
 
-static int fill_jobs(struct queue_snapshot *s, const struct waiting *waiting, size_t n,
-                     struct ovr_err *err) {
-    s->jobs = calloc(n + 1, sizeof *s->jobs);
-    s->by_seq = calloc(n + 1, sizeof *s->by_seq);
+static void see(struct queue_snapshot *s, int64_t seq) {
+    s->newest = seq > s->newest ? seq : s->newest;
+}
+
+static void add_waiting(struct queue_snapshot *s, const struct queue_rows *rows,
+                        enum executor_kind executor) {
+    for (size_t i = 0; i < rows->n_waiting; i++) {
+        const struct waiting *w = &rows->waiting[i];
+        if (w->executor != executor)
+            continue;
+        struct plan_job *job = &s->jobs[s->n_jobs++];
+        *job = (struct plan_job){.seq = w->seq,
+                                 .after = w->waits_for,
+                                 .share = share_of(s, w->owner),
+                                 .priority = w->priority,
+                                 .memory_bytes = w->memory_bytes,
+                                 .core_seconds = w->core_seconds * s->pool.pace};
+        s->owners[job->share].waiting++;
+        see(s, w->seq);
+    }
+}
+
+/* Whose order is Slurm's affair. */
+static void add_sent(struct queue_snapshot *s) {
+    for (size_t i = 0; i < s->n_sent; i++) {
+        const struct sent *sent = &s->sent[i];
+        see(s, sent->seq);
+        if (sent->begun_ms)
+            continue;
+        struct plan_job *job = &s->jobs[s->n_jobs++];
+        *job = (struct plan_job){.seq = sent->seq,
+                                 .share = share_of(s, sent->owner),
+                                 .memory_bytes = sent->memory_bytes,
+                                 .core_seconds = NAN,
+                                 .position = (int64_t)++s->n_there,
+                                 .start_s = NAN};
+        s->owners[job->share].waiting++;
+    }
+}
+
+/* Takes over what of the rows stays as it is. */
+static int fill_jobs(struct queue_snapshot *s, struct queue_rows *rows, struct ovr_err *err) {
+    size_t most = rows->n_waiting + rows->n_sent;
+    s->jobs = calloc(most + 1, sizeof *s->jobs);
+    s->by_seq = calloc(most + 1, sizeof *s->by_seq);
     if (!s->jobs || !s->by_seq)
         return ovr_nomem(err, "the queue");
-    for (size_t i = 0; i < n; i++) {
-        const struct waiting *w = &waiting[i];
-        s->jobs[i] = (struct plan_job){.seq = w->seq,
-                                       .after = w->waits_for,
-                                       .share = share_of(s, w->owner),
-                                       .priority = w->priority,
-                                       .memory_bytes = w->memory_bytes,
-                                       .core_seconds = w->core_seconds * s->pool.pace};
-        s->owners[s->jobs[i].share].waiting++;
-        s->newest = w->seq > s->newest ? w->seq : s->newest;
-    }
-    s->n_jobs = n;
+    s->owners = rows->owners;
+    s->n_owners = rows->n_owners;
+    s->sent = rows->sent;
+    s->n_sent = rows->n_sent;
+    rows->owners = NULL;
+    rows->sent = NULL;
+    add_waiting(s, rows, EXECUTOR_LOCAL);
+    s->n_here = s->n_jobs;
+    add_sent(s);
+    add_waiting(s, rows, EXECUTOR_SLURM);
     for (size_t i = 0; i < s->pool.n_jobs; i++)
-        s->newest = s->pool.jobs[i].seq > s->newest ? s->pool.jobs[i].seq : s->newest;
+        see(s, s->pool.jobs[i].seq);
     return 0;
 }
 
@@ -116,7 +151,7 @@ static int find_turn(struct queue_snapshot *s, const struct share *shares, struc
     struct candidate *heads = calloc(s->n_owners, sizeof *heads);
     if (!heads)
         return ovr_nomem(err, "the queue");
-    for (size_t i = 0; i < s->n_jobs; i++) {
+    for (size_t i = 0; i < s->n_here; i++) {
         const struct plan_job *job = &s->jobs[i];
         struct candidate *head = &heads[job->share];
         if (!job->after && (!head->seq || job->priority > head->priority ||
@@ -137,6 +172,17 @@ static int find_turn(struct queue_snapshot *s, const struct share *shares, struc
     return 0;
 }
 
+static struct share *list_shares(const struct queue_snapshot *s) {
+    struct share *shares = calloc(s->n_owners, sizeof *shares);
+    for (size_t i = 0; shares && i < s->n_owners; i++)
+        shares[i] = (struct share){.owner = s->owners[i].seq,
+                                   .use = s->owners[i].use,
+                                   .cores = s->owners[i].cores,
+                                   .running = s->owners[i].running,
+                                   .limit = s->owners[i].max_running};
+    return shares;
+}
+
 static struct plan_running *list_running(const struct queue_snapshot *s) {
     struct plan_running *running = calloc(s->pool.n_jobs + 1, sizeof *running);
     for (size_t i = 0; running && i < s->pool.n_jobs; i++) {
@@ -147,26 +193,47 @@ static struct plan_running *list_running(const struct queue_snapshot *s) {
     return running;
 }
 
-/* Puts the jobs into the order in which they will start. */
-static int plan(struct queue_snapshot *s, struct ovr_err *err) {
+/* Puts the jobs for this machine into the order in which they will start. */
+static int plan_here(struct queue_snapshot *s, struct ovr_err *err) {
     const struct machine machine = {s->pool.workers, s->pool.cores, s->pool.memory_bytes,
                                     s->half_life_ms};
-    struct share *shares = calloc(s->n_owners, sizeof *shares);
+    struct share *shares = list_shares(s);
     struct plan_running *running = list_running(s);
-    int rc = shares && running ? 0 : ovr_nomem(err, "the queue");
-    for (size_t i = 0; !rc && i < s->n_owners; i++)
-        shares[i] = (struct share){.owner = s->owners[i].seq,
-                                   .use = s->owners[i].use,
-                                   .cores = s->owners[i].cores,
-                                   .running = s->owners[i].running,
-                                   .limit = s->owners[i].max_running};
-    if (!rc)
-        rc = find_turn(s, shares, err);
+    int rc = shares && running ? find_turn(s, shares, err) : ovr_nomem(err, "the queue");
+    for (size_t i = 0; !rc && i < s->n_sent; i++)
+        shares[share_of(s, s->sent[i].owner)].limit--;
     if (!rc)
         rc = scheduler_plan(&machine, shares, s->n_owners, running, s->pool.n_jobs, s->jobs,
-                            s->n_jobs, err);
+                            s->n_here, err);
     free(shares);
     free(running);
+    return rc;
+}
+
+/* And those that are still to be sent to the cluster, by the same rules: its places are what is
+ * short. Nobody knows when one becomes free. */
+static int plan_there(struct queue_snapshot *s, struct ovr_err *err) {
+    const struct machine machine = {s->cluster_jobs, s->cluster_jobs, INT64_MAX, s->half_life_ms};
+    struct plan_job *jobs = s->jobs + s->n_here + s->n_there;
+    size_t n = s->n_jobs - s->n_here - s->n_there;
+    struct share *shares = list_shares(s);
+    struct plan_running *sent = calloc(s->n_sent + 1, sizeof *sent);
+    int rc = shares && sent ? 0 : ovr_nomem(err, "the cluster's queue");
+    for (size_t i = 0; !rc && i < s->n_sent; i++)
+        sent[i] = (struct plan_running){.seq = s->sent[i].seq,
+                                        .share = share_of(s, s->sent[i].owner),
+                                        .cores = 1,
+                                        .seconds_left = NAN};
+    for (size_t i = 0; !rc && i < s->pool.n_jobs; i++)
+        shares[share_named(s, s->pool.jobs[i].owner)].limit--;
+    if (!rc)
+        rc = scheduler_plan(&machine, shares, s->n_owners, sent, s->n_sent, jobs, n, err);
+    for (size_t i = 0; !rc && i < n; i++) {
+        jobs[i].position += (int64_t)s->n_there;
+        jobs[i].start_s = NAN;
+    }
+    free(shares);
+    free(sent);
     return rc;
 }
 
@@ -180,7 +247,7 @@ static void index_jobs(struct queue_snapshot *s) {
     for (size_t i = 0; i < s->n_jobs; i++)
         s->by_seq[i] = (uint32_t)i;
     qsort_r(s->by_seq, s->n_jobs, sizeof *s->by_seq, compare_seqs, s->jobs);
-    for (size_t i = 0; i < s->n_jobs && !s->blocked_bytes; i++)
+    for (size_t i = 0; i < s->n_here && !s->blocked_bytes; i++)
         if (s->jobs[i].memory_bytes > s->pool.free_bytes && !s->jobs[i].after)
             s->blocked_bytes = s->jobs[i].memory_bytes;
 }
@@ -188,25 +255,27 @@ static void index_jobs(struct queue_snapshot *s) {
 /* The pool is looked at first: what it has claimed meanwhile is not in the queue any more. */
 static int make_snapshot(const struct queue *queue, struct queue_snapshot **out,
                          struct ovr_err *err) {
+    const struct queue_config *config = &queue->config;
     struct queue_snapshot *s = calloc(1, sizeof *s);
-    struct waiting *waiting = NULL;
-    size_t n = 0;
+    struct queue_rows rows = {0};
     if (!s)
         return ovr_nomem(err, "the queue");
     s->made_ms = now_ms();
-    s->half_life_ms = queue->half_life_ms;
+    s->half_life_ms = (double)config->half_life_ms;
+    s->cluster_jobs = config->cluster_jobs;
+    s->cluster.answers = 1;
+    if (config->cluster)
+        config->look(config->cluster, &s->cluster);
     s->newest = queue->snapshot ? queue->snapshot->newest : 0;
-    s->version = store_queue_version(queue->store);
-    int rc = pool_view(queue->pool, &s->pool, err);
-    if (!rc)
-        rc = store_read_queue(queue->store, &waiting, &n, &s->owners, &s->n_owners, err);
-    if (!rc)
-        rc = fill_jobs(s, waiting, n, err);
-    if (!rc)
-        rc = plan(s, err);
+    s->version = store_queue_version(config->store);
+    int rc = pool_view(config->pool, &s->pool, err);
+    rc = rc ? rc : store_read_queue(config->store, &rows, err);
+    rc = rc ? rc : fill_jobs(s, &rows, err);
+    rc = rc ? rc : plan_here(s, err);
+    rc = rc ? rc : plan_there(s, err);
     if (!rc)
         index_jobs(s);
-    free(waiting);
+    queue_rows_release(&rows);
     if (rc)
         snapshot_free(s);
     else
@@ -226,7 +295,8 @@ static int is_stale(struct queue *queue) {
     queue->budget_s = fmin(MOST_BUDGET_S, queue->budget_s + BUDGET_SHARE * (now - queue->filled_s));
     queue->filled_s = now;
     return !queue->being_made && queue->budget_s > 0 &&
-           (s->version != store_queue_version(queue->store) || now_ms() - s->made_ms > MOST_AGE_MS);
+           (s->version != store_queue_version(queue->config.store) ||
+            now_ms() - s->made_ms > MOST_AGE_MS);
 }
 
 void queue_put(struct queue *queue, struct queue_snapshot *snapshot) {
@@ -327,6 +397,12 @@ static int say_share(struct queue_place *place, const struct queue_snapshot *s,
     return 1;
 }
 
+static void say_limit(struct queue_place *place, const struct owner *owner) {
+    place->reason_code = "user_limit";
+    say(place, "%s already runs %d of %d allowed", owner_name(owner), owner->running,
+        owner->max_running);
+}
+
 static void say_why(struct queue_place *place, const struct queue_snapshot *s,
                     const struct plan_job *job, const struct experiment *e) {
     const struct owner *owner = &s->owners[job->share];
@@ -344,9 +420,7 @@ static void say_why(struct queue_place *place, const struct queue_snapshot *s,
             say(place, " (point %d of the chain)", e->point - 1);
         say(place, ", whose weights it starts from");
     } else if (owner->running >= owner->max_running) {
-        place->reason_code = "user_limit";
-        say(place, "%s already runs %d of %d allowed", owner_name(owner), owner->running,
-            owner->max_running);
+        say_limit(place, owner);
     } else if (job->memory_bytes > pool->memory_bytes ||
                (job->memory_bytes > pool->free_bytes && pool->busy < pool->workers)) {
         say_memory(place, s, job->memory_bytes);
@@ -367,6 +441,72 @@ static void say_why(struct queue_place *place, const struct queue_snapshot *s,
         say(place, "a worker is about to take %s",
             place->position > 1 ? "the one before it" : "it");
     }
+}
+
+/* What Slurm's words mean for who does not know them; by how they begin. */
+static const char *meaning_of(const char *reason) {
+    static const char *const meanings[][2] = {
+        {"Resources", "the nodes that it needs are busy"},
+        {"Priority", "others go first there"},
+        {"ReqNodeNotAvail", "nodes that it needs are down or reserved"},
+        {"Nodes required for job are DOWN", "nodes that it needs are down or reserved"},
+        {"PartitionNodeLimit", "the partition never gives so much: see --slurm-options"},
+        {"PartitionTimeLimit", "the partition never gives so much time: see --slurm-options"},
+        {"Partition", "the partition is closed"},
+        {"BadConstraints", "no node has what it asks for: see --slurm-options"},
+        {"JobHeld", "somebody holds it: scontrol release lets it go"},
+        {"QOS", "a limit that the lab set is reached"},
+        {"Assoc", "a limit that the lab set is reached"},
+    };
+    for (size_t i = 0; i < sizeof meanings / sizeof *meanings; i++)
+        if (strncmp(reason, meanings[i][0], strlen(meanings[i][0])) == 0)
+            return meanings[i][1];
+    return NULL;
+}
+
+static const struct sent *find_sent(const struct queue_snapshot *s, int64_t seq) {
+    for (size_t i = 0; i < s->n_sent; i++)
+        if (s->sent[i].seq == seq)
+            return &s->sent[i];
+    return NULL;
+}
+
+static void say_sent(struct queue_place *place, const struct sent *sent, int may_see) {
+    const char *reason = sent->reason, *meaning = meaning_of(reason);
+    const char *job = may_see ? sent->job : "(private)";
+    if (!*sent->job)
+        say(place, "it is being sent to Slurm");
+    else if (!*reason)
+        say(place, "Slurm has it as job %s: it has just come in, or its worker starts", job);
+    else if (meaning)
+        say(place, "Slurm has it as job %s (%s): %s", job, reason, meaning);
+    else
+        say(place, "Slurm has it as job %s: %s", job, reason);
+}
+
+/* Of one that is for the cluster. */
+static void say_cluster(struct queue_place *place, const struct queue_snapshot *s,
+                        const struct plan_job *job, const struct experiment *e) {
+    const struct sent *sent = find_sent(s, e->seq);
+    const struct owner *owner = &s->owners[job->share];
+    place->reason_code = "slurm";
+    if (sent) {
+        say_sent(place, sent, may_see(e));
+        return;
+    }
+    say(place, "%lld%s in line for Slurm; ", (long long)job->position, ordinal_end(job->position));
+    if (!s->cluster_jobs)
+        say(place, "this daemon was started without --slurm on");
+    else if (s->pool.stopping)
+        say(place, "the daemon is stopping and sends nothing more");
+    else if (owner->running >= owner->max_running)
+        say_limit(place, owner);
+    else if (*s->cluster.trouble)
+        say(place, "%s", s->cluster.trouble);
+    else if (s->n_sent >= (size_t)s->cluster_jobs)
+        say(place, "Slurm has %zu of at most %d experiments", s->n_sent, s->cluster_jobs);
+    else
+        say(place, "it is sent as soon as its turn comes");
 }
 
 /* No finer than to an eighth of the wait, so that it stays for a while. */
@@ -411,12 +551,14 @@ static const struct plan_job *find_job(const struct queue_snapshot *s, int64_t s
  * the look at it and at the queue. */
 static struct plan_job newcomer(const struct queue_snapshot *s, const struct experiment *e) {
     int64_t behind = s->newest && e->seq > s->newest ? e->seq - s->newest : 1;
-    return (struct plan_job){.seq = e->seq,
-                             .share = share_named(s, e->owner),
-                             .priority = e->priority,
-                             .memory_bytes = e->memory_bytes,
-                             .position = (int64_t)s->n_jobs + behind,
-                             .start_s = NAN};
+    return (struct plan_job){
+        .seq = e->seq,
+        .share = share_named(s, e->owner),
+        .priority = e->priority,
+        .memory_bytes = e->memory_bytes,
+        .position =
+            (int64_t)(e->executor == EXECUTOR_LOCAL ? s->n_here : s->n_jobs - s->n_here) + behind,
+        .start_s = NAN};
 }
 
 void queue_place(const struct queue_snapshot *s, const struct experiment *e,
@@ -424,6 +566,10 @@ void queue_place(const struct queue_snapshot *s, const struct experiment *e,
     const struct plan_job *known = find_job(s, e->seq);
     struct plan_job job = known ? *known : newcomer(s, e);
     *place = (struct queue_place){.position = job.position, .starts_at = starts_at(s, &job)};
+    if (e->executor != EXECUTOR_LOCAL) {
+        say_cluster(place, s, &job, e);
+        return;
+    }
     say(place, "%lld%s in line; ", (long long)job.position, ordinal_end(job.position));
     say_why(place, s, &job, e);
     say_when(place, s->made_ms);

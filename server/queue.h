@@ -8,21 +8,37 @@
 #ifndef SERVER_QUEUE_H
 #define SERVER_QUEUE_H
 
+#include "server/cluster.h"
 #include "server/pool.h"
 #include "server/scheduler.h"
 
 struct queue;
 
-int queue_new(struct queue **queue, struct store *store, struct pool *pool, int64_t half_life_ms,
-              struct ovr_err *err);
+struct queue_config {
+    struct store *store;
+    struct pool *pool;
+    int64_t half_life_ms;
+    int cluster_jobs; /* that may be on the cluster at once; 0: there is none */
+    /* How the cluster is: cluster_view(); NULL: nobody can tell. */
+    struct cluster *cluster;
+    void (*look)(struct cluster *cluster, struct cluster_view *view);
+};
+
+int queue_new(struct queue **queue, const struct queue_config *config, struct ovr_err *err);
 void queue_free(struct queue *queue); /* NULL is fine */
 
 /* The queue at one moment; it does not change any more. */
 struct queue_snapshot {
     int64_t made_ms;
     struct pool_view pool;
-    struct plan_job *jobs; /* that wait, by position */
-    size_t n_jobs;
+    /* All that wait, by position: first those for this machine; behind them, with positions of
+     * their own, those that the cluster has, by age, and then those that are still to be sent. */
+    struct plan_job *jobs;
+    size_t n_jobs, n_here, n_there; /* n_there: of those that the cluster has */
+    struct sent *sent;              /* those, and then what runs there */
+    size_t n_sent;
+    struct cluster_view cluster;
+    int cluster_jobs;     /* at most so many are sent; 0: there is no cluster */
     struct owner *owners; /* by seq; the share of jobs[i] is owners[jobs[i].share]; 0: nobody */
     size_t n_owners;
     double half_life_ms;
@@ -31,7 +47,7 @@ struct queue_snapshot {
     uint64_t version;
     uint32_t *by_seq; /* indices of the jobs */
     int64_t newest;   /* seq of who was ever seen to wait or run; 0: nobody yet */
-    struct {          /* whose turn it is, and with what; share n_owners: nobody's */
+    struct {          /* whose turn it is here, and with what; share n_owners: nobody's */
         size_t share;
         int priority;
         int64_t seq;
@@ -46,10 +62,10 @@ void queue_put(struct queue *queue, struct queue_snapshot *snapshot);
 enum { QUEUE_REASON_SIZE = 320 };
 
 struct queue_place {
-    int64_t position;  /* from 1 */
-    int64_t starts_at; /* ms since 1970, as far as one can tell; 0: unknown */
-    const char
-        *reason_code; /* stopping, disk, chain, user_limit, memory, fair_share, workers, next */
+    int64_t position;               /* from 1 */
+    int64_t starts_at;              /* ms since 1970, as far as one can tell; 0: unknown */
+    const char *reason_code;        /* stopping, disk, chain, user_limit, memory, fair_share,
+                                       workers, slurm, next */
     char reason[QUEUE_REASON_SIZE]; /* a sentence with its figures */
 };
 

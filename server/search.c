@@ -166,6 +166,8 @@ static int extend(struct store *store, const struct search *search, const json_t
     int64_t seed = json_integer_value(json_object_get(json_object_get(spec, "training"), "seed"));
     int64_t memory = json_integer_value(json_object_get(target, "memory_bytes"));
     double core_seconds = json_number_value(json_object_get(target, "core_seconds"));
+    int executor = (int)json_integer_value(json_object_get(target, "executor"));
+    int ranks = (int)json_integer_value(json_object_get(target, "ranks"));
     int priority = (int)json_integer_value(json_object_get(spec, "priority"));
     int rc = planned && spec && text ? pointer_set(spec, t->pointer, number, err)
                                      : ovr_nomem(err, "the next point of a sweep");
@@ -183,7 +185,9 @@ static int extend(struct store *store, const struct search *search, const json_t
                                                  .priority = priority,
                                                  .private = sweep->private,
                                                  .memory_bytes = memory,
-                                                 .core_seconds = core_seconds};
+                                                 .core_seconds = core_seconds,
+                                                 .executor = (enum executor_kind)executor,
+                                                 .ranks = ranks};
     }
     struct new_points points = {texts, experiments, 1, sweep->repeats, 0};
     if (!rc)

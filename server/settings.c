@@ -53,6 +53,21 @@ static const struct setting table[] = {
     {"checkpoint", "SECONDS", NUMBER(checkpoint_s, 0, 1000000), "60", NULL, "between checkpoints of a running experiment; 0: only when it is interrupted"},
     {"max-crashes", "N", NUMBER(max_crashes, 1, 1000), "10", NULL, "after so many crashes of the daemon under it an experiment fails"},
     {"keep-backups", "N", NUMBER(keep_backups, 0, 100000), "0", NULL, "newest backups that stay when one is made; 0: all"},
+    {"slurm", "on|off", TEXT(slurm), "off", "off on", "a Slurm cluster that experiments may be sent to: see docs/slurm.md"},
+    {"slurm-directory", "DIR", TEXT(slurm_directory), "none", NULL, "where sbatch, squeue, scancel are, and srun on the nodes; none: by PATH"},
+    {"slurm-options", "WORDS", TEXT(slurm_options), "none", NULL, "more of sbatch, between blanks, such as --slurm-options=\"--partition=cpu --account=lab\""},
+    {"slurm-worker", "PATH", TEXT(slurm_worker), "ovr-worker", NULL, "the program ovr-worker on the nodes; without a slash: by their PATH"},
+    {"worker-url", "URL", TEXT(worker_url), "none", NULL, "where the nodes reach this daemon, such as https://ovrd.lab.org:8080"},
+    {"worker-ca", "FILE", TEXT(worker_ca), "none", NULL, "on the nodes: the authority of this daemon's certificate; none: the system's"},
+    {"slurm-shared-data", "yes|no", TEXT(slurm_shared_data), "no", "no yes", "whether the nodes see the data directory under the same name"},
+    {"slurm-jobs", "JOBS", NUMBER(slurm_jobs, 1, 100000), "50", NULL, "experiments that may be in Slurm's queue and run there at once"},
+    {"slurm-cores", "N", NUMBER(slurm_cores, 1, 256), "4", NULL, "cores of a rank on the cluster, where the spec leaves it open"},
+    {"slurm-node-memory", "BYTES", NUMBER(slurm_node_bytes, 0, 1024 * TIB), "0", NULL, "memory that a rank may have on the cluster; 0: any"},
+    {"slurm-max-minutes", "MINUTES", NUMBER(slurm_max_minutes, 0, 525600), "0", NULL, "longest time limit of a job; 0: four times what is estimated"},
+    {"slurm-above-memory", "BYTES", NUMBER(slurm_above_bytes, 0, 1024 * TIB), "0", NULL, "experiments that need more go to the cluster; 0: those that do not fit here"},
+    {"slurm-above-hours", "HOURS", NUMBER(slurm_above_hours, 0, 1000000), "0", NULL, "of one core: experiments that take longer go to the cluster; 0: any time"},
+    {"slurm-poll", "SECONDS", NUMBER(slurm_poll_s, 1, 3600), "5", NULL, "between two looks at Slurm's queue"},
+    {"slurm-lease", "SECONDS", NUMBER(slurm_lease_s, 10, 86400), "120", NULL, "a worker that was not heard of for so long has lost its experiment"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };
 /* clang-format on */
@@ -130,6 +145,10 @@ static int read_flag(struct settings *settings, int argc, char **argv, int *i,
         value = argv[++*i];
     char name[64];
     snprintf(name, sizeof name, "--%s", s->name);
+    if (!value && *i + 1 < argc)
+        return ovr_fail(err, OVR_INVALID, name,
+                        "%s needs a value (%s); one that begins with -- follows a =: %s=%.60s",
+                        name, s->unit, name, argv[*i + 1]);
     if (!value)
         return ovr_fail(err, OVR_INVALID, name, "%s needs a value (%s)", name, s->unit);
     return set(settings, s, value, name, err);

@@ -19,6 +19,11 @@ struct settings {
         keep_backups, half_life_s;
     int64_t user_running, user_queued, user_storage_bytes, requests_per_second, failures_per_minute,
         connections_per_address, least_body_rate;
+    /* The cluster: docs/slurm.md. */
+    const char *slurm, *slurm_directory, *slurm_options, *slurm_worker, *slurm_shared_data,
+        *worker_url, *worker_ca;
+    int64_t slurm_jobs, slurm_cores, slurm_node_bytes, slurm_above_bytes, slurm_above_hours,
+        slurm_max_minutes, slurm_poll_s, slurm_lease_s;
 };
 
 enum settings_action { SETTINGS_RUN, SETTINGS_HELP, SETTINGS_MANUAL, SETTINGS_VERSION };

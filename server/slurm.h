@@ -14,7 +14,11 @@ struct slurm {
     const char *directory; /* of the programs; "": by PATH */
     const char *options;   /* more arguments of sbatch, between blanks; "": none */
     int timeout_s;
+    const _Atomic int *stop; /* not 0 ends a call early, without an answer; may be NULL */
 };
+
+/* Whether its programs are there. OVR_NOT_FOUND: *err says which is not. */
+int slurm_check(const struct slurm *slurm, struct ovr_err *err);
 
 struct slurm_job {
     const char *name;
@@ -24,9 +28,16 @@ struct slurm_job {
     int minutes; /* 0: as the partition has it */
 };
 
-/* *id, of 32 bytes, becomes its number. OVR_IO: no answer, so it may have been taken: look by
- * name before another try. OVR_INVALID: Slurm refuses it, *err has its words. OVR_FULL: it takes no
- * more now. */
+/* Where a job's output goes, below the directory of its node unless the options say otherwise. */
+#define SLURM_CHDIR "/tmp"
+#define SLURM_OUTPUT "ovr-worker-%j.out"
+
+/* *id, of 32 bytes, becomes its number. It gets SIGTERM a minute before its time is over: the
+ * process that the script becomes or, of several ranks, each of those. OVR_IO: no answer, so it may
+ * have been taken: look by name before another try. OVR_FULL: Slurm takes no more now.
+ * OVR_TOO_LARGE: this job wants more than the cluster has. OVR_INVALID: Slurm refuses it for
+ * another reason, and would any other. OVR_NOT_FOUND: there is no sbatch. *err has Slurm's words.
+ */
 int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id[32],
                  struct ovr_err *err);
 
@@ -46,10 +57,14 @@ struct slurm_status {
     char reason[128]; /* Slurm's, "" for none */
 };
 
-/* Those of these names that Slurm still knows, in one call; the newest of a name. The caller frees
- * *list. */
+/* Those of these names that Slurm still knows, a hundred in a call; the newest of a name. OVR_IO:
+ * no answer. The caller frees *list. */
 int slurm_poll(const struct slurm *slurm, const char *const *names, size_t n,
                struct slurm_status **list, size_t *n_found, struct ovr_err *err);
+
+/* All of this user's that wait or run, and whose names begin so. The caller frees *list. */
+int slurm_list(const struct slurm *slurm, const char *prefix, struct slurm_status **list,
+               size_t *n_found, struct ovr_err *err);
 
 /* Fine when it is not there any more. */
 int slurm_cancel(const struct slurm *slurm, const char *const *ids, size_t n, struct ovr_err *err);

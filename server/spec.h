@@ -10,8 +10,11 @@
 
 #include "core/err.h"
 #include "core/train.h"
+#include "server/executor.h"
 
 #include <jansson.h>
+
+enum { EXECUTOR_AUTO = N_EXECUTORS }; /* for the daemon to choose */
 
 struct spec {
     char name[201];
@@ -27,7 +30,9 @@ struct spec {
     double slope, threshold;         /* read into train.f */
     int hard_code, seeding;
     struct train_config train;
-    int threads;               /* 0: auto */
+    int threads;               /* 0: auto; of each rank */
+    int executor;              /* enum executor_kind or EXECUTOR_AUTO */
+    int ranks;                 /* 0: auto */
     double time_limit_seconds; /* 0: none */
 };
 

@@ -1,5 +1,7 @@
 #include "server/spec_fields.h"
 
+#include "core/ranks.h"
+
 #include <stddef.h>
 
 #define AT(member) offsetof(struct spec, member)
@@ -44,6 +46,8 @@ static const char *const schedules[] = {[SCHEDULE_CONSTANT] = "constant",
                                         NULL};
 static const char *const protocols[] = {
     [PROTOCOL_CLEAN] = "clean", [PROTOCOL_PUBLISHED] = "published", NULL};
+static const char *const executors[] = {
+    [EXECUTOR_LOCAL] = "local", [EXECUTOR_SLURM] = "slurm", [EXECUTOR_AUTO] = "auto", NULL};
 static const char *const steps[] = {[PREPROCESS_STANDARDIZE] = "standardize",
                                     [PREPROCESS_PCA] = "pca",
                                     [PREPROCESS_SCALE] = "scale",
@@ -168,6 +172,8 @@ const struct field spec_fields[] = {
     {"/training/protocol", T_CHOICE, 0, AT(train.data.protocol), .standard = "\"clean\"", .choices = protocols},
     {"/training/validation", T_REAL, ABOVE, AT(train.data.validation), 0, 0.9, "0.1", .help = "share held out by the clean protocol"},
     {"/training/threads", T_AUTO, 0, AT(threads), 1, TEAM_MAX, "\"auto\"", .help = "changes speed, never results"},
+    {"/training/executor", T_CHOICE, 0, AT(executor), .standard = "\"auto\"", .choices = executors, .help = "where it runs: on the daemon's machine, on the lab's Slurm cluster, or where the daemon thinks best"},
+    {"/training/ranks", T_AUTO, 0, AT(ranks), 1, RANKS_MAX, "\"auto\"", .help = "processes of a cluster's nodes that share the layer; changes speed, never results"},
     {"/training/time_limit_seconds", T_REAL, NULLABLE | ABOVE, AT(time_limit_seconds), 0, 1e9, "null"},
 
     {"/probe", T_SECTION, NULLABLE, AT(train.probe), .standard = "{}", .standard_other = "null", .others = MLP, .help = "what the frozen code is worth"},

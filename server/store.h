@@ -19,6 +19,7 @@
 #include "core/err.h"
 #include "core/measure.h"
 #include "core/samples.h"
+#include "server/executor.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -66,7 +67,10 @@ struct experiment {
     char *notes;             /* those of the spec unless they were edited; NULL in lists */
     char owner[USER_NAME_SIZE]; /* "": nobody, there were no users */
     int private;                /* seen by its owner and admins only */
-    double key;                 /* in a list by end or figure: what it is sorted by */
+    enum executor_kind executor;
+    int ranks;
+    char job[32], node[65]; /* where a cluster has it now; "": nowhere, or not known yet */
+    double key;             /* in a list by end or figure: what it is sorted by */
 };
 
 void experiment_release(struct experiment *experiment);
@@ -75,13 +79,15 @@ struct new_experiment {
     const char *id; /* of store_new_id(); NULL: the store makes one */
     const char *name, *tags, *spec;
     int priority;
-    int64_t memory_bytes;
-    double core_seconds;                       /* estimates; 0: unknown */
+    int64_t memory_bytes;                      /* of a rank */
+    double core_seconds;                       /* of all; estimates; 0: unknown */
     const char *idempotency_key, *body_sha256; /* NULL: none */
     const char *rerun_of;                      /* NULL: none */
     int replays;
     int64_t owner; /* seq of a user; 0: nobody */
     int private;
+    enum executor_kind executor;
+    int ranks; /* 0 stands for 1 */
 };
 
 int store_new_id(char id[ID_SIZE], struct ovr_err *err);
@@ -166,8 +172,8 @@ enum { NO_LIMIT = 1 << 30 };
  * one owner may run is among her quotas (server/people.h). */
 void store_set_rules(struct store *store, const struct queue_rules *rules);
 
-/* Takes from the queue what is next by the scheduler's rules (server/scheduler.h), when
- * `memory_bytes` are free; *waiting is how many are left in the queue (1000 stands for more too).
+/* Takes from the daemon's own queue what is next by the scheduler's rules (server/scheduler.h),
+ * when `memory_bytes` are free; *waiting is how many are left in it (1000 stands for more too).
  * OVR_NOT_FOUND: nothing that may start now. */
 int store_claim(struct store *store, int64_t memory_bytes, struct experiment *experiment,
                 int *waiting, struct ovr_err *err);
@@ -260,9 +266,19 @@ int store_cancel(struct store *store, const char *id, int *was_running, struct o
 
 struct waiting {
     int64_t seq, owner, waits_for; /* 0: nobody, nothing */
+    enum executor_kind executor;
     int priority;
     int64_t memory_bytes;
     double core_seconds; /* NaN: unknown */
+};
+
+/* What the cluster has: it waits there, or it runs. */
+struct sent {
+    int64_t seq, owner, memory_bytes; /* of a rank */
+    int64_t begun_ms;                 /* 0: it waits */
+    int ranks, cores;                 /* of all ranks; 0 while it waits */
+    char job[32], node[65];           /* "": not known yet */
+    char reason[128];                 /* why it waits, in the cluster's words */
 };
 
 struct owner {
@@ -275,10 +291,16 @@ struct owner {
     int64_t waiting;
 };
 
-/* Everything that waits, and by seq all owners that there are with what they used. One moment; the
- * caller frees both. */
-int store_read_queue(struct store *store, struct waiting **waiting, size_t *n_waiting,
-                     struct owner **owners, size_t *n_owners, struct ovr_err *err);
+struct queue_rows {
+    struct waiting *waiting; /* all that could start or be sent, or waits for another one */
+    struct sent *sent;       /* oldest first */
+    struct owner *owners;    /* all that there are, by seq, with what they used */
+    size_t n_waiting, n_sent, n_owners;
+};
+
+/* All of one moment. */
+int store_read_queue(struct store *store, struct queue_rows *rows, struct ovr_err *err);
+void queue_rows_release(struct queue_rows *rows);
 
 /* Grows with every change that may alter the order of the queue. */
 uint64_t store_queue_version(const struct store *store);

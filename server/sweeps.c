@@ -618,6 +618,7 @@ static void add_cost(struct cost *sum, const struct cost *one, int repeats) {
                                   : sum->train.memory_bytes;
     sum->train.flops_per_epoch = fmax(sum->train.flops_per_epoch, one->train.flops_per_epoch);
     sum->seconds += one->seconds * repeats;
+    sum->ranks = one->ranks > sum->ranks ? one->ranks : sum->ranks;
 }
 
 /* A point of a chain starts from the weights of an experiment, and with the steps that were fitted
@@ -655,18 +656,20 @@ static int plan_experiment(struct builder *b, size_t k, int repeat, const char *
                                                 .priority = b->spec->priority,
                                                 .private = b->spec->private,
                                                 .memory_bytes = (int64_t)cost->train.memory_bytes,
-                                                .core_seconds = cost->core_seconds};
+                                                .core_seconds = cost->core_seconds,
+                                                .executor = cost->executor,
+                                                .ranks = cost->ranks};
     return 0;
 }
 
 /* What a search has to remember, with the spec that it varies. */
 static char *describe_target(const struct sweep_target *t, const json_t *spec,
                              const struct cost *cost) {
-    json_t *target =
-        json_pack("{s:s, s:f, s:f, s:f, s:f, s:i, s:I, s:f, s:O}", "pointer", t->pointer,
-                  "near_zero", t->near_zero, "tolerance", t->tolerance, "min", t->min, "max",
-                  t->max, "points", t->points, "memory_bytes", (json_int_t)cost->train.memory_bytes,
-                  "core_seconds", cost->core_seconds, "spec", spec);
+    json_t *target = json_pack(
+        "{s:s, s:f, s:f, s:f, s:f, s:i, s:I, s:f, s:i, s:i, s:O}", "pointer", t->pointer,
+        "near_zero", t->near_zero, "tolerance", t->tolerance, "min", t->min, "max", t->max,
+        "points", t->points, "memory_bytes", (json_int_t)cost->train.memory_bytes, "core_seconds",
+        cost->core_seconds, "executor", (int)cost->executor, "ranks", cost->ranks, "spec", spec);
     char *text = target ? sweep_dump(target) : NULL;
     json_decref(target);
     return text;
@@ -676,6 +679,10 @@ static int plan_point(struct builder *b, size_t k, json_t *spec, const struct co
                       const json_t *values, struct ovr_err *err) {
     struct sweep_plan_memory *m = b->plan->memory;
     add_cost(&b->plan->cost, cost, b->repeats);
+    if (cost->executor == EXECUTOR_SLURM) {
+        b->plan->cost.executor = EXECUTOR_SLURM;
+        b->plan->on_cluster += (size_t)b->repeats;
+    }
     m->values[m->n_values] = sweep_dump(values);
     if (!m->values[m->n_values++])
         return ovr_nomem(err, "a point of the sweep");
@@ -714,7 +721,7 @@ static int read_point(struct builder *b, size_t k, struct ovr_err *err) {
     if (!rc)
         check_point(b, k, spec, found);
     if (!rc && !spec_has_faults(found))
-        rc = admit(b->admission, b->spec, spec, found, warned, &cost, &why);
+        rc = admit(b->admission, b->spec, spec, b->chained && k > 0, found, warned, &cost, &why);
     if (rc && rc != OVR_INVALID)
         ovr_fail(err, rc, why.field, "%s", why.text);
     else
@@ -784,6 +791,7 @@ static void complete(struct builder *b) {
     plan->n_points = b->n_points;
     if (b->searches) {
         plan->cost.seconds *= (double)b->target.points / (double)b->n_points;
+        plan->on_cluster = plan->on_cluster * (size_t)b->target.points / b->n_points;
         plan->n_points = (size_t)b->target.points;
     }
     plan->n_experiments = plan->n_points * (size_t)b->repeats;

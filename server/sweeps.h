@@ -25,7 +25,10 @@ enum { SWEEP_MAX_EXPERIMENTS = 1000, SWEEP_MAX_REPEATS = 20, SWEEP_MAX_SEARCH = 
 struct sweep_plan {
     struct new_sweep sweep;         /* ready for the store but for the key; points into the plan */
     size_t n_points, n_experiments; /* at most, where it is a search */
-    struct cost cost; /* memory, parameters, FLOP an epoch: of the largest; seconds: of all */
+    size_t on_cluster;              /* of the experiments */
+    /* Memory, parameters, FLOP an epoch, ranks: of the largest; seconds: of all; executor: Slurm,
+     * where any goes there. */
+    struct cost cost;
     struct sweep_plan_memory *memory;
 };
 

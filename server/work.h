@@ -50,8 +50,8 @@ int work_open_checkpoint(const struct work *work, const struct attempt *attempt,
 int work_take_report(const struct work *work, struct attempt *attempt, const struct experiment *e,
                      const struct report *report, int *repeated, struct ovr_err *err);
 
-/* Removes all that workers brought for an experiment that has ended, but for its result. attempts:
- * how many it had. */
+/* Removes all that workers brought for an experiment that has ended otherwise than by a report, but
+ * for a result. attempts: how many it had. */
 void work_forget(const char *data_dir, const char *id, int attempts);
 
 #endif

@@ -96,6 +96,20 @@ static int read_spec(const char *name, struct buf *spec) {
     return spec->failed ? api_complain_memory() : EXIT_OK;
 }
 
+/* Where it runs, when that is not the daemon's machine. */
+static void print_place(const json_t *experiment) {
+    double ranks = value_number(experiment, "ranks");
+    const char *job = value_string(experiment, "job"), *node = value_string(experiment, "node");
+    if (strcmp(value_string(experiment, "executor"), "slurm"))
+        return;
+    printf("  runs on     Slurm, %.0f rank%s", ranks, ranks == 1 ? "" : "s");
+    if (*job)
+        printf(", job %s", job);
+    if (*node)
+        printf(", node %s", node);
+    putchar('\n');
+}
+
 static void print_estimate(const json_t *answer) {
     const json_t *estimate = value_at(answer, "estimate");
     char figure[FIGURE_ROOM];
@@ -105,6 +119,7 @@ static void print_estimate(const json_t *answer) {
     printf("  an epoch    %s GFLOP\n",
            text_figure(figure, value_number(estimate, "flops_per_epoch") / 1e9));
     printf("  takes       %s\n", text_duration(figure, value_number(estimate, "seconds")));
+    print_place(estimate);
 }
 
 /* stdout gets the id alone, so that scripts can say id=$(ovrctl submit …). */
@@ -259,6 +274,7 @@ static int print_experiment(struct cli *cli, const json_t *experiment) {
     print_line("started", value_string(experiment, "started_at"));
     print_line("finished", value_string(experiment, "finished_at"));
     print_line("notes", value_string(experiment, "spec.notes"));
+    print_place(experiment);
     print_progress(experiment);
     print_outcome(experiment);
     return EXIT_OK;

@@ -30,11 +30,14 @@ static void until_cell(struct table *table, const json_t *entry, const char *mem
     table_cell(table, "%s", text_duration(figure, seconds < 0 ? 0 : seconds)); /* NaN stays */
 }
 
-static int print_running(const json_t *running) {
+/* The last column only where there is a cluster. */
+static int print_running(const json_t *running, bool cluster) {
     static const struct column columns[] = {{"running", false, false}, {"name", false, false},
                                             {"owner", false, false},   {"threads", true, false},
-                                            {"memory", true, false},   {"ends in", true, false}};
-    struct table table = {.columns = columns, .n_columns = sizeof columns / sizeof *columns};
+                                            {"memory", true, false},   {"ends in", true, false},
+                                            {"where", false, false}};
+    struct table table = {.columns = columns,
+                          .n_columns = sizeof columns / sizeof *columns - !cluster};
     char figure[FIGURE_ROOM];
     size_t i;
     const json_t *entry;
@@ -45,16 +48,22 @@ static int print_running(const json_t *running) {
         table_cell(&table, "%.0f", value_number(entry, "threads"));
         table_cell(&table, "%s", text_bytes(figure, value_number(entry, "memory_bytes")));
         until_cell(&table, entry, "estimated_end");
+        const char *node = value_string(entry, "node");
+        if (cluster)
+            table_cell(&table, "%s", *node ? node : value_string(entry, "executor"));
     }
     return table_print(&table);
 }
 
 /* The reason begins with the place, which has a column of its own, and ends with the time. */
-static void reason_cell(struct table *table, const char *reason) {
-    const char *from = strstr(reason, " in line; ");
-    const char *why = from ? from + strlen(" in line; ") : reason;
+static void reason_cell(struct table *table, const json_t *entry) {
+    const char *reason = value_string(entry, "reason");
+    const char *because = value_string(entry, "requeued_because");
+    const char *from = strstr(reason, " in line"), *colon = from ? strchr(from, ';') : NULL;
+    const char *why = colon ? colon + strlen("; ") : reason;
     const char *when = strstr(why, "; starts ");
-    table_cell(table, "%.*s", when ? (int)(when - why) : (int)strlen(why), why);
+    table_cell(table, "%.*s%s%s", when ? (int)(when - why) : (int)strlen(why), why,
+               *because ? "; " : "", because);
 }
 
 static int print_waiting(const json_t *waiting) {
@@ -72,7 +81,7 @@ static int print_waiting(const json_t *waiting) {
         text_or_dash(&table, value_string(entry, "owner"));
         table_cell(&table, "%.0f", value_number(entry, "priority"));
         until_cell(&table, entry, "estimated_start");
-        reason_cell(&table, value_string(entry, "reason"));
+        reason_cell(&table, entry);
     }
     return table_print(&table);
 }
@@ -102,6 +111,13 @@ static int print_users(const json_t *users) {
     return table_print(&table);
 }
 
+static void print_cluster(const json_t *cluster) {
+    const char *trouble = value_string(cluster, "trouble");
+    printf("Slurm: %.0f wait there and %.0f run, of at most %.0f%s%s\n",
+           value_number(cluster, "sent"), value_number(cluster, "running"),
+           value_number(cluster, "most"), *trouble ? "; " : "", trouble);
+}
+
 static int print_queue(struct cli *cli, const json_t *queue) {
     const json_t *running = value_at(queue, "running"), *waiting = value_at(queue, "waiting");
     const json_t *users = value_at(queue, "users");
@@ -113,7 +129,11 @@ static int print_queue(struct cli *cli, const json_t *queue) {
            value_number(queue, "cores.threads"), value_number(queue, "cores.total"),
            text_bytes(free, value_number(queue, "memory.free_bytes")),
            text_bytes(total, value_number(queue, "memory.total_bytes")));
-    int failed = json_array_size(running) && (putchar('\n'), print_running(running));
+    const json_t *cluster = value_at(queue, "cluster");
+    if (json_is_object(cluster))
+        print_cluster(cluster);
+    int failed = json_array_size(running) &&
+                 (putchar('\n'), print_running(running, json_is_object(cluster)));
     failed |= json_array_size(waiting) && (putchar('\n'), print_waiting(waiting));
     double more = value_number(queue, "waiting_total") - (double)json_array_size(waiting);
     if (!failed && more > 0)

@@ -24,6 +24,9 @@ void print_sweep_estimate(const json_t *answer) {
            text_bytes(figure, value_number(estimate, "memory_bytes")));
     printf("  takes       %s, one after the other\n",
            text_duration(figure, value_number(estimate, "seconds")));
+    if (value_number(answer, "on_cluster") > 0)
+        printf("  runs on     Slurm: %.0f of the experiments\n",
+               value_number(answer, "on_cluster"));
 }
 
 struct sweep_counts sweep_counts(const json_t *sweep) {

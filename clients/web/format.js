@@ -73,6 +73,14 @@ export function when(time) {
     );
 }
 
+/** Where an experiment runs or is to run. */
+export function placeOf(e) {
+    if (e.executor !== 'slurm') return "the daemon's machine";
+    const ranks = e.ranks > 1 && `${e.ranks} ranks`;
+    const parts = ['Slurm', ranks, e.node, e.job && `job ${e.job}`];
+    return parts.filter(Boolean).join(' · ');
+}
+
 /** Seconds between two times; the second one may be missing: until now. */
 export const between = (from, to) =>
     from ? ((to ? Date.parse(to) : Date.now()) - Date.parse(from)) / 1000 : null;

@@ -13,6 +13,7 @@ import {
     NONE,
     number,
     percent,
+    placeOf,
     pretty,
     when,
 } from './format.js';
@@ -153,6 +154,7 @@ function heading(e, refresh, me) {
     const sub = [
         badge(e.state),
         e.private && h('span.tag', { title: 'Seen by its owner and admins only' }, 'private'),
+        e.executor === 'slurm' && h('span.tag', { title: 'Where it runs' }, placeOf(e)),
         e.tags.map((t) => tag(t, () => go('/experiments', { tag: t }))),
         h(
             'span.muted',
@@ -667,6 +669,7 @@ function specPanel(panel, model) {
                         ['Finished', when(e.finished_at)],
                         ['Attempts', e.attempts],
                         ['Priority', e.priority],
+                        ['Runs on', placeOf(e)],
                     ]),
                 ),
             ),

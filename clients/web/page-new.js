@@ -3,7 +3,7 @@
 import { act, get, nap, newKey, Problem } from './api.js';
 import { fill, h, icon, newId, setText } from './dom.js';
 import { parseValue, scalarPointers, specForm } from './form.js';
-import { bytes, count, duration, number, plainNumber, pretty } from './format.js';
+import { bytes, count, duration, number, placeOf, plainNumber, pretty } from './format.js';
 import { go } from './router.js';
 import { axisName } from './page-sweep.js';
 import { attempt, button, facts, pageHead, segmented } from './widgets.js';
@@ -299,9 +299,10 @@ function estimate({ estimate: e, experiments, points, warnings }) {
             ],
             [
                 'Time',
-                `about ${duration(e.seconds)}${experiments > 1 ? ' one after the other' : ' alone on this machine'}`,
+                `about ${duration(e.seconds)}${experiments > 1 ? ' one after the other' : e.executor === 'slurm' ? '' : ' alone on this machine'}`,
             ],
-            ['Memory', `${bytes(e.memory_bytes)} at its peak`],
+            ['Memory', `${bytes(e.memory_bytes)} at its peak${e.ranks > 1 ? ' of a rank' : ''}`],
+            e.executor === 'slurm' && ['Runs on', placeOf(e)],
             ['Parameters', count(e.parameters)],
             ['Work', `${number(e.flops_per_epoch / 1e9, 3)} GFLOP an epoch`],
         ]),

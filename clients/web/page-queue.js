@@ -2,7 +2,7 @@
 
 import { act, getPage, poll } from './api.js';
 import { fill, h, refill } from './dom.js';
-import { bytes, count, duration, NONE, when } from './format.js';
+import { bytes, count, duration, NONE, placeOf, when } from './format.js';
 import { mayChange } from './router.js';
 import {
     attempt,
@@ -52,7 +52,11 @@ function view(queue, me, read) {
         h(
             'dl.figures',
             figure('Running', count(running.length), {
-                note: queue.workers && `of ${queue.workers.total}`,
+                note:
+                    queue.workers &&
+                    (queue.cluster
+                        ? `${queue.workers.busy} of ${queue.workers.total} workers busy here`
+                        : `of ${queue.workers.total}`),
             }),
             figure('Waiting', count(queue.waiting_total ?? waiting.length)),
             queue.cores &&
@@ -63,12 +67,17 @@ function view(queue, me, read) {
                 figure('Memory free', bytes(queue.memory.free_bytes), {
                     note: `of ${bytes(queue.memory.total_bytes)}`,
                 }),
+            queue.cluster &&
+                figure('On the cluster', count(queue.cluster.sent + queue.cluster.running), {
+                    note: `of at most ${count(queue.cluster.most)}`,
+                }),
         ),
+        queue.cluster?.trouble && h('p.notice', 'Slurm: ', queue.cluster.trouble),
         h(
             'section.card.flush',
             h('div.card-pad', h('h2', 'Running')),
             running.length
-                ? runningTable(running, me)
+                ? runningTable(running, me, queue.cluster)
                 : empty('Nothing runs', 'The next experiment starts at once.'),
         ),
         h(
@@ -98,7 +107,7 @@ const link = (e) =>
         : h('span.muted', 'private');
 const owner = (e, me) => me.users && h('td', e.owner ?? NONE);
 
-function runningTable(list, me) {
+function runningTable(list, me, cluster) {
     const columns = [
         { text: 'Experiment' },
         me.users && { text: 'Owner' },
@@ -106,6 +115,7 @@ function runningTable(list, me) {
         { text: 'Memory', number: true },
         { text: 'Started', number: true },
         { text: 'Ends', number: true },
+        cluster && { text: 'Where' },
     ].filter(Boolean);
     const rows = list.map((e) =>
         h(
@@ -116,6 +126,7 @@ function runningTable(list, me) {
             h('td.n', bytes(e.memory_bytes)),
             h('td.n', timeAgo(e.started_at)),
             h('td.n', inSome(e.estimated_end)),
+            cluster && h('td', placeOf(e)),
         ),
     );
     return table(columns, rows, { caption: 'Running experiments' });
@@ -167,7 +178,7 @@ function waitingTable(list, me, read) {
                         }),
                     ],
             ),
-            h('td.wrap', e.reason),
+            h('td.wrap', [e.reason, e.requeued_because].filter(Boolean).join(' · ')),
             h('td.n', inSome(e.estimated_start)),
             h('td.n', timeAgo(e.created_at)),
         ),

@@ -58,6 +58,7 @@ enum sql {
     FIRST_OF_OWNER,
     FITTING_OF_OWNER,
     READ_WAITING,
+    READ_SENT,
     READ_OWNERS,
     READ_USE,
     WRITE_USE,

@@ -44,12 +44,16 @@ int read_experiment(sqlite3_stmt *row, struct experiment *e, struct ovr_err *err
         .private = sqlite3_column_int(row, 25),
         .core_seconds = real_column(row, 26),
         .computed_ms = sqlite3_column_int64(row, 27),
+        .executor = (enum executor_kind)sqlite3_column_int(row, 28),
+        .ranks = sqlite3_column_int(row, 29),
     };
     copy_column(row, 1, e->id, sizeof e->id);
     copy_column(row, 17, e->sweep, sizeof e->sweep);
     copy_column(row, 20, e->waits_for, sizeof e->waits_for);
     copy_column(row, 21, e->rerun_of, sizeof e->rerun_of);
     copy_column(row, 24, e->owner, sizeof e->owner);
+    copy_column(row, 30, e->job, sizeof e->job);
+    copy_column(row, 31, e->node, sizeof e->node);
     if (!failed)
         return 0;
     experiment_release(e);
@@ -127,11 +131,12 @@ int insert_experiment(struct connection *c, const struct new_experiment *e,
         rc = store_new_id(id, err);
     if (rc)
         return rc;
-    const char *types = member->sweep ? "ssssiiiIiiIIir" : "ssssiiiIIIIIir";
+    const char *types = member->sweep ? "ssssiiiIiiIIirii" : "ssssiiiIIIIIirii";
     sqlite3_stmt *statement = db_bind(
         c, ADD_EXPERIMENT, types, id, e->name, e->tags, e->spec, (int64_t)e->priority,
         e->memory_bytes, now_ms(), member->sweep, member->point, member->repeat, member->waits_for,
-        e->owner, (int64_t)e->private, e->core_seconds > 0 ? e->core_seconds : NAN);
+        e->owner, (int64_t)e->private, e->core_seconds > 0 ? e->core_seconds : NAN,
+        (int64_t)e->executor, (int64_t)(e->ranks ? e->ranks : 1));
     rc = db_run(c, statement, err);
     return rc ? rc : put_tags(c, ADD_TAG, sqlite3_last_insert_rowid(c->db), e->tags, err);
 }

@@ -248,12 +248,14 @@ static int read_waiting(struct connection *c, struct waiting **list, size_t *n,
             break;
         }
         *list = longer;
-        longer[(*n)++] = (struct waiting){.seq = sqlite3_column_int64(row, 0),
-                                          .owner = sqlite3_column_int64(row, 1),
-                                          .waits_for = sqlite3_column_int64(row, 5),
-                                          .priority = sqlite3_column_int(row, 2),
-                                          .memory_bytes = sqlite3_column_int64(row, 3),
-                                          .core_seconds = real_column(row, 4)};
+        longer[(*n)++] =
+            (struct waiting){.seq = sqlite3_column_int64(row, 0),
+                             .owner = sqlite3_column_int64(row, 1),
+                             .waits_for = sqlite3_column_int64(row, 5),
+                             .executor = (enum executor_kind)sqlite3_column_int(row, 6),
+                             .priority = sqlite3_column_int(row, 2),
+                             .memory_bytes = sqlite3_column_int64(row, 3),
+                             .core_seconds = real_column(row, 4)};
     }
     if (!rc && step != SQLITE_DONE)
         rc = db_fail(c, err);
@@ -293,25 +295,52 @@ static int read_owners(struct store *store, struct connection *c, struct owner *
     return rc;
 }
 
-int store_read_queue(struct store *store, struct waiting **waiting, size_t *n_waiting,
-                     struct owner **owners, size_t *n_owners, struct ovr_err *err) {
+static int read_sent(struct connection *c, struct sent **list, size_t *n, struct ovr_err *err) {
+    sqlite3_stmt *row = db_bind(c, READ_SENT, "");
+    int step, rc = 0;
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
+        struct sent *longer = grow(*list, *n, sizeof *longer);
+        if (!longer) {
+            rc = ovr_nomem(err, "the cluster's queue");
+            break;
+        }
+        *list = longer;
+        struct sent *sent = &longer[(*n)++];
+        *sent = (struct sent){.seq = sqlite3_column_int64(row, 0),
+                              .owner = sqlite3_column_int64(row, 1),
+                              .memory_bytes = sqlite3_column_int64(row, 2),
+                              .ranks = sqlite3_column_int(row, 3),
+                              .cores = sqlite3_column_int(row, 8),
+                              .begun_ms = sqlite3_column_int64(row, 7)};
+        copy_column(row, 4, sent->job, sizeof sent->job);
+        copy_column(row, 5, sent->node, sizeof sent->node);
+        copy_column(row, 6, sent->reason, sizeof sent->reason);
+    }
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    return rc;
+}
+
+int store_read_queue(struct store *store, struct queue_rows *rows, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    *waiting = NULL;
-    *owners = NULL;
-    *n_waiting = *n_owners = 0;
+    *rows = (struct queue_rows){0};
     int rc = db_run(c, db_bind(c, BEGIN_READING, ""), err);
     if (!rc) {
-        rc = read_waiting(c, waiting, n_waiting, err);
-        if (!rc)
-            rc = read_owners(store, c, owners, n_owners, err);
+        rc = read_waiting(c, &rows->waiting, &rows->n_waiting, err);
+        rc = rc ? rc : read_sent(c, &rows->sent, &rows->n_sent, err);
+        rc = rc ? rc : read_owners(store, c, &rows->owners, &rows->n_owners, err);
         db_run(c, db_bind(c, COMMIT, ""), NULL);
     }
     db_give_back(c);
-    if (rc) {
-        free(*waiting);
-        free(*owners);
-        *waiting = NULL;
-        *owners = NULL;
-    }
+    if (rc)
+        queue_rows_release(rows);
     return rc;
+}
+
+void queue_rows_release(struct queue_rows *rows) {
+    free(rows->waiting);
+    free(rows->sent);
+    free(rows->owners);
+    *rows = (struct queue_rows){0};
 }

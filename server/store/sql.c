@@ -5,9 +5,13 @@
     "seq, id, name, tags, spec, priority, state, revision, memory_bytes, created_at, started_at, " \
     "finished_at, attempts, queue_reason, problem_kind, problem_pointer, problem_detail, "         \
     "(SELECT s.id FROM sweep AS s WHERE s.seq = sweep), point, repeat"
+/* Of the one that the cluster has now. */
+#define OF_ATTEMPT(column)                                                                         \
+    "CASE WHEN sent THEN (SELECT a." column " FROM attempt AS a WHERE a.experiment = seq AND "     \
+    "a.live) END"
 #define OTHER_COLUMNS(notes)                                                                       \
     "rerun_of, replays, " notes ", (SELECT u.name FROM user AS u WHERE u.seq = owner), private, "  \
-    "core_seconds, computed_ms"
+    "core_seconds, computed_ms, executor, ranks, " OF_ATTEMPT("job") ", " OF_ATTEMPT("node")
 #define NOTES "coalesce(notes, CASE WHEN json_valid(spec) THEN json_extract(spec, '$.notes') END)"
 #define COLUMNS(notes)                                                                             \
     EXPERIMENT_COLUMNS                                                                             \
@@ -91,11 +95,12 @@ const char *const sql[N_SQL] = {
     [SAVEPOINT] = "SAVEPOINT own",
     [RELEASE] = "RELEASE own",
     [ROLLBACK_TO] = "ROLLBACK TO own",
-    [ADD_EXPERIMENT] = "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
-                       "created_at, sweep, point, repeat, waits_for, owner, private, "
-                       "core_seconds, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
-                       "?11, CASE WHEN ?8 IS NULL THEN ?12 ELSE (SELECT s.owner FROM sweep AS s "
-                       "WHERE s.seq = ?8) END, ?13, ?14, 'queued')",
+    [ADD_EXPERIMENT] =
+        "INSERT INTO experiment (id, name, tags, spec, priority, memory_bytes, "
+        "created_at, sweep, point, repeat, waits_for, owner, private, "
+        "core_seconds, executor, ranks, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
+        "?11, CASE WHEN ?8 IS NULL THEN ?12 ELSE (SELECT s.owner FROM sweep AS s "
+        "WHERE s.seq = ?8) END, ?13, ?14, ?15, ?16, 'queued')",
     [ADD_KEY] = "INSERT INTO idempotency (owner, key, body_sha256, experiment, sweep, created_at) "
                 "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [FIND_KEY] = "SELECT coalesce(e.id, s.id), i.body_sha256, i.sweep IS NOT NULL "
@@ -134,9 +139,15 @@ const char *const sql[N_SQL] = {
         " AND executor = ?2 AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 50) WHERE "
         "memory_bytes <= ?3 ORDER BY priority DESC, seq LIMIT 1",
     [READ_WAITING] =
-        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL FROM " QUEUE
-        " UNION ALL SELECT seq, owner, priority, memory_bytes, core_seconds, waits_for FROM "
+        "SELECT seq, owner, priority, memory_bytes, core_seconds, NULL, executor FROM " QUEUE
+        /* What starts from another's weights runs here. */
+        " UNION ALL SELECT seq, owner, priority, memory_bytes, core_seconds, waits_for, 0 FROM "
         "experiment INDEXED BY experiment_waits WHERE waits_for IS NOT NULL AND state = 'queued'",
+    [READ_SENT] =
+        "SELECT e.seq, e.owner, e.memory_bytes, e.ranks, a.job, a.node, a.reason, a.begun_at, "
+        "a.cores FROM "
+        "attempt AS a INDEXED BY attempt_live CROSS JOIN experiment AS e ON e.seq = a.experiment "
+        "WHERE a.live ORDER BY a.submitted_at, e.seq",
     [READ_OWNERS] = "SELECT 0 AS owner, '', NULL, s.core_seconds, s.at, " SENT_OF(
         "NULL") " FROM (SELECT 0) LEFT JOIN usage AS s ON "
                 "s.owner = 0 UNION ALL SELECT u.seq, u.name, u.max_running, s.core_seconds, "

@@ -78,7 +78,9 @@ static void test_the_stored_spec_is_complete(void **state) {
                 "{'epochs':35,'batch_size':128,'batching':'random','only_classes':null,'seed':1,'"
                 "schedule':{'plateau':{'factor':0.1,"
                 "'patience':5,'min':1e-6,'min_delta':1e-4}},'early_stopping':null,'protocol':"
-                "'clean','validation':0.1,'threads':'auto','time_limit_seconds':null},'probe':"
+                "'clean','validation':0.1,'threads':'auto','executor':'auto','ranks':'auto','time_"
+                "limit_seconds':"
+                "null},'probe':"
                 "null}");
     a = post_spec(d, "{" IMAGES ",'model':{'kind':'ovr_encoder','hidden':[8]},'preprocess':["
                      "'standardize',{'pca':{'components':3}}],'training':{'schedule':'constant'}}");

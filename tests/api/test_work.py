@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sqlite3
@@ -266,6 +267,34 @@ class Life(Case):
         self.wait_for(worker.other, "succeeded")
 
 
+    def test_a_search_goes_on(self):
+        self.run_here()
+        base = {key: value for key, value in SPEC.items() if key != "probe"}
+        status, sweep = self.call("POST", "/v1/sweeps", {"base": base, "target_sparsity": {"near_zero": 0.5, "points": 3}})
+        self.assertEqual(status, 202, sweep)
+        for _ in range(600):
+            shown = self.call("GET", f"/v1/sweeps/{sweep['id']}")[1]
+            if shown["state"] != "running":
+                break
+            time.sleep(0.05)
+
+        def reopen(db, seq):
+            """As if the search had one more point, and it were this one."""
+            (number, points), = db.execute("SELECT seq, points FROM sweep WHERE id = ?", (sweep["id"],)).fetchall()
+            db.execute("UPDATE sweep SET more = 1, points = points + 1 WHERE seq = ?", (number,))
+            db.execute("INSERT INTO sweep_point SELECT sweep, ?, axis_values FROM sweep_point WHERE sweep = ? AND point = 0", (points, number))
+            db.execute("UPDATE experiment SET sweep = ?, point = ?, repeat = 0 WHERE seq = ?", (number, points, seq))
+        worker = self.send(reopen)
+        time.sleep(1)
+        self.assertEqual(self.ask("SELECT more FROM sweep WHERE id = ?", sweep["id"]), [(1,)])
+        self.finish(worker)
+        for _ in range(100):
+            if self.ask("SELECT more FROM sweep WHERE id = ?", sweep["id"]) == [(0,)]:
+                break
+            time.sleep(0.05)
+        self.assertEqual(self.ask("SELECT more FROM sweep WHERE id = ?", sweep["id"]), [(0,)])
+
+
 class Once(Case):
     def test_repeated_and_at_once(self):
         worker = self.send()
@@ -339,11 +368,7 @@ class Once(Case):
     def test_what_a_lost_attempt_left_is_no_result(self):
         worker = self.send()
         worker.begin()
-        for directory, name, content in self.files():
-            worker.put(directory, name, content)
         self.daemon.stop(signal.SIGKILL)
-        place = os.path.join(self.data, "experiments", worker.id)
-        os.rename(place + ".work-1", place)
         with contextlib.closing(self.database()) as db, db:
             (seq,), = db.execute("SELECT seq FROM experiment WHERE id = ?", (worker.id,)).fetchall()
             db.execute("UPDATE experiment SET state = 'queued' WHERE seq = ?", (seq,))
@@ -351,7 +376,11 @@ class Once(Case):
         self.daemon.start()
         self.assert_problem(worker.report(), 409, "attempt-over")
         self.assert_problem(worker.call("PUT", "/files/best/x.npy", b"x"), 409, "attempt-over")
+        # As if it had been at its end when it was lost.
+        for place in (worker.id, worker.id + ".work-1"):
+            shutil.copytree(os.path.join(self.data, "experiments", self.local), os.path.join(self.data, "experiments", place))
         other.begin()
+        self.assertEqual(self.left(worker), [])
         self.assert_problem(other.report(end=self.success()), 422, "invalid-request", "is not here")
         self.assertEqual(self.show(worker.id)["state"], "running")
 

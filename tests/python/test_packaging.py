@@ -150,7 +150,8 @@ class Monitoring(unittest.TestCase):
     def setUpClass(cls):
         with tempfile.TemporaryDirectory() as directory:
             token = os.path.join(directory, "token")
-            with Process("--admin-token-file", token) as process:
+            with Process("--admin-token-file", token, "--slurm", "on", "--worker-url", "http://ovrd.lab:8080",
+                         "--slurm-directory", os.path.join(ROOT, "tests/slurm/fake")) as process:
                 lab = ovrd.connect(process.url, token_file=token)
                 # Who owns what is told of those who have something under way.
                 lab.submit({"dataset": {"generator": "sphere", "samples": 200}, "model": {"kind": "mlp", "hidden": [4]},

@@ -218,15 +218,12 @@ static void limits_count_what_was_sent(void **state) {
     assert_int_equal(store_begin_attempt(store, &attempt, token, &e, &err), OVR_NOT_FOUND);
     enqueue(store, &(struct new_experiment){.memory_bytes = 1}, id);
     assert_int_equal(store_claim(store, INT64_MAX, &e, &waiting, &err), OVR_NOT_FOUND);
-    struct waiting *queue;
-    struct owner *owners;
-    size_t n_queue, n_owners;
-    assert_ok(store_read_queue(store, &queue, &n_queue, &owners, &n_owners, &err), &err);
-    assert_int_equal(owners[0].running, 2);
-    assert_int_equal(n_queue, 2);
-    assert_true(owners[0].cores == 4); /* those of the one that has begun */
-    free(queue);
-    free(owners);
+    struct queue_rows rows;
+    assert_ok(store_read_queue(store, &rows, &err), &err);
+    assert_int_equal(rows.owners[0].running, 2);
+    assert_int_equal(rows.n_waiting, 2);
+    assert_true(rows.owners[0].cores == 4); /* those of the one that has begun */
+    queue_rows_release(&rows);
     store_set_quotas(store, &(struct quotas){.running = 3});
     send(store, token);
 }
@@ -513,14 +510,11 @@ static void workers_outlive_the_daemon(void **state) {
         assert_int_equal(state_of(store_of(state), waits), STATE_QUEUED);
     }
     struct store *store = store_of(state);
-    struct waiting *queue;
-    struct owner *owners;
-    size_t n_queue, n_owners;
-    assert_ok(store_read_queue(store, &queue, &n_queue, &owners, &n_owners, &err), &err);
-    assert_true(owners[0].cores == 4);
-    assert_int_equal(owners[0].running, 2);
-    free(queue);
-    free(owners);
+    struct queue_rows rows;
+    assert_ok(store_read_queue(store, &rows, &err), &err);
+    assert_true(rows.owners[0].cores == 4);
+    assert_int_equal(rows.owners[0].running, 2);
+    queue_rows_release(&rows);
     assert_ok(report(store, &attempt, &(struct report){.number = 2}, &err), &err);
     assert_true(attempt.pausing);
     const struct report last = {.number = 3, .end = END_PAUSED};

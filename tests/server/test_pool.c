@@ -203,7 +203,7 @@ static void the_same_bits_for_any_number_of_threads(void **state) {
 static void progress_and_cancel(void **state) {
     struct shop shop;
     char id[ID_SIZE];
-    struct pool_progress p = {0};
+    struct progress p = {0};
     int was_running;
     struct ovr_err err = {0};
     open_shop(&shop, state, 1, 100);
@@ -220,10 +220,10 @@ static void progress_and_cancel(void **state) {
     assert_int_equal(p.threads, 1);
     assert_true(p.step >= 4 && p.steps == 200000); /* 180 samples in two batches an epoch */
     assert_true(p.samples_per_second > 0 && p.eta_seconds > 0);
-    pool_cancel(shop.pool, "nothere");
+    pool_cancel(shop.pool, "nothere", STOP_CANCEL);
     assert_ok(store_cancel(shop.place->store, id, &was_running, &err), &err);
     assert_true(was_running);
-    pool_cancel(shop.pool, id);
+    pool_cancel(shop.pool, id, STOP_CANCEL);
     await_running(&shop, 0);
     assert_int_equal(state_of(shop.place->store, id), STATE_CANCELLED);
     assert_int_equal(pool_progress(shop.pool, id, &p), 0);
@@ -341,7 +341,7 @@ static void shutdown_puts_jobs_back(void **state) {
     open_shop(&shop, state, 1, 100); /* it goes on at the next start */
     await(&shop, running, STATE_RUNNING);
     assert_int_equal(store_cancel(store, running, &was_running, NULL), 0);
-    pool_cancel(shop.pool, running);
+    pool_cancel(shop.pool, running, STOP_CANCEL);
     await(&shop, waiting, STATE_SUCCEEDED);
     close_shop(&shop);
     assert_int_equal(count_entries(shop.place->dir, "/checkpoints"), 0);
@@ -365,7 +365,7 @@ static void memory_for_one_at_a_time(void **state) {
         pool_wake(shop.pool);
     }
     assert_int_equal(store_cancel(store, first, &was_running, NULL), 0);
-    pool_cancel(shop.pool, first);
+    pool_cancel(shop.pool, first, STOP_CANCEL);
     await(&shop, second, STATE_SUCCEEDED);
     close_shop(&shop);
 }
@@ -383,12 +383,12 @@ static void three_fit_side_by_side(void **state) {
     sleep_ms(50);
     assert_int_equal(pool_running(shop.pool), 1);
     assert_int_equal(store_cancel(shop.place->store, big, &was_running, NULL), 0);
-    pool_cancel(shop.pool, big);
+    pool_cancel(shop.pool, big, STOP_CANCEL);
     await_running(&shop, 3);
     for (int i = 0; i < 3; i++) {
         await(&shop, ids[i], STATE_RUNNING);
         assert_int_equal(store_cancel(shop.place->store, ids[i], &was_running, NULL), 0);
-        pool_cancel(shop.pool, ids[i]);
+        pool_cancel(shop.pool, ids[i], STOP_CANCEL);
     }
     await_running(&shop, 0);
     close_shop(&shop);
@@ -422,7 +422,7 @@ static void the_size_of_a_team(void **state) {
 
 /* Until its team has so many members. */
 static void await_threads(struct shop *shop, const char *id, int wanted) {
-    struct pool_progress p;
+    struct progress p;
     await(shop, id, STATE_RUNNING);
     for (int waited = 0;; waited += 5) {
         assert_int_equal(pool_progress(shop->pool, id, &p), 1);
@@ -437,7 +437,7 @@ static void await_threads(struct shop *shop, const char *id, int wanted) {
 static void cancel(struct shop *shop, const char *id) {
     int was_running;
     assert_int_equal(store_cancel(shop->place->store, id, &was_running, NULL), 0);
-    pool_cancel(shop->pool, id);
+    pool_cancel(shop->pool, id, STOP_CANCEL);
 }
 
 /* A lone big job gets all cores, and who comes later does not wait for its end: cores are handed
@@ -524,7 +524,7 @@ static void threads_of_the_spec_stand(void **state) {
 static void epochs_are_seen_soon(void **state) {
     struct shop shop;
     char endless[ID_SIZE], ends[ID_SIZE];
-    struct pool_progress p = {0};
+    struct progress p = {0};
     open_shop(&shop, state, 2, 100);
     submit(&shop, ENDLESS(""), 1, endless);
     await(&shop, endless, STATE_RUNNING);

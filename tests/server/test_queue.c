@@ -2,9 +2,8 @@
  * use, and what they are told. */
 #include "server/people.h"
 #include "server/queue.h"
+#include "server/store/db.h"
 #include "tests/server/check.h"
-
-#include <sqlite3.h>
 
 static struct store *store_of(void **state) {
     return ((struct place *)*state)->store;
@@ -49,17 +48,14 @@ static const char *claim(struct store *store, int64_t free_bytes, int64_t *seq) 
 }
 
 static double use_of(struct store *store, const char *name) {
-    struct waiting *waiting;
-    struct owner *owners;
-    size_t n_waiting, n_owners;
+    struct queue_rows rows;
     struct ovr_err err = {0};
     double use = -1;
-    assert_ok(store_read_queue(store, &waiting, &n_waiting, &owners, &n_owners, &err), &err);
-    for (size_t i = 0; i < n_owners; i++)
-        if (strcmp(owners[i].name, name) == 0)
-            use = owners[i].use;
-    free(waiting);
-    free(owners);
+    assert_ok(store_read_queue(store, &rows, &err), &err);
+    for (size_t i = 0; i < rows.n_owners; i++)
+        if (strcmp(rows.owners[i].name, name) == 0)
+            use = rows.owners[i].use;
+    queue_rows_release(&rows);
     return use;
 }
 
@@ -227,26 +223,170 @@ static void who_used_less_goes_first(void **state) {
     assert_true(use_of(store, "alice") < use / 3);
 }
 
+/* ---- Two executors ---- */
+
+/* Runs statements past the store. */
+static void write_past(struct place *place, const char *statements) {
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(place->database, &db), SQLITE_OK);
+    sqlite3_busy_timeout(db, 10000);
+    if (sqlite3_exec(db, statements, NULL, NULL, NULL))
+        fail_msg("%s", sqlite3_errmsg(db));
+    sqlite3_close(db);
+}
+
+static int64_t post_to(struct store *store, int64_t owner, enum executor_kind executor,
+                       int64_t memory_bytes) {
+    char id[ID_SIZE];
+    enqueue(store,
+            &(struct new_experiment){.owner = owner,
+                                     .memory_bytes = memory_bytes,
+                                     .core_seconds = 100,
+                                     .executor = executor,
+                                     .ranks = executor == EXECUTOR_SLURM ? 4 : 0},
+            id);
+    struct experiment e = look_up(store, id);
+    int64_t seq = e.seq;
+    assert_int_equal(e.executor, executor);
+    assert_int_equal(e.ranks, executor == EXECUTOR_SLURM ? 4 : 1);
+    experiment_release(&e);
+    return seq;
+}
+
+/* The next one of an executor's queue, 0 where there is none. */
+static int64_t next_of(struct store *store, enum executor_kind executor, int64_t free_bytes) {
+    struct connection *c = db_take_reader(store);
+    struct ovr_err err = {0};
+    int64_t seq = 0, owner;
+    int rc = choose_next(store, c, executor, free_bytes, &seq, &owner, &err);
+    db_give_back(c);
+    if (rc != OVR_NOT_FOUND)
+        assert_ok(rc, &err);
+    return rc ? 0 : seq;
+}
+
+static void each_executor_has_its_queue(void **state) {
+    struct store *store = store_of(state);
+    int64_t alice = add_user(store, "alice", -1), seq;
+    int64_t far = post_to(store, alice, EXECUTOR_SLURM, 1000);
+    int64_t big = post_to(store, 0, EXECUTOR_LOCAL, 1000);
+    int64_t here = post_to(store, 0, EXECUTOR_LOCAL, 10);
+    assert_int_equal(next_of(store, EXECUTOR_SLURM, INT64_MAX), far);
+    assert_int_equal(next_of(store, EXECUTOR_LOCAL, INT64_MAX), big);
+    assert_int_equal(next_of(store, EXECUTOR_LOCAL, 100), here);
+    /* A look at the cluster's queue forgets nobody who waits for memory here. */
+    assert_int_equal(store->n_blocked, 1);
+    assert_int_equal(next_of(store, EXECUTOR_SLURM, INT64_MAX), far);
+    assert_int_equal(store->n_blocked, 1);
+    assert_string_equal(claim(store, 100, &seq), "nobody");
+    assert_int_equal(seq, here);
+    assert_string_equal(claim(store, 100, NULL), "-");
+    assert_string_equal(claim(store, 10000, NULL), "nobody");
+    assert_string_equal(claim(store, 10000, NULL), "-"); /* the other one is not ours */
+    assert_int_equal(next_of(store, EXECUTOR_LOCAL, INT64_MAX), 0);
+    assert_int_equal(next_of(store, EXECUTOR_SLURM, INT64_MAX), far);
+}
+
+static struct queue_rows rows_of(struct store *store) {
+    struct queue_rows rows;
+    struct ovr_err err = {0};
+    assert_ok(store_read_queue(store, &rows, &err), &err);
+    return rows;
+}
+
+/* One that waits there, one that runs, and one that is not sent yet. */
+static void what_was_sent_waits_elsewhere(void **state) {
+    struct store *store = store_of(state);
+    int64_t alice = add_user(store, "alice", -1);
+    int64_t waits = post_to(store, alice, EXECUTOR_SLURM, 10);
+    int64_t runs = post_to(store, alice, EXECUTOR_SLURM, 20);
+    int64_t other = post_to(store, alice, EXECUTOR_SLURM, 30);
+    assert_true(waits == 1 && runs == 2);
+    write_past(*state,
+               "INSERT INTO attempt (experiment, number, token_sha256, job_name, job, reason, "
+               "submitted_at) VALUES (1, 1, 'a', 'a', '17', 'Priority', 5); "
+               "INSERT INTO attempt (experiment, number, token_sha256, job_name, job, node, "
+               "begun_at, submitted_at) VALUES (2, 1, 'b', 'b', '16', 'h1', 9, 4); "
+               "UPDATE experiment SET sent = 1 WHERE seq <= 2; "
+               "UPDATE experiment SET state = 'running', started_at = 9 WHERE seq = 2");
+    assert_int_equal(next_of(store, EXECUTOR_SLURM, INT64_MAX), other);
+    struct queue_rows rows = rows_of(store);
+    assert_int_equal(rows.n_waiting, 1);
+    assert_int_equal(rows.waiting[0].seq, other);
+    assert_int_equal(rows.waiting[0].executor, EXECUTOR_SLURM);
+    assert_int_equal(rows.n_sent, 2);
+    const struct sent *first = &rows.sent[0], *second = &rows.sent[1];
+    assert_true(first->seq == runs && first->begun_ms == 9 && first->memory_bytes == 20);
+    assert_string_equal(first->node, "h1");
+    assert_string_equal(first->reason, "");
+    assert_true(second->seq == waits && !second->begun_ms && second->ranks == 4);
+    assert_true(second->owner == alice);
+    assert_string_equal(second->job, "17");
+    assert_string_equal(second->reason, "Priority");
+    queue_rows_release(&rows);
+    struct experiment e;
+    assert_int_equal(store_get_numbered(store, runs, &e, NULL), 0);
+    assert_string_equal(e.job, "16");
+    assert_string_equal(e.node, "h1");
+    experiment_release(&e);
+    write_past(*state, "UPDATE experiment SET state = 'cancelled' WHERE seq = 2; "
+                       "UPDATE experiment SET state = 'paused' WHERE seq = 1");
+    rows = rows_of(store);
+    assert_int_equal(rows.n_sent, 0); /* the attempts are over with it */
+    queue_rows_release(&rows);
+    assert_int_equal(store_get_numbered(store, runs, &e, NULL), 0);
+    assert_string_equal(e.job, "");
+    experiment_release(&e);
+}
+
+/* No statement of the queue reads more than it has to. */
+static void the_queue_goes_by_its_indices(void **state) {
+    static const struct {
+        enum sql which;
+        const char *plan; /* its first step */
+    } statements[] = {
+        {NEXT_OWNER, "SEARCH experiment USING INDEX experiment_queue (executor=? AND "
+                     "owner>?)"},
+        {READ_SENT, "SCAN a USING INDEX attempt_live"},
+    };
+    static const enum sql whole[] = {
+        NEXT_OWNER, FIRST_OF_OWNER, FITTING_OF_OWNER, READ_WAITING, READ_SENT, COUNT_QUEUE, CLAIM};
+    const struct connection *c = &store_of(state)->writer;
+    for (size_t i = 0; i < COUNT(whole); i++) {
+        char *text = sqlite3_mprintf("EXPLAIN QUERY PLAN %s", sql[whole[i]]);
+        sqlite3_stmt *row;
+        assert_int_equal(sqlite3_prepare_v2(c->db, text, -1, &row, NULL), SQLITE_OK);
+        for (int n = 0; sqlite3_step(row) == SQLITE_ROW; n++) {
+            const char *step = (const char *)sqlite3_column_text(row, 3);
+            if (strncmp(step, "SCAN experiment", 15) == 0 && !strstr(step, " USING "))
+                fail_msg("%s: %s", sql[whole[i]], step);
+            int few = whole[i] == READ_SENT || whole[i] == FITTING_OF_OWNER; /* some fifty rows */
+            if (strstr(step, "TEMP B-TREE") && !few)
+                fail_msg("%s: %s", sql[whole[i]], step);
+            for (size_t k = 0; !n && k < COUNT(statements); k++)
+                if (statements[k].which == whole[i])
+                    assert_string_equal(step, statements[k].plan);
+        }
+        sqlite3_finalize(row);
+        sqlite3_free(text);
+    }
+}
+
 /* ---- Many ---- */
 
-/* Queued experiments of many users, written past the store. */
+/* Queued experiments of many users, written past the store, every other one for the cluster. */
 static void fill(struct place *place, int users, int jobs) {
-    sqlite3 *db;
     char *statements = sqlite3_mprintf(
         "BEGIN; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
         "INSERT INTO user (name, role, created_at) SELECT 'user' || i, 'member', 1 FROM n; "
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO "
         "experiment (id, name, tags, priority, state, spec, memory_bytes, created_at, "
-        "core_seconds, "
+        "core_seconds, executor, "
         "owner) SELECT printf('%%012d', i), 'x', '', i %% 3, 'queued', '{\"training\":{}}', 1 + i "
-        "%% 7, 1, 60, 1 + (i * 7919) %% %d FROM n; COMMIT",
-        users, jobs, users);
-    assert_int_equal(sqlite3_open(place->database, &db), SQLITE_OK);
-    sqlite3_busy_timeout(db, 10000);
-    if (sqlite3_exec(db, statements, NULL, NULL, NULL))
-        fail_msg("%s", sqlite3_errmsg(db));
+        "%% 7, 1, 60, i / %d %% 2, 1 + (i * 7919) %% %d FROM n; COMMIT",
+        users, jobs, users, users);
+    write_past(place, statements);
     sqlite3_free(statements);
-    sqlite3_close(db);
 }
 
 static void a_hundred_thousand_of_a_thousand(void **state) {
@@ -261,20 +401,21 @@ static void a_hundred_thousand_of_a_thousand(void **state) {
     for (int i = 0; i < 10; i++)
         assert_string_equal(claim(store, 0, NULL), "-"); /* nothing fits */
     double miss_ms = (double)(now_ms() - started) / 10;
-    struct waiting *waiting;
-    struct owner *owners;
-    size_t n_waiting, n_owners;
-    struct ovr_err err = {0};
     started = now_ms();
-    assert_ok(store_read_queue(store, &waiting, &n_waiting, &owners, &n_owners, &err), &err);
+    for (int i = 0; i < 10; i++)
+        assert_true(next_of(store, EXECUTOR_SLURM, INT64_MAX) > 0);
+    double send_ms = (double)(now_ms() - started) / 10;
+    started = now_ms();
+    struct queue_rows rows = rows_of(store);
     double read_ms = (double)(now_ms() - started);
-    assert_int_equal(n_waiting, JOBS - CLAIMS);
-    assert_int_equal(n_owners, USERS + 1);
-    free(waiting);
-    free(owners);
-    print_message("of %d users: a claim %.1f ms, in vain %.1f ms; %d that wait read in %.0f ms\n",
-                  USERS, claim_ms, miss_ms, JOBS, read_ms);
-    assert_true(claim_ms < 200 && miss_ms < 1000 && read_ms < 5000); /* busy machines, sanitizers */
+    assert_int_equal(rows.n_waiting, JOBS - CLAIMS);
+    assert_int_equal(rows.n_owners, USERS + 1);
+    queue_rows_release(&rows);
+    print_message("of %d users: a claim %.1f ms, in vain %.1f ms; for the cluster %.1f ms; %d that "
+                  "wait read in %.0f ms\n",
+                  USERS, claim_ms, miss_ms, send_ms, JOBS, read_ms);
+    assert_true(claim_ms < 200 && miss_ms < 1000 && send_ms < 200 &&
+                read_ms < 5000); /* busy machines, sanitizers */
 }
 
 int main(void) {
@@ -284,6 +425,9 @@ int main(void) {
         with_store(use_is_remembered),
         with_store(a_run_is_charged_once),
         with_store(who_used_less_goes_first),
+        with_store(each_executor_has_its_queue),
+        with_store(what_was_sent_waits_elsewhere),
+        with_store(the_queue_goes_by_its_indices),
         with_store(a_hundred_thousand_of_a_thousand),
     };
     return cmocka_run_group_tests_name("server/queue", tests, start_blas, NULL);

@@ -34,6 +34,21 @@ static const char *const names[] = {"data-dir",
                                     "checkpoint",
                                     "max-crashes",
                                     "keep-backups",
+                                    "slurm",
+                                    "slurm-directory",
+                                    "slurm-options",
+                                    "slurm-worker",
+                                    "worker-url",
+                                    "worker-ca",
+                                    "slurm-shared-data",
+                                    "slurm-jobs",
+                                    "slurm-cores",
+                                    "slurm-node-memory",
+                                    "slurm-max-minutes",
+                                    "slurm-above-memory",
+                                    "slurm-above-hours",
+                                    "slurm-poll",
+                                    "slurm-lease",
                                     "log-level"};
 
 /* An environment without settings. */
@@ -172,6 +187,7 @@ static void ranges(void **state) {
         {"--max-body", "1K", "1G", "1023", "1073741825"},
         {"--max-upload", "1K", "1024T", "1023", "1125899906842625"},
         {"--max-crashes", "1", "1000", "0", "1001"},
+        {"--slurm-lease", "10", "86400", "9", "86401"},
     };
     for (size_t i = 0; i < COUNT(table); i++) {
         struct outcome_of o = READ(table[i].flag, table[i].low, table[i].flag, table[i].high);

@@ -413,7 +413,7 @@ static void the_struct_of_an_encoder(void **state) {
         "'training':{'epochs':3,'batch_size':16,'seed':77,'schedule':{'plateau':{'factor':0.5,"
         "'patience':2,'min':0.125,'min_delta':0.25}},'early_stopping':{'patience':4,"
         "'min_delta':0.0625},'protocol':'published','validation':0.25,'threads':2,"
-        "'time_limit_seconds':1.5},"
+        "'executor':'slurm','ranks':4,'time_limit_seconds':1.5},"
         "'probe':{'epochs':5,'batch_size':8,'learning_rate':0.03125}}");
     const struct train_config *t = &s.train;
     assert_string_equal(s.name, "né");
@@ -451,6 +451,8 @@ static void the_struct_of_an_encoder(void **state) {
     assert_int_equal(t->data.protocol, PROTOCOL_PUBLISHED);
     assert_true(t->data.validation == 0.25);
     assert_int_equal(s.threads, 2);
+    assert_int_equal(s.executor, EXECUTOR_SLURM);
+    assert_int_equal(s.ranks, 4);
     assert_true(s.time_limit_seconds == 1.5);
     assert_true(t->probe && t->probe_config.epochs == 5 && t->probe_config.batch_size == 8);
     assert_true(t->probe_config.optimizer.learning_rate == 0.03125);
@@ -475,6 +477,7 @@ static void the_struct_of_an_mlp(void **state) {
     assert_true(t->optimizer.epsilon == 1e-7);
     assert_true(t->ovr.lambda == 0 && !t->activity && !t->probe);
     assert_true(t->patience == 0 && s.threads == 0 && s.time_limit_seconds == 0);
+    assert_true(s.executor == EXECUTOR_AUTO && s.ranks == 0); /* as before there were any */
 }
 
 static void the_struct_of_a_deep_mlp(void **state) {

@@ -1,6 +1,7 @@
 """The dashboard in a real browser, on a daemon of its own. Speaks TAP; pictures of all pages go to build/web."""
 import os
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -613,6 +614,53 @@ class People(unittest.TestCase):
                 b.picture(f"{name}-{width}-{theme}")
         b.set_width(1280)
         self.assertEqual(faults, [])
+
+
+class Cluster(unittest.TestCase):
+    look = People.look
+
+    def test_what_is_on_a_cluster(self):
+        """Slurm's programs fail here: what it has and says is written into the database while the daemon is away."""
+        on_slurm = {**ENCODER, "name": "far", "training": {"epochs": 2, "executor": "slurm"}, "model": {"kind": "ovr_encoder", "hidden": [2048]}}
+        with tempfile.TemporaryDirectory() as programs:
+            for name in ("sbatch", "squeue", "scancel"):
+                with open(os.path.join(programs, name), "w") as file:
+                    file.write("#!/bin/sh\nexit 1\n")
+                os.chmod(file.name, 0o755)
+            os.environ.update(OVRD_SLURM_DIRECTORY=programs, OVRD_WORKER_URL="http://127.0.0.1:1")
+            self.addCleanup(lambda: [os.environ.pop(name) for name in ("OVRD_SLURM_DIRECTORY", "OVRD_WORKER_URL")])
+            with Daemon("--slurm", "on", "--slurm-jobs", "2") as daemon, Browser() as b:
+                ranks = {**on_slurm, "training": {**on_slurm["training"], "ranks": 4}}
+                runs, waits, last = [call(daemon, "POST", "/v1/experiments", spec)["id"] for spec in (ranks, on_slurm, on_slurm)]
+                daemon.stop()
+                with sqlite3.connect(os.path.join(daemon.directory.name, "data", "ovrd.sqlite3")) as db:
+                    db.executescript(f"""
+                        DELETE FROM attempt; UPDATE experiment SET sent = 0;
+                        INSERT INTO attempt (experiment, number, token_sha256, job_name, job, node, cores, begun_at, submitted_at)
+                            SELECT seq, 1, 'a', 'a', '4711', 'h1', 16, 5000, 4000 FROM experiment WHERE id = '{runs}';
+                        INSERT INTO attempt (experiment, number, token_sha256, job_name, job, reason, submitted_at)
+                            SELECT seq, 1, 'b', 'b', '4712', 'Priority', 4500 FROM experiment WHERE id = '{waits}';
+                        UPDATE experiment SET sent = 1, attempts = 1 WHERE id <> '{last}';
+                        UPDATE experiment SET state = 'running', started_at = 5000 WHERE id = '{runs}';""")
+                db.close()
+                daemon.start()
+                b.open(daemon.port, "/queue")
+                b.wait_text("On the cluster")
+                b.wait_text("of at most 2")
+                b.wait_text("Slurm · 4 ranks · h1 · job 4711", "tbody")
+                b.wait_text("Slurm has it as job 4712 (Priority): others go first there")
+                b.wait_text("2nd in line for Slurm")
+                self.look(b, "queue-cluster")
+                b.open(daemon.port, f"/experiments/{runs}")
+                b.wait_text("Slurm · 4 ranks · h1 · job 4711", ".page-head")
+                b.open(daemon.port, f"/experiments/{waits}")
+                b.wait_text("others go first there", ".live")
+                b.open(daemon.port, "/new")
+                b.click("Start anew")
+                b.type(b.field("/model/hidden"), "4096")
+                b.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+                b.type(b.field("/training/ranks"), "8")
+                b.wait_text("Slurm · 8 ranks")
 
 
 if __name__ == "__main__":

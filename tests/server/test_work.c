@@ -1,0 +1,156 @@
+/* Files of workers: what they are called, when they count, and that none stays of what is
+ * cancelled. tests/api/test_work.py goes through all of it over HTTP. */
+#include "server/work.h"
+
+#include "core/npy.h"
+#include "tests/server/check.h"
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+static struct work work_of(void **state) {
+    struct place *place = *state;
+    static const char *const below[] = {"experiments", "checkpoints"};
+    for (size_t i = 0; i < COUNT(below); i++) {
+        char path[128];
+        snprintf(path, sizeof path, "%s/%s", place->dir, below[i]);
+        mkdir(path, 0755);
+    }
+    return (struct work){place->store, place->dir, NULL};
+}
+
+/* A worker has it, and has begun. The caller releases *e. */
+static struct attempt start(void **state, struct experiment *e) {
+    struct place *place = *state;
+    char id[ID_SIZE], token[WORK_TOKEN_SIZE];
+    struct ovr_err err = {0};
+    struct attempt attempt;
+    int repeated;
+    sqlite3 *db;
+    enqueue(place->store, &(struct new_experiment){.memory_bytes = 1}, id);
+    assert_int_equal(sqlite3_open(place->database, &db), SQLITE_OK);
+    sqlite3_busy_timeout(db, 10000);
+    assert_int_equal(
+        sqlite3_exec(db, "UPDATE experiment SET executor = 1 WHERE attempts = 0", NULL, NULL, NULL),
+        SQLITE_OK);
+    sqlite3_close(db);
+    assert_ok(store_begin_attempt(place->store, &attempt, token, e, &err), &err);
+    assert_string_equal(attempt.id, id);
+    const struct report first = {.number = 1, .node = "h1", .cores = 1};
+    assert_ok(store_take_report(place->store, &attempt, &first, &repeated, &err), &err);
+    return attempt;
+}
+
+/* One tensor of 2×3. */
+static void put_tensor(const struct work *work, const struct attempt *attempt) {
+    char bytes[NPY_HEADER + 6 * sizeof(float)] = "";
+    struct work_upload *upload;
+    struct ovr_err err = {0};
+    npy_header(bytes, "float32", 2, 2, 3);
+    assert_ok(work_put_file(&upload, work, attempt, "best", "a.npy", "", &err), &err);
+    assert_int_equal(work_write(upload, bytes, sizeof bytes), 0);
+    assert_ok(work_finish(upload, &err), &err);
+}
+
+static const struct tensor tensor = {"best", "a", "float32", 2, 2, 3};
+static const struct outcome success = {
+    .state = STATE_SUCCEEDED, .tensors = &tensor, .n_tensors = 1};
+static const struct report last = {.number = 2, .end = END_OUTCOME, .outcome = &success};
+
+static void names_of_files(void **state) {
+    static const char *const bad[][2] = {
+        {"best", "a"},       {"best", ""},       {"best", ".npy"},     {"best", ".a.npy"},
+        {"best", "a/b.npy"}, {"best", "a..npy"}, {"best", "../a.npy"}, {"best", "A.npy"},
+        {"..", "a.npy"},     {"", "a.npy"},      {"mid", "a.npy"}};
+    struct work work = work_of(state);
+    struct experiment e;
+    struct attempt attempt = start(state, &e);
+    struct work_upload *upload;
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        struct ovr_err err = {0};
+        assert_failed(work_put_file(&upload, &work, &attempt, bad[i][0], bad[i][1], "", &err),
+                      OVR_NOT_FOUND, &err, "a result has files such as");
+        assert_null(upload);
+    }
+    struct ovr_err err = {0};
+    assert_ok(work_put_file(&upload, &work, &attempt, "units", "0.cell_samples.npy", "", &err),
+              &err);
+    work_abort(upload);
+    assert_int_equal(work_put_checkpoint(&upload, &work, &attempt, 1, 1, "", &err), OVR_NOT_FOUND);
+    assert_int_equal(work_put_checkpoint(&upload, &work, &attempt, 1, -1, "", &err), OVR_NOT_FOUND);
+    assert_int_equal(count_entries(work.data_dir, "/checkpoints"), 0);
+    experiment_release(&e);
+}
+
+static void a_result_counts_by_its_report(void **state) {
+    struct work work = work_of(state);
+    struct experiment e;
+    struct ovr_err err = {0};
+    struct attempt attempt = start(state, &e);
+    int repeated;
+    assert_failed(work_take_report(&work, &attempt, &e, &last, &repeated, &err), OVR_INVALID, &err,
+                  "best/a.npy is not here");
+    put_tensor(&work, &attempt);
+    err = (struct ovr_err){0};
+    assert_ok(work_take_report(&work, &attempt, &e, &last, &repeated, &err), &err);
+    assert_int_equal(repeated, 0);
+    assert_int_equal(state_of(work.store, e.id), STATE_SUCCEEDED);
+    char path[128];
+    snprintf(path, sizeof path, "%s/experiments/%s/best/a.npy", work.data_dir, e.id);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(count_entries(work.data_dir, "/experiments"), 1);
+    assert_ok(work_take_report(&work, &attempt, &e, &last, &repeated, &err), &err);
+    assert_int_equal(repeated, 1);
+    experiment_release(&e);
+}
+
+struct cancelling {
+    struct store *store;
+    const char *id;
+    int after_us;
+};
+
+static void *cancel(void *arg) {
+    const struct cancelling *c = arg;
+    const struct timespec pause = {.tv_nsec = c->after_us * 1000L};
+    int was_running;
+    nanosleep(&pause, NULL);
+    store_cancel(c->store, c->id, &was_running, NULL); /* may have ended */
+    return NULL;
+}
+
+/* Somewhere between the first look and the commit: either it has ended with its files, or without
+ * any. */
+static void cancelled_at_its_end(void **state) {
+    struct work work = work_of(state);
+    int n_cancelled = 0;
+    for (int i = 0; i < 60; i++) {
+        struct experiment e;
+        struct ovr_err err = {0};
+        struct attempt attempt = start(state, &e);
+        struct cancelling cancelling = {work.store, e.id, 40 * i};
+        pthread_t thread;
+        int repeated;
+        put_tensor(&work, &attempt);
+        assert_int_equal(pthread_create(&thread, NULL, cancel, &cancelling), 0);
+        int rc = work_take_report(&work, &attempt, &e, &last, &repeated, &err);
+        pthread_join(thread, NULL);
+        enum state now = state_of(work.store, e.id);
+        assert_int_equal(rc, now == STATE_SUCCEEDED ? 0 : OVR_CONFLICT);
+        char path[128];
+        snprintf(path, sizeof path, "%s/experiments/%s", work.data_dir, e.id);
+        assert_int_equal(access(path, F_OK) == 0, now == STATE_SUCCEEDED);
+        assert_int_equal(attempt.live, 0);
+        n_cancelled += now == STATE_CANCELLED;
+        work_forget(work.data_dir, e.id, 1); /* as who cancels does */
+        experiment_release(&e);
+    }
+    assert_int_equal(count_entries(work.data_dir, "/experiments"), 60 - n_cancelled);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {with_store(names_of_files),
+                                       with_store(a_result_counts_by_its_report),
+                                       with_store(cancelled_at_its_end)};
+    return cmocka_run_group_tests_name("server/work", tests, NULL, NULL);
+}
