@@ -39,7 +39,7 @@ static const char *read_text(const struct body_member *m, const char *text) {
                                           "digit, and not me";
     case M_LABEL:
         *(const char **)m->to = text;
-        return *text && strlen(text) < LABEL_SIZE ? NULL : "a text of 1..64 bytes";
+        return *text && utf8_count(text) <= LABEL_MOST ? NULL : "a text of 1..64 characters";
     case M_ROLE:
         level = find_level(role_names, text);
         *(enum level *)m->to = level;

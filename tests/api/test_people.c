@@ -462,6 +462,14 @@ static void test_tokens(void **state) {
     assert_status(shown, 200);
     assert_string_equal(text_at(shown->json, "/expires_at"), "2099-01-01T00:00:00.000Z");
     assert_null(at(shown->json, "/token"));
+    char label[65 * 2 + 1] = "";
+    for (int i = 0; i < 64; i++)
+        strcat(label, "é");
+    a = post(d, "/v1/users/anna/tokens", text("{'label':'%s'}", label));
+    assert_string_equal(text_at(get(d, "%s", header(a, "Location"))->json, "/label"), label);
+    strcat(label, "é");
+    a = post(d, "/v1/users/anna/tokens", text("{'label':'%s'}", label));
+    assert_fault(a, "/label", "1..64 characters");
     assert_status(get(d, "/v1/users/bob/tokens"), 403);
     become(d, ADMIN);
     assert_status(get(d, "/v1/users/anna/tokens/000000000000"), 404);
