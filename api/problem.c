@@ -42,6 +42,7 @@ static const struct kind kinds[] = {
     {"rate-limited", "Too many requests"},
     {"shutting-down", "The server is shutting down"},
     {"precondition-required", "If-Match is missing"},
+    {"source-gone", "What it builds on is gone"},
     {"stale", "Changed meanwhile"},
     {"storage", "Storage failed"},
     {"time-limit", "Over its time limit"},

@@ -278,6 +278,12 @@ static void failures_have_a_reason(void **state) {
         {"{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[20]},"
          "\"optimizer\":{\"name\":\"sgd\",\"learning_rate\":1e30}}",
          "diverged", "/optimizer/learning_rate", "learning"},
+        {"{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[20],"
+         "\"init\":{\"experiment\":\"gone00000000\"}}}",
+         "source-gone", "/model/init/experiment", "no experiment gone00000000"},
+        {"{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[20]},"
+         "\"preprocess\":[{\"experiment\":\"gone00000000\"}]}",
+         "source-gone", "/preprocess/0/experiment", "no experiment gone00000000"},
     };
     open_shop(&shop, state, 2, 100);
     for (size_t i = 0; i < COUNT(bad); i++) {
