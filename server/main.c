@@ -21,6 +21,8 @@
 #include <unistd.h>
 
 enum { SLOW_WAITING = 32 }; /* encode requests and the like; more get 503 */
+/* /readyz says that the workers are stuck when serve() has not come round for so long. */
+enum { STUCK_MS = 30000 };
 enum { DRAIN_SECONDS = 6 }; /* of the 10 s within which SIGTERM ends the process */
 
 /* What a control group may take; 0: no limit, or no such group. */
@@ -199,6 +201,7 @@ static int open_pool(struct daemon *d, const struct settings *settings, struct o
         .workers = workers,
         .cores = admission->cores,
         .memory_bytes = admission->memory_bytes,
+        .stuck_ms = STUCK_MS,
     };
     log_line(LOG_INFO, "ovrd %s, %s kernel %s, isa %s, %d cores, %d workers, %.1f GiB for jobs",
              OVRD_VERSION, linalg_library(), linalg_kernel(), isa_name(d->api.kernels->isa),

@@ -2,8 +2,10 @@
  * the daemon. */
 #include "tests/api/daemon.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -486,6 +488,30 @@ static void test_ready(void **state) {
     assert_json(get(d, "/readyz")->json, "/status", "'ready'");
 }
 
+/* The thread that looks after the workers hangs: as a debugger holds it, since a signal would stop
+ * all of them. Those that answer go on, and say so. */
+static void test_stuck(void **state) {
+    struct daemon *d = *state;
+    int status;
+    if (ptrace(PTRACE_SEIZE, d->pid, NULL, NULL)) {
+        print_message("no ptrace here: %s\n", strerror(errno));
+        skip();
+    }
+    nap(150); /* away from its start, and most likely asleep */
+    assert_int_equal(ptrace(PTRACE_INTERRUPT, d->pid, NULL, NULL), 0);
+    assert_int_equal(waitpid(d->pid, &status, __WALL), d->pid);
+    assert_true(WIFSTOPPED(status));
+    double stopped = now();
+    while (get(d, "/readyz")->status == 200 && now() < stopped + 40)
+        nap(500);
+    assert_in_range((int)(now() - stopped), 29, 35);
+    assert_problem(get(d, "/readyz"), 503, "not-ready", "stuck");
+    assert_status(get(d, "/healthz"), 200);
+    assert_int_equal(ptrace(PTRACE_DETACH, d->pid, NULL, NULL), 0);
+    nap(500);
+    assert_status(get(d, "/readyz"), 200);
+}
+
 #define with(set_up, test) cmocka_unit_test_setup_teardown(test, set_up, without_daemon)
 
 int main(void) {
@@ -503,6 +529,7 @@ int main(void) {
         cmocka_unit_test(test_backups_are_limited),
         with(with_daemon, test_request_ids),
         with(with_daemon, test_ready),
+        with(with_daemon, test_stuck),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
