@@ -262,7 +262,13 @@ struct reply *handle_edit_user(struct request *request) {
     json_t *body = read_body(request, members, sizeof members / sizeof *members, &reply);
     if (!body)
         return reply;
-    reply = read_if_match(request, "user", &revision);
+    const struct api *api = request->context;
+    struct user u;
+    struct ovr_err err = {0};
+    if (store_get_user(api->store, request->segments[0], &u, &err))
+        reply = problem_from(&err);
+    else
+        reply = read_if_match(request, "user", &revision);
     if (reply) {
         json_decref(body);
         return reply;

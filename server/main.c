@@ -4,6 +4,7 @@
 #include "server/checkpoint.h"
 #include "server/leftovers.h"
 #include "server/log.h"
+#include "server/retention.h"
 #include "server/settings.h"
 #include "server/user_command.h"
 #include "server/weights.h"
@@ -87,6 +88,7 @@ struct daemon {
     struct api api;
     struct http *http;
     struct gate *gate;
+    struct retention *retention;
 };
 
 /* That encode, predict and draw, beside the jobs. */
@@ -270,7 +272,11 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     };
     rc = open_pool(d, settings, err);
     rc = rc ? rc : open_api(d, settings, err);
-    return rc ? rc : open_http(d, settings, url, err);
+    rc = rc ? rc : open_http(d, settings, url, err);
+    const struct prune_site site = {d->store, &d->catalog, settings->data_dir};
+    const struct retention_rules rules = {settings->retention_days,
+                                          settings->retention_failed_days};
+    return rc ? rc : retention_start(&d->retention, &site, &rules, err);
 }
 
 /* Until SIGTERM or SIGINT; SIGHUP takes the certificate anew. */
@@ -293,6 +299,7 @@ static void serve(struct daemon *d, const sigset_t *signals) {
 static void stop(struct daemon *d) {
     if (d->api.pool)
         pool_drain(d->api.pool); /* jobs end while the last replies go out */
+    retention_stop(d->retention);
     http_stop(d->http);
     if (d->api.pool && pool_stop(d->api.pool, DRAIN_SECONDS)) {
         /* A worker sits in a computation that can't be interrupted. Its experiment is still running

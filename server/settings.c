@@ -53,6 +53,8 @@ static const struct setting table[] = {
     {"checkpoint", "SECONDS", NUMBER(checkpoint_s, 0, 1000000), "60", NULL, "between checkpoints of a running experiment; 0: only when it is interrupted"},
     {"max-crashes", "N", NUMBER(max_crashes, 1, 1000), "10", NULL, "after so many crashes of the daemon under it an experiment fails"},
     {"keep-backups", "N", NUMBER(keep_backups, 0, 100000), "0", NULL, "newest backups that stay when one is made; 0: all"},
+    {"retention-days", "DAYS", NUMBER(retention_days, 0, 100000), "0", NULL, "after so long since their end experiments are deleted, except those with the tag keep; 0: never"},
+    {"retention-failed-days", "DAYS", NUMBER(retention_failed_days, 0, 100000), "0", NULL, "the same of those that failed or were cancelled; 0: as --retention-days says"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };
 /* clang-format on */

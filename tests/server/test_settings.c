@@ -34,6 +34,8 @@ static const char *const names[] = {"data-dir",
                                     "checkpoint",
                                     "max-crashes",
                                     "keep-backups",
+                                    "retention-days",
+                                    "retention-failed-days",
                                     "log-level"};
 
 /* An environment without settings. */
