@@ -356,6 +356,28 @@ static int run_user_command(const struct user_command *command, const struct set
     return rc ? complain(&err) : 0;
 }
 
+static pthread_t serving;
+
+static void pass_on(int signal) {
+    pthread_kill(serving, signal);
+}
+
+/* Only serve() is to see them, so every thread inherits the mask. One that OpenBLAS has started
+ * before main(), where the user's own OPENBLAS_CORETYPE spares the restart, has not: it passes on
+ * what would end the process there and then. */
+static void keep_signals(sigset_t *signals) {
+    static const int kept[] = {SIGTERM, SIGINT, SIGHUP};
+    const struct sigaction action = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
+    serving = pthread_self();
+    sigemptyset(signals);
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        sigaddset(signals, kept[i]);
+        sigaction(kept[i], &action, NULL);
+    }
+    pthread_sigmask(SIG_BLOCK, signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
 int main(int argc, char **argv) {
     struct settings settings = {0};
     enum settings_action action;
@@ -385,14 +407,8 @@ int main(int argc, char **argv) {
     /* What a job frees goes back to the system; by default this threshold rises to 32 MiB. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
 
-    /* Every thread inherits the mask, so that only serve() sees the signals. */
     sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    keep_signals(&signals);
     json_object_seed(0);
 
     struct daemon daemon = {0};
