@@ -22,7 +22,7 @@ struct admission {
 
 struct cost {
     struct train_estimate train;
-    double core_seconds, seconds; /* with all cores */
+    double core_seconds, seconds; /* with as many cores as it can use */
 };
 
 /* Priorities above 0 are for admins: else everybody would take them. */
