@@ -60,6 +60,8 @@ static const char *read_count(const json_t *value, int64_t *to) {
     double number = json_is_null(value) ? -1 : json_number_value(value);
     int fits = json_is_null(value) || (json_is_number(value) && number >= 0 && number <= 0x1p53 &&
                                        number == floor(number));
+    if (json_is_integer(value)) /* a double takes the next one for the same */
+        fits = json_integer_value(value) >= 0 && json_integer_value(value) <= INT64_C(1) << 53;
     if (fits)
         *to = (int64_t)number;
     return fits ? NULL : "null (as the daemon's settings say) or an integer 0..2^53 (0: no limit)";

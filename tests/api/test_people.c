@@ -398,6 +398,8 @@ static void test_users(void **state) {
     assert_fault(a, "/quotas/queued", "0..2^53");
     assert_fault(a, "/quotas/running", "0..2^53");
     assert_fault(a, "/x", "known are name, role, quotas");
+    a = post(d, "/v1/users", "{'name':'zoe','role':'member','quotas':{'queued':9007199254740993}}");
+    assert_fault(a, "/quotas/queued", "2^53");
     a = post(d, "/v1/users", "{'name':'zoe','role':'member','quotas':{'queued':1.0}}");
     assert_status(a, 201);
     assert_string_equal(header(a, "Location"), "/v1/users/zoe");
