@@ -31,10 +31,10 @@ CORE_LIBS   := -llapacke -lopenblas -lm
 SERVER_LIBS := $(CORE_LIBS) -lsqlite3 -ljansson -lnettle -lz
 API_LIBS    := $(SERVER_LIBS) -lmicrohttpd -lgnutls -lpng
 CLIENT_LIBS := -lcurl -ljansson
-# The worker is built where OpenMPI is, and without sanitizers, which find fault with MPI itself.
+# The worker has ranks where OpenMPI is, and not with sanitizers, which find fault with MPI itself.
 MPI_CFLAGS  := $(if $(SANITIZE),,$(shell mpicc --showme:compile 2>/dev/null))
 MPI_LIBS    := $(if $(SANITIZE),,$(shell mpicc --showme:link 2>/dev/null))
-WORKER      := $(if $(MPI_LIBS),$(B)/ovr-worker)
+WORKER_LIBS := $(SERVER_LIBS) -lcurl $(MPI_LIBS)
 
 # The hot loops are compiled once per instruction set, all in one binary.
 ISAS         := baseline avx2 avx512
@@ -50,6 +50,7 @@ CORE   := $(CORE_ALL:%=$(B)/core/%)
 CORE64 := $(CORE_ALL:%=$(B)/core64/%)
 SERVER := $(filter-out $(B)/server/main.o,$(call objects,server) $(call objects,server/store))
 API    := $(call objects,api)
+WORKER := $(filter-out $(B)/worker/$(if $(MPI_LIBS),alone,mpi).o,$(call objects,worker))
 
 PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
 # A test links what its folder's name says; core64 is the float64 build of core.
@@ -57,7 +58,7 @@ TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(PYTHON_TESTS)
 
 .PHONY: all deps demo check check-fast check-web soak check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
-all: $(B)/ovrd $(B)/ovrctl $(WORKER)
+all: $(B)/ovrd $(B)/ovrctl $(B)/ovr-worker
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile packaging/install.mk | column -ts'|'
@@ -146,9 +147,9 @@ $(B)/worker/%.o: worker/%.c
 	@mkdir -p $(@D)
 	$(say) CC $@
 	$(Q)$(COMPILE) $(MPI_CFLAGS:-I%=-isystem %) -c $< -o $@
-$(B)/ovr-worker: $(call objects,worker) $(SERVER) $(CORE)
+$(B)/ovr-worker: $(WORKER) $(SERVER) $(CORE)
 	$(say) LD $@
-	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS) $(MPI_LIBS)
+	$(Q)$(LINK) $^ -o $@ $(WORKER_LIBS)
 
 $(B)/tests/core/%: $(B)/tests/core/%.o $(CORE)
 	$(say) LD $@

@@ -1,7 +1,9 @@
 #include "core/arena.h"
 
 #include <assert.h>
+#include <stdint.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -12,22 +14,31 @@ enum { GAP = OVR_ALIGN };
 enum { GAP = 0 };
 #endif
 
+void arena_use_large_pages(void *array, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)array;
+    const uintptr_t first = (from + page - 1) / page * page, end = (from + bytes) / page * page;
+    /* Weights and moments are read from end to end at each step: fewer, larger pages. Where the
+     * system has none it goes without. */
+    if (first < end)
+        madvise((char *)array + (first - from), end - first, MADV_HUGEPAGE);
+}
+
 static int map(struct arena *arena, size_t size, int flags, struct ovr_err *err) {
     *arena = (struct arena){0};
     void *base = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     if (base == MAP_FAILED)
         return ovr_nomem(err, "the arrays of a job");
-    /* Weights and moments are read from end to end at each step: fewer, larger pages. Where the
-     * system has none it goes without. */
-    madvise(base, size, MADV_HUGEPAGE);
     ASAN_POISON_MEMORY_REGION(base, size);
     *arena = (struct arena){.base = base, .size = size};
     return 0;
 }
 
 int arena_open(struct arena *arena, size_t size, struct ovr_err *err) {
-    return map(arena, size, 0, err);
+    int rc = map(arena, size, 0, err);
+    if (!rc)
+        arena_use_large_pages(arena->base, size);
+    return rc;
 }
 
 int arena_reserve(struct arena *arena, size_t size, struct ovr_err *err) {

@@ -25,8 +25,13 @@ struct arena {
 /* A block of `size` bytes, nothing taken. On failure the arena is empty. The block is the arena's:
  * arena_close() gives it back, and all its arrays with it. */
 int arena_open(struct arena *arena, size_t size, struct ovr_err *err);
-/* The same for a block of which only a part is ever touched: it may be larger than the memory. */
+/* The same for a block of which only a part is ever touched: it may be larger than the memory, and
+ * has large pages only where arena_use_large_pages() says so, since each takes memory as a whole.
+ */
 int arena_reserve(struct arena *arena, size_t size, struct ovr_err *err);
+
+/* Of an array, or a part of one, that will be touched as a whole. */
+void arena_use_large_pages(void *array, size_t bytes);
 
 void arena_close(struct arena *arena); /* also of an arena that was never opened */
 

@@ -11,6 +11,13 @@ const char *isa_name(enum isa isa) {
     return names[isa];
 }
 
+int isa_read(const char *name, enum isa *isa) {
+    for (*isa = ISA_AUTO; *isa <= ISA_AVX512; ++*isa)
+        if (strcmp(name, isa_name(*isa)) == 0)
+            return 1;
+    return 0;
+}
+
 int isa_runs(enum isa isa) {
     switch (isa) {
     case ISA_AVX512:

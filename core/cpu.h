@@ -10,6 +10,7 @@
 enum isa { ISA_AUTO, ISA_BASELINE, ISA_AVX2, ISA_AVX512 };
 
 const char *isa_name(enum isa isa);
+int isa_read(const char *name, enum isa *isa); /* 1; 0: there is none of that name */
 enum isa isa_best(void);                 /* the best this processor and its operating system run */
 int isa_runs(enum isa isa);              /* 1 if this processor can */
 int cpu_count(void);                     /* processors this process may use (affinity mask) */

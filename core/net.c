@@ -100,6 +100,53 @@ size_t net_parts(const struct net *net, struct net_part parts[PARTS_MAX]) {
     return n;
 }
 
+enum pieces net_part_pieces(const struct net_part *part) {
+    return part->part == PART_HEAD_BIAS ? EVERYWHERE : BY_UNIT;
+}
+
+/* What of the buffer is on its way. */
+struct streaming {
+    int (*take)(void *context, const struct net_rows *rows);
+    void *context;
+    struct net_rows rows;
+};
+
+static int take_rows(void *context, const void *pieces, size_t first, size_t n) {
+    struct streaming *s = context;
+    s->rows.first = first;
+    s->rows.n = n;
+    s->rows.numbers = pieces;
+    return s->take(s->context, &s->rows);
+}
+
+/* After a fault the first rank takes no more, but lets the others send. */
+static int stream_rows(struct team *team, struct streaming *s, enum pieces kind, const real *from,
+                       size_t rows, int rc, struct ovr_err *err) {
+    int failed = team_stream(team, kind, from, rows, s->rows.stride * sizeof *from,
+                             rc || !s->take ? NULL : take_rows, s, err);
+    return rc ? rc : failed;
+}
+
+int net_stream(struct team *team, const struct net *net, const real *params,
+               int (*take)(void *context, const struct net_rows *rows), void *context,
+               struct ovr_err *err) {
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(net, parts), at = 0;
+    int rc = 0;
+    for (size_t i = 0; i <= n; i++) {
+        const struct net_part *p = i < n ? &parts[i] : NULL;
+        const size_t next = p ? p->at : net->n_params;
+        struct streaming s = {take, context, {.stride = 1}};
+        rc = stream_rows(team, &s, EVERYWHERE, params + at, next - at, rc, err);
+        if (!p)
+            break;
+        s.rows = (struct net_rows){.part = p, .stride = p->stride};
+        rc = stream_rows(team, &s, net_part_pieces(p), params + p->at, p->rows, rc, err);
+        at = p->at + p->rows * p->stride;
+    }
+    return rc;
+}
+
 static size_t at_head_weight(const struct net *net) {
     return net->config.tied ? 0 : last_layer(net)->at + layer_n_params(&last_layer(net)->config);
 }

@@ -146,6 +146,23 @@ enum { PARTS_MAX = 2 * LAYERS_MAX + 2 };
 /* The parts that the net has, in order; returns how many. */
 size_t net_parts(const struct net *net, struct net_part parts[PARTS_MAX]);
 
+/* How the rows of a part are shared by ranks. */
+enum pieces net_part_pieces(const struct net_part *part);
+
+/* Numbers of a flat buffer: rows first .. first + n - 1 of a part, `stride` numbers each. */
+struct net_rows {
+    const struct net_part *part; /* NULL: what belongs to none, 0 */
+    size_t first, n, stride;
+    const real *numbers;
+};
+
+/* `params`, of which every rank has its part, to the first rank's take(): all that there is in a
+ * flat buffer, in its order and without gaps. By all ranks as team_stream() is, and so is what
+ * take() returns. */
+int net_stream(struct team *team, const struct net *net, const real *params,
+               int (*take)(void *context, const struct net_rows *rows), void *context,
+               struct ovr_err *err);
+
 /* W or b of a layer; NULL where it has none. */
 const real *net_find_part(const struct net *net, enum part part, size_t layer);
 

@@ -180,20 +180,55 @@ static void exchange(struct ranks *ranks, const void *send, const struct span *s
     ranks->exchange(ranks->context, send, sends, receive, receives, size);
 }
 
-void team_collect(struct member *member, enum pieces kind, void *array, size_t n, size_t size) {
-    struct ranks *ranks = member->team->ranks;
-    team_barrier(member);
-    if (!ranks)
-        return;
-    if (member->rank == 0) {
-        struct span sends[RANKS_MAX] = {0}, receives[RANKS_MAX] = {0};
-        for (int rank = 1; rank < ranks->size && ranks->rank == 0; rank++)
-            receives[rank] = held(member->team, kind, n, rank);
-        if (ranks->rank)
-            sends[0] = held(member->team, kind, n, ranks->rank);
-        exchange(ranks, array, sends, array, receives, size);
+int team_least(struct team *team, int value) {
+    if (!team || !team->ranks)
+        return value;
+    struct ranks *ranks = team->ranks;
+    struct span spans[RANKS_MAX];
+    int all[RANKS_MAX];
+    for (int rank = 0; rank < ranks->size; rank++)
+        spans[rank] = (struct span){(size_t)rank, 1};
+    all[ranks->rank] = value;
+    gather(ranks, all, sizeof *all, spans);
+    for (int rank = 0; rank < ranks->size; rank++)
+        value = all[rank] < value ? all[rank] : value;
+    return value;
+}
+
+/* Another rank's pieces come into the first one's room. */
+static void send_to_first(struct ranks *ranks, int from, const void *array, struct span span,
+                          size_t size, void *room) {
+    struct span sends[RANKS_MAX] = {0}, receives[RANKS_MAX] = {0};
+    if (ranks->rank == from)
+        sends[0] = span;
+    if (ranks->rank == 0)
+        receives[from] = (struct span){0, span.n};
+    exchange(ranks, array, sends, room, receives, size);
+}
+
+int team_stream(struct team *team, enum pieces kind, const void *array, size_t n, size_t size,
+                int (*take)(void *context, const void *pieces, size_t first, size_t n),
+                void *context, struct ovr_err *err) {
+    struct ranks *ranks = team && kind != EVERYWHERE ? team->ranks : NULL;
+    const int n_ranks = ranks ? ranks->size : 1, is_first = !team || team_rank(team) == 0;
+    const size_t most = size && size < STREAM_BYTES ? STREAM_BYTES / size : 1;
+    char *room = n_ranks > 1 && is_first ? ovr_malloc(min_size(most, n), size) : NULL;
+    int rc = 0;
+    if (n_ranks > 1 && is_first && !room)
+        return ovr_nomem(err, "weights on their way to the first rank");
+    for (int rank = 0; rank < n_ranks; rank++) {
+        const struct span own = ranks ? held(team, kind, n, rank) : (struct span){0, n};
+        for (size_t done = 0; done < own.n; done += most) {
+            const struct span block = {own.first + done, min_size(most, own.n - done)};
+            if (rank)
+                send_to_first(ranks, rank, array, block, size, room);
+            if (is_first && take && !rc)
+                rc = take(context, rank ? room : (const char *)array + block.first * size,
+                          block.first, block.n);
+        }
     }
-    team_barrier(member);
+    free(room);
+    return rc;
 }
 
 /* Of rows first .. first + n - 1. */

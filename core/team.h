@@ -88,6 +88,24 @@ void team_join(struct team *team, struct ranks *ranks);
 int team_rank(const struct team *team);    /* 0..team_n_ranks() - 1 */
 int team_n_ranks(const struct team *team); /* 1 where it never joined any */
 
+/* The next two are called by every rank's own thread, between two runs. `team` may be NULL: there
+ * is but this process. */
+
+/* The smallest of the ranks' values: whether all say yes, or what one alone has to say. */
+int team_least(struct team *team, int value);
+
+/* At most so many bytes, or one piece, come to the first rank at once. */
+enum { STREAM_BYTES = 8 << 20 };
+
+/* An array of n pieces, `size` bytes each, of which every rank has its own: the first rank's take()
+ * gets all of them in their order, `n` at a time from number `first` on, and the others' need no
+ * more room there than that. A code that take() returns ends its calls and is returned; the pieces
+ * are still sent, so that the other ranks, who get 0, come to the end. NULL: the first rank has no
+ * use for them. */
+int team_stream(struct team *team, enum pieces kind, const void *array, size_t n, size_t size,
+                int (*take)(void *context, const void *pieces, size_t first, size_t n),
+                void *context, struct ovr_err *err);
+
 /* So that several ranks can have something to do each. */
 int team_most_ranks(size_t n_units);
 
@@ -114,9 +132,6 @@ void team_sum_reals(struct member *member, enum pieces kind, real *parts, size_t
 /* An array with `size` bytes for each of n pieces, of which every member has filled its own: on
  * return all of it is there for all. */
 void team_gather(struct member *member, enum pieces kind, void *array, size_t n, size_t size);
-
-/* The same, but only the first rank gets the others' pieces. */
-void team_collect(struct member *member, enum pieces kind, void *array, size_t n, size_t size);
 
 /* Of a batch's rows, where each has to be seen in one piece: what every rank has of them goes to
  * the rank whose BY_ROW they are. By one member, while the others wait at a barrier. send: this

@@ -4,6 +4,7 @@
 #include "core/kmeans.h"
 #include "core/rng.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -346,6 +347,8 @@ static int fit_pca(struct run *run, struct ovr_err *err) {
     size_t d = run->data->n_inputs, k = run->config->hidden[0];
     const struct samples samples = {.n = train->n, .d = d, .values = (real *)train->x};
     const struct preprocess_step step = {PREPROCESS_PCA, .components = k};
+    /* Each rank fits by itself, and none may leave the others behind. */
+    const _Atomic int *stop = team_n_ranks(run->team) == 1 ? run->hooks->stop : NULL;
     struct preprocess fitted;
     if (k > min_size(d, train->n))
         return ovr_fail(err, OVR_INVALID, "/model/hidden/0",
@@ -353,10 +356,13 @@ static int fit_pca(struct run *run, struct ovr_err *err) {
                         "got %zu",
                         min_size(d, train->n), d, train->n, k);
     int rc = preprocess_fit(&fitted, run->team, run->kernels, &samples, NULL, train->n, &step, 1,
-                            run->hooks->stop, err);
+                            stop, err);
+    size_t first, end;
+    team_held(run->team, BY_UNIT, k, &first, &end);
     if (!rc)
-        memcpy(net_weight(&run->net, 0), fitted.steps[0].components, k * d * sizeof(real));
-    for (size_t unit = 0; !rc && unit < k; unit++) {
+        memcpy(net_weight(&run->net, 0) + first * d, fitted.steps[0].components + first * d,
+               (end - first) * d * sizeof(real));
+    for (size_t unit = first; !rc && unit < end; unit++) {
         const real *axis = fitted.steps[0].components + unit * d;
         double at_mean = 0;
         for (size_t j = 0; j < d; j++)
@@ -534,6 +540,8 @@ static void epoch_work(struct member *member, void *arg) {
         run->at.step = run->n_batches;
         run->at.sums = sums;
         run->at.steps = t;
+        if (is_kmeans(run->config))
+            run->at.gradients = (struct gradients){.direction = kmeans_direction(&run->kmeans)};
     }
 }
 
@@ -665,9 +673,43 @@ static void copy_measures(const struct run *run, struct measures *code, struct m
     memcpy(below, run->measures, last * sizeof *below);
 }
 
-static void add_piece(struct train_piece *pieces, size_t *n, void *bytes, size_t size) {
+struct piece_list {
+    struct train_piece *pieces;
+    size_t n;
+};
+
+static void add_piece(struct piece_list *list, void *bytes, size_t size) {
     if (bytes && size)
-        pieces[(*n)++] = (struct train_piece){bytes, size};
+        list->pieces[list->n++] = (struct train_piece){bytes, size};
+}
+
+/* This rank's part of `size` bytes for each unit. */
+static void add_units(struct piece_list *list, const struct run *run, void *units, size_t size) {
+    size_t first, end;
+    team_held(run->team, BY_UNIT, run->kmeans.n_units, &first, &end);
+    add_piece(list, units ? (char *)units + first * size : NULL, (end - first) * size);
+}
+
+/* This rank's numbers of a part in the flat buffer, from *at on; returns how many. */
+static size_t held_numbers(const struct run *run, const struct net_part *part, size_t *at) {
+    size_t first, end;
+    team_held(run->team, net_part_pieces(part), part->rows, &first, &end);
+    *at = part->at + first * part->stride;
+    return (end - first) * part->stride;
+}
+
+/* One rank alone has them in one piece. */
+static void add_weights(struct piece_list *list, const struct run *run, real *params) {
+    struct net_part parts[PARTS_MAX];
+    size_t n = net_parts(&run->net, parts), at;
+    if (team_n_ranks(run->team) == 1) {
+        add_piece(list, params, run->net.n_params * sizeof *params);
+        return;
+    }
+    for (size_t i = 0; params && i < n; i++) {
+        size_t numbers = held_numbers(run, &parts[i], &at);
+        add_piece(list, params + at, numbers * sizeof *params);
+    }
 }
 
 /* The order of samples and batches follows from the epoch. After the last epoch the net holds the
@@ -676,27 +718,23 @@ static size_t list_pieces(struct run *run, struct train_piece pieces[TRAIN_PIECE
     struct net *net = &run->net;
     struct kmeans *k = &run->kmeans;
     struct train_result *result = run->result;
-    size_t n = 0, params = net->n_params * sizeof(real);
-    add_piece(pieces, &n, &run->at, sizeof run->at);
-    add_piece(pieces, &n, run->at.trained ? result->last : net->params, params);
+    struct piece_list list = {pieces, 0};
+    add_piece(&list, &run->at, sizeof run->at);
+    add_weights(&list, run, run->at.trained ? result->last : net->params);
     for (size_t i = 0; i < 2; i++)
-        add_piece(pieces, &n, net->moment[i], params);
-    add_piece(pieces, &n, result->best, params);
+        add_weights(&list, run, net->moment[i]);
+    add_weights(&list, run, result->best);
     if (!is_kmeans(run->config))
-        return n;
-    add_piece(pieces, &n, result->best_counts, k->n_units * sizeof(real));
-    add_piece(pieces, &n, k->sums, k->n_units * k->n_inputs * sizeof *k->sums);
-    add_piece(pieces, &n, k->counts, k->n_units * sizeof *k->counts);
-    add_piece(pieces, &n, k->moved_at, k->n_units * sizeof *k->moved_at);
-    add_piece(pieces, &n, k->direction, k->n_units * sizeof *k->direction);
-    add_piece(pieces, &n, k->unit, k->n_samples * sizeof *k->unit);
-    add_piece(pieces, &n, k->square, k->n_samples * sizeof *k->square);
-    add_piece(pieces, &n, &k->changed, sizeof k->changed);
-    return n;
-}
-
-int train_restored_epoch(const struct train_piece *first) {
-    return ((const struct position *)first->bytes)->epoch;
+        return list.n;
+    add_units(&list, run, result->best_counts, sizeof *result->best_counts);
+    add_units(&list, run, k->sums, k->n_inputs * sizeof *k->sums);
+    add_units(&list, run, k->counts, sizeof *k->counts);
+    add_units(&list, run, k->moved_at, sizeof *k->moved_at);
+    add_units(&list, run, k->direction, sizeof *k->direction);
+    add_piece(&list, k->unit, k->n_samples * sizeof *k->unit);
+    add_piece(&list, k->square, k->n_samples * sizeof *k->square);
+    add_piece(&list, &k->changed, sizeof k->changed);
+    return list.n;
 }
 
 static int save(struct run *run, struct ovr_err *err) {
@@ -745,8 +783,6 @@ static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_
     if (rc)
         return rc;
     report->train = mean_terms(&run->at.sums);
-    if (is_kmeans(run->config))
-        run->at.gradients = (struct gradients){.direction = kmeans_direction(&run->kmeans)};
     report->gradients = run->at.gradients;
     rc = evaluate(run, &run->data->watched, &report->watched, err);
     copy_measures(run, &report->measures, report->below);
@@ -757,14 +793,10 @@ static int train_epoch(struct run *run, struct epoch_report *report, struct ovr_
 /* This rank's part of all weights. */
 static void copy_weights(const struct run *run, real *to, const real *from) {
     struct net_part parts[PARTS_MAX];
-    size_t n = net_parts(&run->net, parts);
+    size_t n = net_parts(&run->net, parts), at;
     for (size_t i = 0; i < n; i++) {
-        const struct net_part *p = &parts[i];
-        enum pieces kind = p->part == PART_HEAD_BIAS ? EVERYWHERE : BY_UNIT;
-        size_t first, end;
-        team_held(run->team, kind, p->rows, &first, &end);
-        size_t at = p->at + first * p->stride;
-        memcpy(to + at, from + at, (end - first) * p->stride * sizeof *to);
+        size_t numbers = held_numbers(run, &parts[i], &at);
+        memcpy(to + at, from + at, numbers * sizeof *to);
     }
 }
 
@@ -850,23 +882,72 @@ static int train_epochs(struct run *run, struct ovr_err *err) {
     return 0;
 }
 
-/* At the beginning, or where an earlier run was saved. */
-static int find_position(struct run *run, struct ovr_err *err) {
+static void begin(struct run *run) {
     const struct train_config *config = run->config;
-    const struct train_hooks *hooks = run->hooks;
-    struct train_piece pieces[TRAIN_PIECES_MAX];
-    int restored = 0;
     memset(&run->at, 0, sizeof run->at);
     run->at.epoch = 1;
     run->at.best = run->at.best_for_patience = INFINITY;
     run->at.accuracy = run->at.accuracy_last = NAN;
     schedule_start(&config->schedule, &run->at.schedule, config->optimizer.learning_rate);
-    if (!hooks->restore || !has_epochs(config))
+}
+
+/* Some ranks have put something back, but not all of them the same. */
+static int begin_anew(struct run *run, const struct train_piece *pieces, size_t n,
+                      struct ovr_err *err) {
+    for (size_t i = 0; i < n; i++)
+        memset(pieces[i].bytes, 0, pieces[i].n);
+    begin(run);
+    return start_weights(run, err);
+}
+
+static int is_alike(struct team *team, int value) {
+    return team_least(team, value) == -team_least(team, -value);
+}
+
+/* The newest that all ranks have. *from: there is one. */
+static int restore(struct run *run, int *from, struct ovr_err *err) {
+    const struct train_hooks *hooks = run->hooks;
+    struct train_piece pieces[TRAIN_PIECES_MAX];
+    size_t n = list_pieces(run, pieces);
+    int touched = 0;
+    *from = 0;
+    for (int back = 0; back <= 1 && !*from; back++) {
+        int found = 0, rc = hooks->restore(hooks->context, pieces, n, back, &found, err);
+        if (rc)
+            return rc;
+        touched |= found;
+        *from = team_least(run->team, found) && is_alike(run->team, (int)(run->at.steps % INT_MAX));
+    }
+    touched = -team_least(run->team, -touched); /* of any */
+    return touched && !*from ? begin_anew(run, pieces, n, err) : 0;
+}
+
+/* What a rank reads from end to end at each step. */
+static void use_large_pages(const struct run *run) {
+    struct train_piece pieces[TRAIN_PIECES_MAX];
+    struct piece_list list = {pieces, 0};
+    add_weights(&list, run, run->net.params);
+    for (size_t i = 0; i < 2; i++)
+        add_weights(&list, run, run->net.moment[i]);
+    if (is_kmeans(run->config))
+        add_units(&list, run, run->kmeans.sums, run->kmeans.n_inputs * sizeof(double));
+    for (size_t i = 0; i < list.n; i++)
+        arena_use_large_pages(pieces[i].bytes, pieces[i].n);
+}
+
+/* At the beginning, or where an earlier run was saved. */
+static int find_position(struct run *run, struct ovr_err *err) {
+    const struct train_hooks *hooks = run->hooks;
+    int from;
+    begin(run);
+    if (!hooks->restore || !has_epochs(run->config))
         return 0;
-    int rc = hooks->restore(hooks->context, pieces, list_pieces(run, pieces), &restored, err);
+    int rc = restore(run, &from, err);
     hooks->progress->step = run->at.steps;
     hooks->progress->samples = run->at.samples;
-    return rc;
+    if (rc || !hooks->restored)
+        return rc;
+    return hooks->restored(hooks->context, from ? run->at.epoch : 0, err);
 }
 
 /* Clean protocol: the one look at the test split. */
@@ -986,21 +1067,23 @@ static int probe(struct run *run, struct ovr_err *err) {
     return rc;
 }
 
+static int most_ranks(const struct train_config *config, size_t n_inputs) {
+    return config->n_hidden > 1 ? 1 : team_most_ranks(train_code_units(config, n_inputs));
+}
+
 /* What several ranks can't train together. */
 static int check_ranks(const struct run *run, struct ovr_err *err) {
     const struct train_config *config = run->config;
     size_t n_units = train_code_units(config, run->data->n_inputs);
-    int ranks = team_n_ranks(run->team), most = team_most_ranks(n_units);
-    if (ranks == 1)
+    int ranks = team_n_ranks(run->team), most = most_ranks(config, run->data->n_inputs);
+    if (ranks <= most)
         return 0;
     if (config->n_hidden > 1)
-        return ovr_fail(err, OVR_INVALID, "/model/hidden",
-                        "several ranks train one hidden layer, not %zu; use one rank",
-                        config->n_hidden);
-    if (ranks > most)
         return ovr_fail(err, OVR_INVALID, "/training/ranks",
-                        "%zu units can be shared by 1..%d ranks, got %d", n_units, most, ranks);
-    return 0;
+                        "must be 1: several ranks train nets of one hidden layer, this one has %zu",
+                        config->n_hidden);
+    return ovr_fail(err, OVR_INVALID, "/training/ranks",
+                    "%zu units can be shared by 1..%d ranks, got %d", n_units, most, ranks);
 }
 
 int train_run(const struct train_config *config, const struct prepared *data, struct team *team,
@@ -1019,6 +1102,7 @@ int train_run(const struct train_config *config, const struct prepared *data, st
         rc = build(&run, err);
     if (rc)
         return rc;
+    use_large_pages(&run);
     rc = count_used(&run, err);
     if (rc)
         return rc;
@@ -1043,30 +1127,6 @@ int train_run(const struct train_config *config, const struct prepared *data, st
     return rc;
 }
 
-static void collect_work(struct member *member, void *arg) {
-    struct train_result *result = arg;
-    struct net_part parts[PARTS_MAX];
-    size_t n = net_parts(&result->net, parts), n_units = result->net.config.units[0];
-    for (size_t i = 0; i < n; i++) {
-        const struct net_part *p = &parts[i];
-        if (p->part == PART_HEAD_BIAS) /* it has */
-            continue;
-        team_collect(member, BY_UNIT, result->best + p->at, p->rows, p->stride * sizeof(real));
-        team_collect(member, BY_UNIT, result->last + p->at, p->rows, p->stride * sizeof(real));
-    }
-    if (result->best_counts) {
-        team_collect(member, BY_UNIT, result->best_counts, n_units, sizeof(real));
-        team_collect(member, BY_UNIT, result->last_counts, n_units, sizeof(real));
-    }
-    if (result->probed)
-        team_collect(member, BY_UNIT, result->probe.weights, n_units,
-                     result->probe.width * sizeof(real));
-}
-
-void train_collect(struct team *team, struct train_result *result) {
-    team_run(team, collect_work, result);
-}
-
 void train_result_release(struct train_result *result) {
     for (size_t l = 0; l < LAYERS_MAX; l++)
         units_release(&result->units[l]);
@@ -1074,19 +1134,58 @@ void train_result_release(struct train_result *result) {
     *result = (struct train_result){0};
 }
 
-/* The tables of units, and the larger of what it takes to make one and of the probe's codes. */
+/* Units of the code that the largest share of a rank has. */
+static size_t largest_share(const struct train_config *config, size_t n_inputs, int ranks) {
+    size_t n_units = train_code_units(config, n_inputs), r = (size_t)ranks;
+    size_t blocks = (n_units + BY_UNIT - 1) / BY_UNIT;
+    return r == 1 ? n_units : min_size((blocks + r - 1) / r * BY_UNIT, n_units);
+}
+
+/* The tables of units, and the largest of what it takes to make one, of the probe's codes, and of
+ * others' weights on their way through the first rank. */
 static uint64_t tables_memory(const struct train_config *config, const struct train_data *data,
-                              size_t n_inputs, int members, uint64_t codes) {
+                              size_t n_inputs, const struct crew *crew, uint64_t codes) {
     const struct net_config net = train_net_shape(config, n_inputs, data->n_classes);
     uint64_t tables = 0, work = codes;
+    if (crew->ranks > 1 && work < STREAM_BYTES)
+        work = STREAM_BYTES;
     for (size_t l = 0; l < net.n_layers; l++) {
-        const struct units_shape shape =
+        struct units_shape shape =
             units_shape(net.units[l], data->n_test, data->n_classes, data->n_cells);
-        uint64_t columns = units_work_bytes(&shape, members);
         tables += units_bytes(&shape);
+        if (crew->ranks > 1)
+            shape.n_units = largest_share(config, n_inputs, crew->ranks);
+        uint64_t columns = units_work_bytes(&shape, crew->members);
         work = columns > work ? columns : work;
     }
     return tables + work;
+}
+
+static size_t measure_bytes(size_t n_units, size_t max_rows, const struct crew *crew) {
+    const struct activations a = {
+        .n_units = n_units, .n_shards = count_shards(n_units), .max_rows = max_rows};
+    struct arena counting = {0};
+    measure_place(&a, crew, &counting);
+    return counting.used;
+}
+
+/* What a run touches of its arena. Of several ranks each has as much as a net of its own units
+ * would; besides the measures' arrays of whole rows, and the sums of the others. */
+static uint64_t resident(const struct plan *plan) {
+    const struct train_config *config = plan->config;
+    const struct kernels *kernels = kernels_get(ISA_AUTO);
+    const size_t n_units = train_code_units(config, plan->n_inputs);
+    const size_t units = largest_share(config, plan->n_inputs, plan->crew.ranks);
+    const size_t rows = most_rows(config->batch_size), ranks = (size_t)plan->crew.ranks;
+    if (ranks == 1)
+        return count_arena(plan, kernels).used;
+    struct train_config share = *config;
+    struct plan own = *plan;
+    share.hidden[0] = units;
+    own.config = &share;
+    size_t sums = config->kind == MODEL_AUTOENCODER ? rows * plan->n_inputs * sizeof(real) : 0;
+    return count_arena(&own, kernels).used + measure_bytes(n_units, rows, &plan->crew) -
+           measure_bytes(units, rows, &plan->crew) + (ranks - 1) * sums;
 }
 
 /* What a pca's weights are fitted as. */
@@ -1097,25 +1196,23 @@ static struct preprocess_step code_axes(const struct train_config *config, size_
 
 /* Resident bytes while data are prepared and while the network is trained and probed. */
 static uint64_t peak_memory(const struct train_config *config, const struct train_data *data,
-                            size_t n_inputs, int members) {
+                            size_t n_inputs, const struct crew *crew) {
     size_t n_train = data->n_train, n = n_train + data->n_test;
     const struct prepare_config *prepare = &config->data;
-    const struct plan plan = {config,
-                              n_train - prepared_held_out(prepare, n_train),
-                              n_inputs,
-                              data->n_classes,
-                              {members, 1}};
+    const struct plan plan = {config, n_train - prepared_held_out(prepare, n_train), n_inputs,
+                              data->n_classes, *crew};
     uint64_t block = prepared_bytes(prepare, n_train, data->n_test, data->n_values, data->n_cells);
     const struct preprocess_memory preparing = preprocess_memory(
-        data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, members);
-    uint64_t training = count_arena(&plan, kernels_get(ISA_AUTO)).used, code_fit = 0;
+        data->n_values, prepare->preprocess, prepare->n_preprocess, n_train, crew->members);
+    uint64_t training = resident(&plan), code_fit = 0;
     const struct preprocess_step axes = code_axes(config, n_inputs);
     if (config->kind == MODEL_PCA)
-        code_fit = training + preprocess_memory(n_inputs, &axes, 1, plan.n_train, members).fit;
-    uint64_t codes = config->probe ? code_bytes(n, train_code_units(config, n_inputs),
+        code_fit =
+            training + preprocess_memory(n_inputs, &axes, 1, plan.n_train, crew->members).fit;
+    uint64_t codes = config->probe ? code_bytes(n, largest_share(config, n_inputs, crew->ranks),
                                                 expected_active(config, plan.n_train))
                                    : 0;
-    training += tables_memory(config, data, n_inputs, members, codes);
+    training += tables_memory(config, data, n_inputs, crew, codes);
     uint64_t fitting = data->bytes + preparing.fit;
     uint64_t applying = data->bytes + preparing.apply + block;
     uint64_t peak = fitting > applying ? fitting : applying;
@@ -1150,7 +1247,7 @@ static void count_flops(const struct net_config *shape, double *forward, double 
 }
 
 struct train_estimate train_estimate(const struct train_config *config,
-                                     const struct train_data *data, int members) {
+                                     const struct train_data *data, const struct crew *crew) {
     size_t d = data->n_values, n_train = data->n_train;
     double n = (double)n_train + (double)data->n_test;
     double flops = preprocess_flops(config->data.preprocess, config->data.n_preprocess,
@@ -1160,9 +1257,13 @@ struct train_estimate train_estimate(const struct train_config *config,
     size_t watched = config->data.protocol == PROTOCOL_CLEAN ? held_out : data->n_test;
     double forward = 0, backward = 0;
     struct train_estimate e = {.parameters = count_parameters(&shape),
-                               .memory_bytes = peak_memory(config, data, d, members)};
+                               .memory_bytes = peak_memory(config, data, d, crew)};
     const struct preprocess_step axes = code_axes(config, d);
     count_flops(&shape, &forward, &backward);
+    const size_t units = largest_share(config, d, crew->ranks);
+    const double share = (double)units / (double)train_code_units(config, d);
+    forward *= share;
+    backward *= share;
     if (is_kmeans(config)) { /* biases follow from the centroids, which are sums of samples */
         e.parameters -= config->hidden[0];
         backward = 0;
@@ -1175,8 +1276,19 @@ struct train_estimate train_estimate(const struct train_config *config,
     if (config->kind == MODEL_PCA)
         flops += preprocess_flops(&axes, 1, (double)n_train, 0, &(size_t){d});
     if (config->probe)
-        flops += config->probe_config.epochs * n * (double)train_code_units(config, d) *
-                 (double)data->n_classes * 2.0;
+        flops += config->probe_config.epochs * n * (double)units * (double)data->n_classes * 2.0;
     e.flops_total = flops + e.flops_per_epoch * (has_epochs(config) ? config->epochs : 1);
     return e;
+}
+
+int train_ranks_within(const struct train_config *config, const struct train_data *data,
+                       int members, uint64_t bytes) {
+    size_t d = data->n_values;
+    preprocess_flops(config->data.preprocess, config->data.n_preprocess, 0, 0, &d);
+    for (int ranks = 1, most = most_ranks(config, d); ranks <= most; ranks *= 2) {
+        const struct crew crew = {members, ranks};
+        if (train_estimate(config, data, &crew).memory_bytes <= bytes)
+            return ranks;
+    }
+    return 0;
 }

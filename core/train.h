@@ -103,14 +103,20 @@ struct epoch_report {
 
 /* What a run consists of between two steps, in pieces of memory: a run that gets them back goes on
  * as if it had never been interrupted, bit for bit, with a team of any size. They have the same
- * order and sizes for the same configuration and data. */
+ * order and sizes for the same configuration and data.
+ *
+ * Of several ranks each has pieces of its own: of its units, and of what all have. They are valid
+ * only together, and for the same number of ranks. */
 struct train_piece {
     void *bytes;
     size_t n;
 };
 
-enum { TRAIN_PIECES_MAX = 16 };
+enum { TRAIN_PIECES_MAX = 24 };
 
+/* Every rank calls its own hooks at the same points of the run, so that team_least() may be called
+ * there. Of `stop` and `save_due` only the first rank's count, for all. A code that only one
+ * rank's hook returns ends that rank alone: its process has to end the others. */
 struct train_hooks {
     void *context;
     const _Atomic int *stop; /* not 0 asks for OVR_STOPPED at the next step; may be NULL */
@@ -124,15 +130,22 @@ struct train_hooks {
      * once training began. A negative code ends the run with it. NULL: nothing is kept. */
     int (*save)(void *context, const struct train_piece *pieces, size_t n, struct ovr_err *err);
     /* Before the first step: puts back what an earlier save() kept, *from = 1, or leaves all as it
-     * is. NULL: there is nothing. Epochs that were reported before are not reported again. */
-    int (*restore)(void *context, const struct train_piece *pieces, size_t n, int *from,
+     * is. back = 0: the last save of all ranks; where one can't read that, or they are not at the
+     * same step, each is asked for the one before, back = 1; where that fails as well, the run
+     * starts anew. NULL: there is nothing. Epochs that were reported before are not reported again.
+     */
+    int (*restore)(void *context, const struct train_piece *pieces, size_t n, int back, int *from,
                    struct ovr_err *err);
+    /* After that: the epoch in hand of what was put back, from which on epochs are reported; 0: it
+     * starts anew. May be NULL. */
+    int (*restored)(void *context, int epoch, struct ovr_err *err);
     /* How many members the team is to have from the next epoch on, of training or of the probe; 0:
      * as it is. It gets what team_resize() can give. May be NULL. */
     const _Atomic int *members;
 };
 
-/* Of several ranks each has its own part of all weights and counts, and all of the figures. */
+/* Of several ranks each has its own part of all weights and counts, and all of the figures:
+ * net_stream() and team_stream() bring the parts to the first rank. */
 struct train_result {
     int best_epoch, epochs;
     struct net net; /* its shape; the weights are those of the best epoch */
@@ -151,10 +164,6 @@ struct train_result {
     struct arena arena; /* holds the arrays above, and whatever the run worked with */
 };
 
-/* The number of the epoch that restored pieces are in the middle or at the beginning of: earlier
- * ones have been reported. `first` is the first piece. */
-int train_restored_epoch(const struct train_piece *first);
-
 /* Runs on `team`, which may be one of several ranks' where the net has one layer; every rank then
  * calls it with the same configuration and data. The caller releases *result, also after a failure.
  * OVR_DIVERGED names the step.
@@ -163,15 +172,14 @@ int train_run(const struct train_config *config, const struct prepared *data, st
               const struct kernels *kernels, const struct train_hooks *hooks,
               struct train_result *result, struct ovr_err *err);
 
-/* By every rank of the team that the result is of: the first one then has all weights. */
-void train_collect(struct team *team, struct train_result *result);
-
 void train_result_release(struct train_result *result);
 
-/* What a run will need, worked out before it starts. */
+/* What a run will need, worked out before it starts. Of several ranks it is what the one with the
+ * largest share needs; the first one needs no more than the others. */
 struct train_estimate {
-    uint64_t parameters;
-    uint64_t memory_bytes;  /* resident at its peak: data and files that are mapped count */
+    uint64_t parameters;    /* of all ranks */
+    uint64_t memory_bytes;  /* resident at its peak: data and files that are mapped count, the
+                               program itself (20 MB, 30 with MPI) does not */
     double flops_per_epoch; /* of the matrix products, evaluation included */
     double flops_total;     /* with preparation and probe */
 };
@@ -206,6 +214,11 @@ size_t initial_load(const struct net *net, const struct initial *initial);
 size_t train_code_units(const struct train_config *config, size_t n_inputs);
 
 struct train_estimate train_estimate(const struct train_config *config,
-                                     const struct train_data *data, int members);
+                                     const struct train_data *data, const struct crew *crew);
+
+/* How many ranks of so many members each: the smallest power of two of which none needs more than
+ * `bytes`. 0: not even the most there can be are enough. */
+int train_ranks_within(const struct train_config *config, const struct train_data *data,
+                       int members, uint64_t bytes);
 
 #endif

@@ -281,7 +281,7 @@ int admit(const struct admission *a, struct spec *spec, json_t *document, json_t
     if (spec_has_faults(faults))
         return ovr_fail(err, OVR_INVALID, "", "the spec does not fit the data");
     int members = spec->threads ? spec->threads : a->cores;
-    cost->train = train_estimate(&spec->train, &data, members);
+    cost->train = train_estimate(&spec->train, &data, &(struct crew){members, 1});
     if (*spec->init_experiment) /* its weights stay beside those of the run */
         cost->train.memory_bytes += cost->train.parameters * sizeof(float);
     cost->core_seconds = cost->train.flops_total / a->flops_per_second;

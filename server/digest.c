@@ -5,6 +5,7 @@
 #include <nettle/base64.h>
 #include <nettle/memops.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 void digest_init(struct digest *digest) {
@@ -43,6 +44,14 @@ int digest_from_base64(const char *text, char end, char hex[DIGEST_SIZE]) {
         return OVR_INVALID;
     write_hex(sum, hex);
     return 0;
+}
+
+void digest_to_base64(const char hex[DIGEST_SIZE], char text[DIGEST_BASE64_SIZE]) {
+    uint8_t sum[SHA256_DIGEST_SIZE];
+    for (size_t i = 0; i < sizeof sum; i++)
+        sscanf(hex + 2 * i, "%2hhx", &sum[i]);
+    base64_encode_raw(text, sizeof sum, sum);
+    text[DIGEST_BASE64_SIZE - 1] = '\0';
 }
 
 int digest_equal(const char a[DIGEST_SIZE], const char b[DIGEST_SIZE]) {

@@ -16,6 +16,10 @@ void digest_add(struct digest *digest, const void *bytes, size_t n);
 void digest_hex(struct digest *digest, char hex[DIGEST_SIZE]); /* ends it */
 void digest_of(const void *bytes, size_t n, char hex[DIGEST_SIZE]);
 
+/* The same the other way round. */
+enum { DIGEST_BASE64_SIZE = 45 }; /* with the final NUL */
+void digest_to_base64(const char hex[DIGEST_SIZE], char text[DIGEST_BASE64_SIZE]);
+
 /* Whether two are the same, in a time that does not tell where they differ. */
 int digest_equal(const char a[DIGEST_SIZE], const char b[DIGEST_SIZE]);
 

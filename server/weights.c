@@ -13,11 +13,13 @@
 enum { PATH_SIZE = 1024 };
 static const char DTYPE[] = "float32";
 
-/* What one call of weights_save() works on. */
+/* What one call of weights_save() works on. After a first fault the rest is passed over, but ranks
+ * send what they have. */
 struct saving {
+    struct team *team;
+    int is_first;              /* rank: it alone writes */
     char directory[PATH_SIZE]; /* under its temporary name */
-    struct tensor *tensors;
-    size_t n;
+    struct saved *saved;
     int rc;
     struct ovr_err *err;
 };
@@ -38,35 +40,70 @@ int weights_init(const char *data_dir, struct ovr_err *err) {
     return files_make_directory(path, err);
 }
 
-/* After a first fault the rest is passed over. */
-static void save(struct saving *s, const char *epoch, const char *name, int dimensions, size_t rows,
-                 size_t columns, const real *numbers) {
+/* A tensor whose rows come block by block. */
+struct sink {
+    struct saving *s;
+    struct npy_file file;
     char path[PATH_SIZE + 128];
-    struct tensor *t = &s->tensors[s->n];
-    if (s->rc)
-        return;
+    size_t rows, columns, stride; /* as they come */
+    int transposed;               /* a row is a column of the file */
+};
+
+static int sink_open(struct sink *sink, const char *epoch, const char *name, int dimensions) {
+    struct saving *s = sink->s;
+    const size_t rows = sink->transposed ? sink->columns : sink->rows;
+    const size_t columns = sink->transposed ? sink->rows : sink->columns;
+    struct tensor *t = &s->saved->tensors[s->saved->n++];
     *t =
         (struct tensor){.dtype = DTYPE, .dimensions = dimensions, .rows = rows, .columns = columns};
     snprintf(t->epoch, sizeof t->epoch, "%s", epoch);
     snprintf(t->name, sizeof t->name, "%s", name);
-    snprintf(path, sizeof path, "%s/%s/%s.npy", s->directory, epoch, name);
-    s->rc = npy_write(path, DTYPE, dimensions, rows, columns, numbers, s->err);
-    s->n++;
+    snprintf(sink->path, sizeof sink->path, "%s/%s/%s.npy", s->directory, epoch, name);
+    return npy_create(&sink->file, sink->path, DTYPE, dimensions, rows, columns, s->err);
+}
+
+/* With its last rows, or a fault, the file is closed. */
+static int sink_take(void *context, const void *numbers, size_t first, size_t n) {
+    struct sink *sink = context;
+    struct ovr_err *err = sink->s->err;
+    int rc = sink->transposed ? npy_put_columns(&sink->file, first, n, numbers, sink->stride, err)
+                              : npy_put_rows(&sink->file, first, n, numbers, err);
+    return rc || first + n == sink->rows ? npy_close(&sink->file, rc, err) : 0;
+}
+
+/* A tensor of which each rank has its own units' rows, or of `kind` EVERYWHERE all. */
+static void save_rows(struct sink *sink, const char *epoch, const char *name, int dimensions,
+                      enum pieces kind, const real *numbers) {
+    struct saving *s = sink->s;
+    if (!s->rc && s->is_first) {
+        s->rc = sink_open(sink, epoch, name, dimensions);
+        if (s->rc)
+            npy_close(&sink->file, s->rc, s->err);
+    }
+    int rc = team_stream(s->team, kind, numbers, sink->rows, sink->stride * sizeof *numbers,
+                         s->rc ? NULL : sink_take, sink, s->err);
+    s->rc = s->rc ? s->rc : rc;
+}
+
+/* What all ranks have. */
+static void save(struct saving *s, const char *epoch, const char *name, int dimensions, size_t rows,
+                 size_t columns, const real *numbers) {
+    struct sink sink = {.s = s, .rows = rows, .columns = columns, .stride = columns};
+    save_rows(&sink, epoch, name, dimensions, EVERYWHERE, numbers);
 }
 
 static int is_kmeans(enum model_kind kind) {
     return kind == MODEL_KMEANS || kind == MODEL_ONLINE_KMEANS;
 }
 
-/* The name of a part of the net. A bias of k-means follows from its centroid; the counts stand in
- * its place. */
+/* The name of a part of the net. A bias of k-means follows from its centroid and has no file. */
 static void name_part(enum model_kind kind, size_t n_layers, const struct net_part *part,
                       char name[64]) {
     int head = part->part == PART_HEAD_WEIGHT || part->part == PART_HEAD_BIAS;
     const char *what =
         part->part == PART_WEIGHT || part->part == PART_HEAD_WEIGHT ? "weight" : "bias";
     if (is_kmeans(kind))
-        snprintf(name, 64, "%s", part->part == PART_WEIGHT ? "centroids" : "counts");
+        snprintf(name, 64, "centroids");
     else if (head)
         snprintf(name, 64, "%s.%s", kind == MODEL_MLP ? "output" : "decoder", what);
     else if (kind == MODEL_MLP)
@@ -84,41 +121,59 @@ static void transpose(const real *from, size_t rows, size_t columns, size_t stri
             to[j * rows + i] = from[i * stride + j];
 }
 
+/* A flat buffer on its way into files, and into its digest. */
+struct net_sink {
+    struct sink sink; /* of the part in hand */
+    const char *epoch;
+    enum model_kind kind;
+    size_t n_layers;
+    struct digest digest;
+};
+
 /* A read-out is kept unit by unit; the file has one row for each output. */
-static void save_transposed(struct saving *s, const char *epoch, const char *name, size_t units,
-                            size_t outputs, size_t stride, const real *numbers) {
-    real *rows = s->rc ? NULL : ovr_malloc(outputs * units, sizeof *rows);
-    if (s->rc)
-        return;
-    if (!rows) {
-        s->rc = ovr_nomem(s->err, "a copy of the read-out");
-        return;
-    }
-    transpose(numbers, units, outputs, stride, rows);
-    save(s, epoch, name, 2, outputs, units, rows);
-    free(rows);
+static int open_part(struct net_sink *to, const struct net_part *part) {
+    char name[64];
+    name_part(to->kind, to->n_layers, part, name);
+    to->sink = (struct sink){.s = to->sink.s,
+                             .rows = part->rows,
+                             .columns = part->cols,
+                             .stride = part->stride,
+                             .transposed = part->part == PART_HEAD_WEIGHT};
+    int matrix = part->part == PART_WEIGHT || part->part == PART_HEAD_WEIGHT;
+    int rc = sink_open(&to->sink, to->epoch, name, matrix ? 2 : 1);
+    return rc ? npy_close(&to->sink.file, rc, to->sink.s->err) : 0;
+}
+
+static int take_rows(void *context, const struct net_rows *rows) {
+    struct net_sink *to = context;
+    const struct net_part *part = rows->part;
+    digest_add(&to->digest, rows->numbers, rows->n * rows->stride * sizeof(real));
+    if (!part || (is_kmeans(to->kind) && part->part == PART_BIAS))
+        return 0;
+    int rc = rows->first ? 0 : open_part(to, part);
+    return rc ? rc : sink_take(&to->sink, rows->numbers, rows->first, rows->n);
 }
 
 static void save_net(struct saving *s, const char *epoch, enum model_kind kind,
-                     const struct net *net, const real *params, const real *counts) {
-    struct net_part parts[PARTS_MAX];
-    size_t n = net_parts(net, parts);
-    for (size_t i = 0; i < n; i++) {
-        const struct net_part *p = &parts[i];
-        char name[64];
-        name_part(kind, net->config.n_layers, p, name);
-        if (p->part == PART_HEAD_WEIGHT)
-            save_transposed(s, epoch, name, p->rows, p->cols, p->stride, params + p->at);
-        else
-            save(s, epoch, name, p->part == PART_WEIGHT ? 2 : 1, p->rows, p->cols,
-                 is_kmeans(kind) && p->part == PART_BIAS ? counts : params + p->at);
-    }
+                     const struct net *net, const real *params, const real *counts,
+                     char digest[DIGEST_SIZE]) {
+    struct net_sink to = {
+        .sink = {.s = s}, .epoch = epoch, .kind = kind, .n_layers = net->config.n_layers};
+    digest_init(&to.digest);
+    int rc = net_stream(s->team, net, params, s->rc ? NULL : take_rows, &to, s->err);
+    s->rc = s->rc ? s->rc : rc;
+    digest_hex(&to.digest, digest);
+    if (!is_kmeans(kind))
+        return;
+    struct sink sink = {.s = s, .rows = net->config.units[0], .columns = 1, .stride = 1};
+    save_rows(&sink, epoch, "counts", 1, BY_UNIT, counts);
 }
 
 static void save_probe(struct saving *s, const struct train_result *r) {
     size_t k = r->net.config.units[r->net.config.n_layers - 1];
-    save_transposed(s, "best", "probe.weight", k, r->data_classes, r->probe.width,
-                    r->probe.weights);
+    struct sink sink = {
+        .s = s, .rows = k, .columns = r->data_classes, .stride = r->probe.width, .transposed = 1};
+    save_rows(&sink, "best", "probe.weight", 2, BY_UNIT, r->probe.weights);
     save(s, "best", "probe.bias", 1, r->data_classes, 1, r->probe.weights + k * r->probe.width);
 }
 
@@ -146,7 +201,7 @@ static void save_part(struct saving *s, int layer, const char *part, int dimensi
                       size_t columns, const real *numbers) {
     char path[PATH_SIZE + 128];
     snprintf(path, sizeof path, "%s/units/%d.%s.npy", s->directory, layer, part);
-    if (!s->rc && rows && columns)
+    if (!s->rc && s->is_first && rows && columns)
         s->rc = npy_write(path, DTYPE, dimensions, rows, columns, numbers, s->err);
 }
 
@@ -187,38 +242,55 @@ int weights_publish(const char *directory, const char *data_dir, const char *id,
 }
 
 static void write_all(struct saving *s, enum model_kind kind, const struct train_result *result) {
-    s->rc = files_remove_tree(s->directory, s->err);
-    s->rc = s->rc ? s->rc : weights_make_directories(s->directory, s->err);
-    save_net(s, "best", kind, &result->net, result->best, result->best_counts);
+    s->saved->n = 0;
+    if (s->is_first)
+        s->rc = files_remove_tree(s->directory, s->err);
+    if (s->is_first && !s->rc)
+        s->rc = weights_make_directories(s->directory, s->err);
+    save_net(s, "best", kind, &result->net, result->best, result->best_counts, s->saved->best);
     save_preprocess(s, result->preprocess);
     if (result->probed)
         save_probe(s, result);
-    save_net(s, "last", kind, &result->net, result->last, result->last_counts);
+    save_net(s, "last", kind, &result->net, result->last, result->last_counts, s->saved->last);
     for (size_t l = 0; l < result->net.config.n_layers; l++)
         save_units(s, (int)l, &result->units[l]);
 }
 
-int weights_write(const char *directory, enum model_kind kind, const struct train_result *result,
-                  struct ovr_err *err) {
-    struct tensor tensors[MAX_TENSORS];
-    struct saving s = {.tensors = tensors, .err = err};
+int weights_write(struct team *team, const char *directory, enum model_kind kind,
+                  const struct train_result *result, struct saved *saved, struct ovr_err *err) {
+    struct saving s = {
+        .team = team, .is_first = !team || team_rank(team) == 0, .saved = saved, .err = err};
     snprintf(s.directory, sizeof s.directory, "%s", directory);
     write_all(&s, kind, result);
     return s.rc;
 }
 
 int weights_save(const char *data_dir, const char *id, enum model_kind kind,
-                 const struct train_result *result, struct tensor tensors[MAX_TENSORS],
-                 size_t *n_tensors, struct ovr_err *err) {
-    struct saving s = {.tensors = tensors, .err = err};
+                 const struct train_result *result, struct saved *saved, struct ovr_err *err) {
+    struct saving s = {.is_first = 1, .saved = saved, .err = err};
     snprintf(s.directory, sizeof s.directory, "%s/experiments/%s.tmp", data_dir, id);
     write_all(&s, kind, result);
     if (!s.rc)
         s.rc = weights_publish(s.directory, data_dir, id, err);
-    if (s.rc)
+    if (s.rc) {
         files_remove_tree(s.directory, NULL);
-    *n_tensors = s.rc ? 0 : s.n;
+        saved->n = 0;
+    }
     return s.rc;
+}
+
+static int add_to_digest(void *context, const struct net_rows *rows) {
+    digest_add(context, rows->numbers, rows->n * rows->stride * sizeof(real));
+    return 0;
+}
+
+int weights_digest(struct team *team, const struct net *net, const real *params,
+                   char hex[DIGEST_SIZE], struct ovr_err *err) {
+    struct digest digest;
+    digest_init(&digest);
+    int rc = net_stream(team, net, params, add_to_digest, &digest, err);
+    digest_hex(&digest, hex);
+    return rc;
 }
 
 void weights_remove(const char *data_dir, const char *id) {

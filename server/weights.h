@@ -20,18 +20,31 @@
 #define SERVER_WEIGHTS_H
 
 #include "core/train.h"
+#include "server/digest.h"
 #include "server/store.h"
 
 enum { MAX_TENSORS = 2 * PARTS_MAX + 2 + 2 * PREPROCESS_MAX };
 
-/* Writes all tensors of a result and lists them. */
-int weights_save(const char *data_dir, const char *id, enum model_kind kind,
-                 const struct train_result *result, struct tensor tensors[MAX_TENSORS],
-                 size_t *n_tensors, struct ovr_err *err);
+/* What was written of a result. */
+struct saved {
+    struct tensor tensors[MAX_TENSORS];
+    size_t n;
+    char best[DIGEST_SIZE], last[DIGEST_SIZE]; /* SHA-256 of the flat buffers (core/net.h) */
+};
 
-/* The same files in a directory of any name, in whose place they come. */
-int weights_write(const char *directory, enum model_kind kind, const struct train_result *result,
-                  struct ovr_err *err);
+/* Writes all tensors of a result. After a failure *saved lists none. */
+int weights_save(const char *data_dir, const char *id, enum model_kind kind,
+                 const struct train_result *result, struct saved *saved, struct ovr_err *err);
+
+/* The same files in a directory of any name, in whose place they come. Called by every rank of the
+ * team that trained; the first one writes, and has *saved and what went wrong. It never holds more
+ * of the others' weights than STREAM_BYTES. NULL: there was one rank. */
+int weights_write(struct team *team, const char *directory, enum model_kind kind,
+                  const struct train_result *result, struct saved *saved, struct ovr_err *err);
+
+/* The digest of a flat buffer, such as a net's params; by every rank, for the first one. */
+int weights_digest(struct team *team, const struct net *net, const real *params,
+                   char hex[DIGEST_SIZE], struct ovr_err *err);
 
 /* The parts of that: the directory with its three, unless they are there, and the final name, once
  * all files are on disk. */

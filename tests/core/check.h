@@ -23,6 +23,7 @@
 #include "core/train.h"
 
 #include <math.h>
+#include <stdio.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -206,6 +207,27 @@ static inline struct code *new_code(struct team *team, const real *h, size_t n, 
 }
 
 /* Prepares the data in memory and trains on them. */
+/* A line of /proc/self/status, in bytes. */
+static inline size_t memory_status(const char *name) {
+    char line[256];
+    unsigned long kib = 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, name, strlen(name)) == 0)
+            assert_int_equal(sscanf(line + strlen(name), ": %lu", &kib), 1);
+    fclose(file);
+    return kib * 1024;
+}
+
+/* From now on the peak counts anew. */
+static inline void forget_peak(void) {
+    FILE *file = fopen("/proc/self/clear_refs", "w");
+    assert_non_null(file);
+    assert_true(fputs("5", file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
 static inline int prepare_and_train(const struct train_config *config, const struct samples *train,
                                     const struct samples *test, struct team *team,
                                     const struct train_hooks *hooks, struct train_result *result,

@@ -332,7 +332,7 @@ static void estimates_have_the_arrays(void **state) {
         struct train_config config = config_of(KINDS[kind]);
         struct record record;
         run(&record, &config, &data, 2);
-        struct train_estimate estimate = train_estimate(&config, &shape, 2);
+        struct train_estimate estimate = train_estimate(&config, &shape, &(struct crew){2, 1});
         assert_true(estimate.memory_bytes > record.result.arena.size);
         assert_true(estimate.flops_total > 0);
         if (kind < 2)

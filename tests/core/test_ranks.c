@@ -131,7 +131,87 @@ static void sums_are_the_same_tree(void **state) {
         }
 }
 
+/* ---- what one tells all, and what all send to the first ---- */
+
+enum { PIECES = 1500, PIECE = 40000 }; /* so that a rank's are more than come at once */
+
+struct stream {
+    struct seat seat;
+    size_t next;           /* at the first rank, the piece that has to come */
+    int left, least, most; /* left: calls until the first rank fails; 0: it does not */
+    int rc;
+};
+
+static int take_pieces(void *context, const void *pieces, size_t first, size_t n) {
+    struct stream *s = context;
+    const unsigned char *bytes = pieces;
+    assert_int_equal(first, s->next);
+    assert_in_range(n, 1, STREAM_BYTES / PIECE);
+    for (size_t i = 0; i < n * PIECE; i++)
+        if (bytes[i] != (unsigned char)((first + i / PIECE) % 251 + 1))
+            fail_msg("piece %zu is not what its rank has", first + i / PIECE);
+    s->next += n;
+    assert_true(s->left >= 0);
+    return s->left && --s->left == 0 ? (s->left = -1, OVR_FULL) : 0;
+}
+
+static void *stream_rank(void *arg) {
+    struct stream *s = arg;
+    struct team *team = new_team(1);
+    struct ovr_err err = {0};
+    unsigned char *array = calloc(PIECES, PIECE);
+    size_t first, end;
+    assert_non_null(array);
+    team_join(team, &s->seat.ranks);
+    team_held(team, BY_UNIT, PIECES, &first, &end);
+    for (size_t i = first; i < end; i++)
+        memset(array + i * PIECE, (int)(i % 251 + 1), PIECE);
+    s->rc = team_stream(team, BY_UNIT, array, PIECES, PIECE, take_pieces, s, &err);
+    s->least = team_least(team, 5 + (team_rank(team) + 1) % team_n_ranks(team));
+    s->most = -team_least(team, -team_rank(team));
+    free(array);
+    team_free(team);
+    return NULL;
+}
+
+static void check_stream(int ranks, int calls) {
+    struct hall hall;
+    struct stream s[RANKS] = {0};
+    pthread_t threads[RANKS];
+    open_hall(&hall, ranks);
+    for (int i = 0; i < ranks; i++) {
+        take_seat(&s[i].seat, &hall, i, ranks);
+        s[i].left = calls;
+        assert_int_equal(pthread_create(&threads[i], NULL, stream_rank, &s[i]), 0);
+    }
+    for (int i = 0; i < ranks; i++)
+        pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&hall.barrier);
+    for (int i = 0; i < ranks; i++) {
+        assert_int_equal(s[i].rc, i == 0 && calls ? OVR_FULL : 0);
+        assert_int_equal(s[i].least, 5);
+        assert_int_equal(s[i].most, ranks - 1);
+        if (i || !calls)
+            assert_int_equal(s[i].next, i ? 0 : PIECES);
+    }
+}
+
+static void streams_come_in_order(void **state) {
+    (void)state;
+    for (int ranks = 2; ranks <= 3; ranks++)
+        for (int calls = 0; calls <= 4; calls++)
+            check_stream(ranks, calls);
+    assert_int_equal(team_least(NULL, 7), 7);
+}
+
 /* ---- training ---- */
+
+/* What a rank kept of one save(). */
+struct kept {
+    uint64_t step;
+    size_t n;
+    struct train_piece pieces[TRAIN_PIECES_MAX];
+};
 
 struct history {
     struct seat seat; /* without a hall: one alone */
@@ -140,13 +220,94 @@ struct history {
     struct epoch_report reports[EPOCHS];
     struct train_progress progress;
     struct train_result result;
+    real *best; /* at the first rank: what came of all */
+    size_t n_best;
     struct team *team;
     struct ovr_err err;
+    /* With saves: */
+    int saves, n_saves;
+    int steps_left;      /* of the first rank, saves until it is to stop */
+    int lost;            /* so many of the last saves can't be read */
+    int late;            /* instead of the last save comes the one before */
+    int started;         /* what restored() said */
+    struct kept kept[2]; /* the last, and the one before */
+    _Atomic int stop, save_due;
 };
+
+static void forget(struct kept *kept) {
+    for (size_t i = 0; i < kept->n; i++)
+        free(kept->pieces[i].bytes);
+    kept->n = 0;
+}
+
+static int keep_pieces(void *context, const struct train_piece *pieces, size_t n,
+                       struct ovr_err *err) {
+    struct history *h = context;
+    (void)err;
+    struct kept *kept = &h->kept[0];
+    int again = kept->n && kept->step == h->progress.step; /* now because of the stop */
+    forget(&h->kept[again ? 0 : 1]);
+    if (!again)
+        h->kept[1] = *kept;
+    kept->step = h->progress.step;
+    for (size_t i = 0; i < n; i++) {
+        kept->pieces[i] = (struct train_piece){malloc(pieces[i].n), pieces[i].n};
+        assert_non_null(kept->pieces[i].bytes);
+        memcpy(kept->pieces[i].bytes, pieces[i].bytes, pieces[i].n);
+    }
+    kept->n = n;
+    h->n_saves++;
+    h->save_due = 1;
+    if (team_rank(h->team) == 0 && --h->steps_left == 0)
+        h->stop = 1;
+    return 0;
+}
+
+static int put_back(void *context, const struct train_piece *pieces, size_t n, int back, int *from,
+                    struct ovr_err *err) {
+    const struct history *h = context;
+    const struct kept *kept = &h->kept[h->late ? 1 : back];
+    (void)err;
+    if (back < h->lost || !kept->n)
+        return 0;
+    assert_int_equal(n, kept->n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(pieces[i].n, kept->pieces[i].n);
+        memcpy(pieces[i].bytes, kept->pieces[i].bytes, pieces[i].n);
+    }
+    *from = 1;
+    return 0;
+}
+
+static int note_start(void *context, int epoch, struct ovr_err *err) {
+    struct history *h = context;
+    (void)err;
+    h->started = epoch;
+    h->n_reports = epoch ? epoch - 1 : 0;
+    return 0;
+}
+
+static int keep_best(void *context, const struct net_rows *rows) {
+    struct history *h = context;
+    size_t n = rows->n * rows->stride;
+    assert_in_range(h->n_best + n, 0, h->result.net.n_params);
+    if (rows->part)
+        assert_int_equal(rows->part->at + rows->first * rows->stride, h->n_best);
+    memcpy(h->best + h->n_best, rows->numbers, n * sizeof(real));
+    h->n_best += n;
+    return 0;
+}
+
+static void collect_best(struct history *h) {
+    h->best = new_reals(h->result.net.n_params);
+    h->n_best = 0;
+    h->rc = net_stream(h->team, &h->result.net, h->result.best, keep_best, h, &h->err);
+}
 
 static int keep_report(void *context, const struct epoch_report *report, struct ovr_err *err) {
     struct history *h = context;
     (void)err;
+    assert_int_equal(report->epoch, h->n_reports + 1);
     h->reports[h->n_reports++] = *report;
     return 0;
 }
@@ -155,7 +316,14 @@ static void *train_rank(void *arg) {
     struct history *h = arg;
     const int clusters = h->config->kind == MODEL_KMEANS || h->config->kind == MODEL_ONLINE_KMEANS;
     const struct sphere_config shape = {clusters ? MANY : N_TRAIN, N_TEST, 2, 3, 4, 77};
-    struct train_hooks hooks = {.context = h, .progress = &h->progress, .epoch = keep_report};
+    struct train_hooks hooks = {.context = h,
+                                .stop = &h->stop,
+                                .progress = &h->progress,
+                                .epoch = keep_report,
+                                .save_due = &h->save_due,
+                                .save = h->saves ? keep_pieces : NULL,
+                                .restore = h->saves ? put_back : NULL,
+                                .restored = h->saves ? note_start : NULL};
     struct samples train = {0}, test = {0};
     struct prepared *data = NULL;
     h->rc = sphere_generate(&train, &shape, 0, &h->err) |
@@ -168,6 +336,8 @@ static void *train_rank(void *arg) {
     if (!h->rc)
         h->rc =
             train_run(h->config, data, h->team, kernels_get(ISA_AUTO), &hooks, &h->result, &h->err);
+    if (!h->rc)
+        collect_best(h);
     h->result.preprocess = NULL;
     prepared_free(data);
     samples_release(&train);
@@ -178,6 +348,9 @@ static void *train_rank(void *arg) {
 static void release(struct history *h) {
     train_result_release(&h->result);
     team_free(h->team);
+    free(h->best);
+    h->best = NULL;
+    h->team = NULL;
 }
 
 /* The rank's part of a net's weights is the one of `whole`; c is whole. */
@@ -231,6 +404,11 @@ static void assert_same(const struct history *h, const struct history *alone) {
     }
     assert_same_weights(h, &x->net, x->best, y->best);
     assert_same_weights(h, &x->net, x->last, y->last);
+    if (team_rank(h->team) == 0) {
+        assert_int_equal(h->n_best, y->net.n_params);
+        assert_memory_equal(h->best, y->best, y->net.n_params * sizeof *y->best);
+    } else
+        assert_int_equal(h->n_best, 0);
     if (x->best_counts) {
         size_t first, end;
         team_held(h->team, BY_UNIT, x->net.config.units[0], &first, &end);
@@ -245,19 +423,25 @@ static void assert_same(const struct history *h, const struct history *alone) {
     assert_same_probe(h, x, y);
 }
 
-static void train_ranks(const struct train_config *config, int ranks, int threads,
-                        struct history *h) {
+static void run_ranks(struct history *h, int ranks) {
     struct hall hall;
     pthread_t running[RANKS];
     open_hall(&hall, ranks);
     for (int i = 0; i < ranks; i++) {
-        h[i] = (struct history){.config = config, .threads = threads};
         take_seat(&h[i].seat, &hall, i, ranks);
+        h[i].err = (struct ovr_err){0};
         assert_int_equal(pthread_create(&running[i], NULL, train_rank, &h[i]), 0);
     }
     for (int i = 0; i < ranks; i++)
         pthread_join(running[i], NULL);
     pthread_barrier_destroy(&hall.barrier);
+}
+
+static void train_ranks(const struct train_config *config, int ranks, int threads,
+                        struct history *h) {
+    for (int i = 0; i < ranks; i++)
+        h[i] = (struct history){.config = config, .threads = threads};
+    run_ranks(h, ranks);
 }
 
 static void check_ranks(const struct train_config *config) {
@@ -275,6 +459,99 @@ static void check_ranks(const struct train_config *config) {
                 release(&h[i]);
             }
         }
+    release(alone);
+    free(h);
+}
+
+/* What becomes of the saves before an attempt: of the last rank so many are lost, or the last one
+ * of rank 1 is. Where the run then goes on: at the last save, at the one before, or at the start.
+ */
+static const struct trouble {
+    int lost, late, start;
+} troubles[] = {{0, 0, 1}, {0, 0, 0}, {1, 0, 0}, {2, 0, 1}, {0, 1, 0}, {0, 0, 0}};
+
+/* Saved at each step and stopped after some, by the first rank alone: what the others' flags say
+ * does not count. */
+static void interrupt(const struct train_config *config, struct history *h, int ranks, int threads,
+                      const struct history *alone) {
+    int attempt = 0;
+    for (int i = 0; i < ranks; i++)
+        h[i] = (struct history){.config = config, .threads = threads, .saves = 1, .save_due = 1};
+    do {
+        const struct trouble *trouble = &troubles[attempt < 5 ? attempt : 5];
+        for (int i = 0; i < ranks; i++) {
+            if (attempt)
+                release(&h[i]);
+            h[i].stop = i > 0;
+            h[i].steps_left = 5;
+            h[i].lost = i == ranks - 1 ? trouble->lost : 0;
+            h[i].late = i == 1 && trouble->late;
+        }
+        run_ranks(h, ranks);
+        for (int i = 0; i < ranks; i++) {
+            assert_int_equal(h[i].rc, h[0].rc);
+            assert_int_equal(h[i].n_saves, h[0].n_saves);
+            assert_int_equal(h[i].started, h[0].started);
+            assert_int_equal(h[i].started == 0, trouble->start);
+        }
+        assert_in_range(++attempt, 1, 40);
+    } while (h[0].rc == OVR_STOPPED);
+    assert_in_range(attempt, (int)COUNT(troubles), 40);
+    for (int i = 0; i < ranks; i++) {
+        assert_same(&h[i], alone);
+        forget(&h[i].kept[0]);
+        forget(&h[i].kept[1]);
+        release(&h[i]);
+    }
+}
+
+static void check_interrupted(const struct train_config *config) {
+    struct history *h = calloc(RANKS + 1, sizeof *h), *alone = &h[RANKS];
+    assert_non_null(h);
+    *alone = (struct history){.config = config, .threads = 2};
+    train_rank(alone);
+    assert_ok(alone->rc, &alone->err);
+    for (int ranks = 2; ranks <= 3; ranks++)
+        for (int threads = 1; threads <= 2; threads++)
+            interrupt(config, h, ranks, threads, alone);
+    release(alone);
+    free(h);
+}
+
+/* Asks the first rank to stop in the middle of the probe. */
+static void *stop_probe(void *arg) {
+    struct history *h = arg;
+    while (h->progress.phase != PHASE_PROBING || h->progress.epoch < 1)
+        sched_yield();
+    h->stop = 1;
+    return NULL;
+}
+
+static void check_stopped_probe(const struct train_config *config, int ranks) {
+    struct history *h = calloc(RANKS + 1, sizeof *h), *alone = &h[RANKS];
+    pthread_t watcher;
+    assert_non_null(h);
+    *alone = (struct history){.config = config, .threads = 2};
+    train_rank(alone);
+    for (int i = 0; i < ranks; i++)
+        h[i] = (struct history){
+            .config = config, .threads = 1, .saves = 1, .stop = i > 0, .save_due = i > 0};
+    assert_int_equal(pthread_create(&watcher, NULL, stop_probe, &h[0]), 0);
+    run_ranks(h, ranks);
+    pthread_join(watcher, NULL);
+    for (int i = 0; i < ranks; i++) {
+        assert_failed(h[i].rc, OVR_STOPPED, &h[i].err, "the probe was trained");
+        assert_int_equal(h[i].n_saves, 1);
+        release(&h[i]);
+        h[i].stop = i > 0;
+    }
+    run_ranks(h, ranks);
+    for (int i = 0; i < ranks; i++) {
+        assert_int_equal(h[i].started, EPOCHS + 1);
+        assert_same(&h[i], alone);
+        forget(&h[i].kept[0]);
+        release(&h[i]);
+    }
     release(alone);
     free(h);
 }
@@ -412,6 +689,54 @@ static void untrained_models(void **state) {
     check_ranks(&config);
 }
 
+static void interrupted_encoders(void **state) {
+    (void)state;
+    struct train_config config = encoder_config(1601);
+    check_interrupted(&config);
+}
+
+static void interrupted_classifiers(void **state) {
+    (void)state;
+    struct train_config config = encoder_config(1700);
+    config.kind = MODEL_MLP;
+    config.dropout[0] = 0.3;
+    config.init = INIT_GLOROT;
+    config.probe = 0;
+    check_interrupted(&config);
+}
+
+static void interrupted_autoencoders(void **state) {
+    (void)state;
+    struct train_config config = encoder_config(1300);
+    config.kind = MODEL_AUTOENCODER;
+    config.probe = 0;
+    config.optimizer = (struct optimizer_config){
+        .name = OPT_SGD, .learning_rate = 0.1, .momentum = 0.9, .nesterov = 1};
+    check_interrupted(&config);
+}
+
+static void interrupted_centroids(void **state) {
+    (void)state;
+    for (int online = 0; online <= 1; online++) {
+        struct train_config config = encoder_config(1100);
+        config.kind = online ? MODEL_ONLINE_KMEANS : MODEL_KMEANS;
+        config.f.kind = online ? ACT_HARD : ACT_TRIANGLE;
+        config.init = online ? INIT_KMEANS_PLUS_PLUS : INIT_SAMPLES;
+        config.ovr.lambda = 0;
+        config.activity = config.probe = 0;
+        config.batch_size = 150;
+        check_interrupted(&config);
+    }
+}
+
+static void a_probe_that_is_stopped(void **state) {
+    (void)state;
+    struct train_config config = encoder_config(1601);
+    config.probe_config.epochs = 100;
+    check_stopped_probe(&config, 2);
+    check_stopped_probe(&config, 3);
+}
+
 static void refused(const struct train_config *config, int ranks, const char *field) {
     struct history *h = calloc(RANKS, sizeof *h);
     assert_non_null(h);
@@ -431,12 +756,13 @@ static void what_ranks_cannot_do(void **state) {
     config.kind = MODEL_MLP;
     config.n_hidden = 2;
     config.hidden[1] = 1000;
-    refused(&config, 2, "/model/hidden");
+    refused(&config, 2, "/training/ranks");
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_the_same_tree),
+        cmocka_unit_test(streams_come_in_order),
         cmocka_unit_test(encoders),
         cmocka_unit_test(classifiers),
         cmocka_unit_test(autoencoders),
@@ -444,6 +770,11 @@ int main(void) {
         cmocka_unit_test(ties),
         cmocka_unit_test(centroids),
         cmocka_unit_test(untrained_models),
+        cmocka_unit_test(interrupted_encoders),
+        cmocka_unit_test(interrupted_classifiers),
+        cmocka_unit_test(interrupted_autoencoders),
+        cmocka_unit_test(interrupted_centroids),
+        cmocka_unit_test(a_probe_that_is_stopped),
         cmocka_unit_test(what_ranks_cannot_do),
     };
     return cmocka_run_group_tests_name("core/ranks", tests, start_blas, NULL);

@@ -1077,26 +1077,6 @@ static void failing_hook_ends_the_run(void **state) {
 /* ---- the estimate ---- */
 
 #if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
-/* A line of /proc/self/status, in bytes. */
-static size_t memory_status(const char *name) {
-    char line[256];
-    unsigned long kib = 0;
-    FILE *file = fopen("/proc/self/status", "r");
-    assert_non_null(file);
-    while (fgets(line, sizeof line, file))
-        if (strncmp(line, name, strlen(name)) == 0)
-            assert_int_equal(sscanf(line + strlen(name), ": %lu", &kib), 1);
-    fclose(file);
-    return kib * 1024;
-}
-
-static void forget_peak(void) {
-    FILE *file = fopen("/proc/self/clear_refs", "w");
-    assert_non_null(file);
-    assert_true(fputs("5", file) >= 0);
-    assert_int_equal(fclose(file), 0);
-}
-
 static int ignore_report(void *context, const struct epoch_report *report, struct ovr_err *err) {
     (void)context;
     (void)report;
@@ -1112,7 +1092,7 @@ static void check_estimate(const struct train_config *config, size_t d) {
     struct train_result result;
     struct ovr_err err = {0};
     const struct train_data data = {train.n, test.n, d, 10, 0};
-    struct train_estimate estimate = train_estimate(config, &data, 2);
+    struct train_estimate estimate = train_estimate(config, &data, &(struct crew){2, 1});
     malloc_trim(0); /* preparing does, too: what is freed already must not count as before */
     forget_peak();
     size_t before = memory_status("VmRSS");
@@ -1178,13 +1158,15 @@ static void memory_of_autoencoders_and_deep_nets(void **state) {
 }
 #endif
 
+static const struct crew alone = {1, 1};
+
 static void estimate_counts_products(void **state) {
     (void)state;
     struct train_config config = encoder_config();
     config.hidden[0] = 8192;
     config.epochs = 10;
     const struct train_data data = {50000, 10000, 781, 10, 0};
-    struct train_estimate e = train_estimate(&config, &data, 1);
+    struct train_estimate e = train_estimate(&config, &data, &alone);
     assert_int_equal(e.parameters, 8192 * 782);
     /* forward and weight gradient of the training split, forward of the watched one */
     assert_relative(e.flops_per_epoch, 2. * 781 * 8192 * (2 * 50000. + 10000), 1e-9);
@@ -1197,26 +1179,26 @@ static void estimate_counts_products_of_other_nets(void **state) {
     const struct train_data data = {1000, 100, 50, 10, 0};
     struct train_config config = autoencoder_config();
     config.hidden[0] = 20;
-    struct train_estimate e = train_estimate(&config, &data, 1);
+    struct train_estimate e = train_estimate(&config, &data, &alone);
     double product = 2. * 50 * 20;
     assert_int_equal(e.parameters, 2 * 50 * 20 + 20 + 50);
     assert_relative(e.flops_per_epoch, product * ((2 + 3) * 1000. + 2 * 100), 1e-9);
     config.tied = 1;
-    e = train_estimate(&config, &data, 1);
+    e = train_estimate(&config, &data, &alone);
     assert_int_equal(e.parameters, 50 * 20 + 20 + 50);
 
     config = mlp_config();
     config.hidden[0] = 20;
     config.hidden[1] = 30;
     config.n_hidden = 2;
-    e = train_estimate(&config, &data, 1);
+    e = train_estimate(&config, &data, &alone);
     double first = 2. * 50 * 20, second = 2. * 20 * 30, head = 2. * 30 * 10;
     assert_int_equal(e.parameters, 20 * 51 + 30 * 21 + 10 * 31);
     assert_relative(e.flops_per_epoch,
                     1000 * (2 * first + 3 * second + 3 * head) + 100 * (first + second + head),
                     1e-9);
     config.freeze = 1;
-    e = train_estimate(&config, &data, 1);
+    e = train_estimate(&config, &data, &alone);
     assert_relative(e.flops_per_epoch,
                     1000 * (first + 2 * second + 3 * head) + 100 * (first + second + head), 1e-9);
 }

@@ -33,15 +33,18 @@ static int write_marked(const char *dir, const char *key, int mark, struct ovr_e
     return checkpoint_write(dir, ID, key, pieces, list(&s, pieces), err);
 }
 
-/* The mark of what is read, 0 when nothing was. */
+/* The mark of what is read of the newest that is good, 0 when nothing was. */
 static int read_mark(const char *dir, const char *key) {
     struct state_of_run s = numbered(0);
     const struct state_of_run untouched = s;
     struct train_piece pieces[2];
-    if (!checkpoint_read(dir, ID, key, pieces, list(&s, pieces))) {
+    int back = 0;
+    while (back < 2 && !checkpoint_read(dir, ID, key, back, pieces, list(&s, pieces))) {
         assert_memory_equal(&s, &untouched, sizeof s);
-        return 0;
+        back++;
     }
+    if (back == 2)
+        return 0;
     struct state_of_run expected = numbered(s.position[0] / 10);
     assert_memory_equal(&s, &expected, sizeof s);
     return s.position[0] / 10;
@@ -50,7 +53,7 @@ static int read_mark(const char *dir, const char *key) {
 static void start(const char *dir, char key[DIGEST_SIZE]) {
     struct ovr_err err = {0};
     assert_ok(checkpoint_init(dir, &err), &err);
-    checkpoint_key("{\"a\":1}", ISA_BASELINE, key);
+    checkpoint_key("{\"a\":1}", ISA_BASELINE, 0, 1, key);
 }
 
 static void change_byte(const char *dir, const char *name, long at) {
@@ -103,24 +106,54 @@ static void a_spoilt_one_gives_way_to_the_one_before(void **state) {
     assert_int_equal(read_mark(dir, key), 0);
 }
 
+/* More pieces than the head has sizes. */
+static void many_pieces_come_back(void **state) {
+    const char *dir = ((struct place *)*state)->dir;
+    struct ovr_err err = {0};
+    char key[DIGEST_SIZE], kept[TRAIN_PIECES_MAX][40], read[TRAIN_PIECES_MAX][40];
+    struct train_piece from[TRAIN_PIECES_MAX], to[TRAIN_PIECES_MAX];
+    start(dir, key);
+    memset(read, 0, sizeof read);
+    for (size_t i = 0; i < TRAIN_PIECES_MAX; i++) {
+        memset(kept[i], 'a' + (int)i, sizeof kept[i]);
+        from[i] = (struct train_piece){kept[i], 10 + i};
+        to[i] = (struct train_piece){read[i], 10 + i};
+    }
+    for (size_t n = 15; n <= TRAIN_PIECES_MAX; n++) {
+        assert_ok(checkpoint_write(dir, ID, key, from, n, &err), &err);
+        assert_int_equal(checkpoint_read(dir, ID, key, 0, to, n), 1);
+        for (size_t i = 0; i < n; i++) {
+            assert_memory_equal(read[i], kept[i], 10 + i);
+            memset(read[i], 0, sizeof read[i]);
+        }
+        assert_int_equal(checkpoint_read(dir, ID, key, 0, to, n - 1), 0);
+        to[n - 1].n++;
+        assert_int_equal(checkpoint_read(dir, ID, key, 0, to, n), 0);
+        to[n - 1].n--;
+    }
+}
+
 static void another_run_is_not_taken_up(void **state) {
     const char *dir = ((struct place *)*state)->dir;
     struct ovr_err err = {0};
     char key[DIGEST_SIZE], other[DIGEST_SIZE];
     start(dir, key);
     assert_ok(write_marked(dir, key, 1, &err), &err);
-    checkpoint_key("{\"a\":2}", ISA_BASELINE, other);
+    checkpoint_key("{\"a\":2}", ISA_BASELINE, 0, 1, other);
     assert_string_not_equal(key, other);
     assert_int_equal(read_mark(dir, other), 0);
-    checkpoint_key("{\"a\":1}", ISA_AVX2, other);
+    checkpoint_key("{\"a\":1}", ISA_AVX2, 0, 1, other);
+    assert_string_not_equal(key, other);
+    assert_int_equal(read_mark(dir, other), 0);
+    checkpoint_key("{\"a\":1}", ISA_BASELINE, 0, 2, other); /* of one rank's part alone */
     assert_string_not_equal(key, other);
     assert_int_equal(read_mark(dir, other), 0);
     struct state_of_run s = numbered(0);
     struct train_piece pieces[2];
     list(&s, pieces);
     pieces[1].n -= sizeof(real); /* of another shape */
-    assert_int_equal(checkpoint_read(dir, ID, key, pieces, 2), 0);
-    assert_int_equal(checkpoint_read(dir, ID, key, pieces, 1), 0);
+    assert_int_equal(checkpoint_read(dir, ID, key, 0, pieces, 2), 0);
+    assert_int_equal(checkpoint_read(dir, ID, key, 0, pieces, 1), 0);
     assert_int_equal(read_mark(dir, key), 1);
 }
 
@@ -160,13 +193,48 @@ static void what_was_left_half_written_goes(void **state) {
     assert_int_equal(read_mark(dir, key), 1);
 }
 
+/* What goes over the network, in runs of a megabyte, is what lies in a file. */
+static void a_stream_has_the_bytes_of_a_file(void **state) {
+    enum { LONG = (2 << 20) + 5 };
+    (void)state;
+    char key[DIGEST_SIZE], *numbers = malloc(LONG), *copy = malloc(LONG), none = 0;
+    memset(numbers, 'x', LONG);
+    memset(copy, 0, LONG);
+    struct train_piece pieces[] = {{numbers, LONG}, {&none, 0}, {numbers, 3}};
+    size_t size = checkpoint_size(pieces, 3), at = 0, n;
+    char *bytes = malloc(size);
+    const void *run;
+    struct checkpoint_stream stream;
+    checkpoint_key("{}", ISA_BASELINE, 0, 1, key);
+    checkpoint_stream_init(&stream, key, pieces, 3);
+    while ((n = checkpoint_next(&stream, &run)) > 0) {
+        assert_in_range(n, 1, 1 << 20);
+        assert_in_range(at + n, 1, size);
+        memcpy(bytes + at, run, n);
+        at += n;
+    }
+    assert_int_equal(at, size);
+    assert_int_equal(checkpoint_next(&stream, &run), 0);
+    assert_null(checkpoint_fault(bytes, size, key, pieces, 3));
+    pieces[0].bytes = copy;
+    checkpoint_fill(bytes, pieces, 3);
+    assert_memory_equal(copy, numbers, LONG);
+    bytes[size / 2] ^= 1;
+    assert_string_equal(checkpoint_fault(bytes, size, key, pieces, 3), "is damaged");
+    free(bytes);
+    free(copy);
+    free(numbers);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         with_place(the_newest_comes_back),
         with_place(a_spoilt_one_gives_way_to_the_one_before),
+        with_place(many_pieces_come_back),
         with_place(another_run_is_not_taken_up),
         with_place(a_full_disk_keeps_the_one_before),
         with_place(what_was_left_half_written_goes),
+        cmocka_unit_test(a_stream_has_the_bytes_of_a_file),
     };
     return cmocka_run_group_tests_name("server/checkpoint", tests, NULL, NULL);
 }

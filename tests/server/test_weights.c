@@ -58,6 +58,25 @@ static void release(struct train_result *r, struct preprocess *preprocess) {
     preprocess_release(preprocess);
 }
 
+static int save_and_list(const char *dir, const char *id, enum model_kind kind,
+                         const struct train_result *r, struct tensor list[MAX_TENSORS], size_t *n,
+                         struct ovr_err *err) {
+    struct saved saved;
+    char digest[DIGEST_SIZE];
+    int rc = weights_save(dir, id, kind, r, &saved, err);
+    *n = saved.n;
+    memcpy(list, saved.tensors, saved.n * sizeof *list);
+    if (rc)
+        return rc;
+    digest_of(r->best, r->net.n_params * sizeof(real), digest);
+    assert_string_equal(saved.best, digest);
+    digest_of(r->last, r->net.n_params * sizeof(real), digest);
+    assert_string_equal(saved.last, digest);
+    assert_ok(weights_digest(NULL, &r->net, r->best, digest, err), err);
+    assert_string_equal(saved.best, digest);
+    return 0;
+}
+
 /* The numbers of an NPY file (format 1.0), whose header has to be exactly this. */
 static float *read_npy(const char *path, size_t rows, size_t columns, int dimensions) {
     size_t n;
@@ -122,7 +141,7 @@ static void a_table_of_units_comes_back(void **state) {
     size_t n, without;
     struct ovr_err err = {0};
     assert_ok(weights_init(dir, &err), &err);
-    assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &without, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_OVR_ENCODER, &r, list, &without, &err), &err);
     assert_int_equal(count_entries(dir, "/experiments/abc/units"), 0);
     r.units[0] = (struct units){.n_units = UNITS,
                                 .n_classes = CLASSES,
@@ -132,7 +151,7 @@ static void a_table_of_units_comes_back(void **state) {
                                 .cell_samples = new_numbers(7, 4)};
     for (size_t cells = 0; cells <= 7; cells += 7) {
         r.units[0].n_cells = cells;
-        assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
+        assert_ok(save_and_list(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
         assert_int_equal(n, without); /* they are no tensors of the model */
         check_part(dir, "table", 2, UNITS, UNIT_FIGURES, 1);
         check_part(dir, "classes", 2, UNITS, CLASSES, 2);
@@ -160,7 +179,7 @@ static void an_mlp_comes_back(void **state) {
     size_t n;
     struct ovr_err err = {0};
     prepare(dir);
-    assert_ok(weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
     assert_int_equal(n, 4 + 4 + 2 + 4);
     for (int last = 0; last < 2; last++) {
         const char *epoch = last ? "last" : "best";
@@ -196,7 +215,7 @@ static void an_encoder_comes_back(void **state) {
     struct ovr_err err = {0};
     prepare(dir);
     r.probed = 0;
-    assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
     assert_int_equal(n, 2 + 2 + 4);
     check_tensor(dir, list, n, "best", "encoder.weight", 2, UNITS, INPUTS, 1000, INPUTS, 1);
     check_tensor(dir, list, n, "last", "encoder.bias", 1, UNITS, 1, 2000 + UNITS * INPUTS, 1, 0);
@@ -245,7 +264,7 @@ static void the_most_tensors_have_room(void **state) {
                                                    .mean = new_numbers(INPUTS, 8),
                                                    .scale = new_numbers(INPUTS, 9)};
     preprocess.n_steps = PREPROCESS_MAX;
-    assert_ok(weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
     assert_int_equal(n, MAX_TENSORS);
     release(&r, &preprocess);
 }
@@ -275,7 +294,7 @@ static void deep_nets_come_back(void **state) {
     size_t n;
     struct ovr_err err = {0};
     prepare(dir);
-    assert_ok(weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_MLP, &r, list, &n, &err), &err);
     assert_int_equal(n, 2 * PARTS_MAX + 2 + 4);
     int at = check_layers(dir, list, n, &deep_mlp, "hidden");
     check_tensor(dir, list, n, "best", "output.weight", 2, CLASSES, 6, 1000 + at, 1, WIDTH);
@@ -284,7 +303,7 @@ static void deep_nets_come_back(void **state) {
     release(&r, &preprocess);
 
     r = new_net_result(&deep_encoder, &preprocess);
-    assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
     assert_int_equal(n, 2 * 6 + 2 + 4);
     check_layers(dir, list, n, &deep_encoder, "encoder");
     release(&r, &preprocess);
@@ -299,7 +318,7 @@ static void autoencoders_come_back(void **state) {
     size_t n;
     struct ovr_err err = {0};
     prepare(dir);
-    assert_ok(weights_save(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
     assert_int_equal(n, 2 * 4 + 2 + 4);
     check_tensor(dir, list, n, "best", "encoder.weight", 2, UNITS, INPUTS, 1000, INPUTS, 1);
     check_tensor(dir, list, n, "best", "encoder.bias", 1, UNITS, 1, 1000 + UNITS * INPUTS, 1, 0);
@@ -308,7 +327,7 @@ static void autoencoders_come_back(void **state) {
     release(&r, &preprocess);
 
     r = new_net_result(&tied, &preprocess);
-    assert_ok(weights_save(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
     assert_int_equal(n, 2 * 3 + 2 + 4);
     check_tensor(dir, list, n, "last", "decoder.bias", 1, INPUTS, 1, 2000 + V, 1, 0);
     release(&r, &preprocess);
@@ -323,7 +342,7 @@ static void check_start(const char *dir, enum model_kind kind, const struct net_
     struct net_part expected[PARTS_MAX];
     size_t n, n_parts = net_parts(&r.net, expected);
     struct ovr_err err = {0};
-    assert_ok(weights_save(dir, ID, kind, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, kind, &r, list, &n, &err), &err);
     for (int e = 0; e < 2; e++) {
         struct weights weights;
         const real *saved = e ? r.last : r.best;
@@ -388,11 +407,11 @@ static void damaged_files_cannot_be_started_from(void **state) {
     size_t n;
     struct ovr_err err = {0};
     prepare(dir);
-    assert_ok(weights_save(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
     const off_t sizes[] = {NPY_HEADER + 4 * UNITS * INPUTS - 1, NPY_HEADER, 10, 0};
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (size_t t = 0; t < 3; t += 2) { /* the encoder's weights and the decoder's */
-            assert_ok(weights_save(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
+            assert_ok(save_and_list(dir, ID, MODEL_AUTOENCODER, &r, list, &n, &err), &err);
             weights_path(dir, ID, &list[t], path, sizeof path);
             assert_int_equal(truncate(path, sizes[i]), 0);
             err = (struct ovr_err){0};
@@ -426,7 +445,7 @@ static void what_lies_in_the_way_goes(void **state) {
     }
     snprintf(path, sizeof path, "%s/experiments/abc.tmp/best/x", dir);
     write_whole(path, "x", 1);
-    assert_ok(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
+    assert_ok(save_and_list(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), &err);
     assert_int_equal(count_entries(dir, "/experiments"), 1);
     assert_int_equal(count_entries(dir, "/experiments/abc"), 3);
     prepare(dir); /* the next start keeps it */
@@ -444,7 +463,7 @@ static void a_file_instead_of_the_directory(void **state) {
     char path[128];
     snprintf(path, sizeof path, "%s/experiments", dir);
     write_whole(path, "x", 1);
-    assert_failed(weights_save(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), OVR_IO, &err,
+    assert_failed(save_and_list(dir, ID, MODEL_OVR_ENCODER, &r, list, &n, &err), OVR_IO, &err,
                   "cannot make");
     assert_int_equal(n, 0);
     err = (struct ovr_err){0};
@@ -470,7 +489,7 @@ static void a_full_disk_leaves_nothing(void **state) {
         now = before;
         now.rlim_cur = limits[i];
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &now), 0);
-        int rc = weights_save(dir, ID, MODEL_MLP, &r, list, &n, &err);
+        int rc = save_and_list(dir, ID, MODEL_MLP, &r, list, &n, &err);
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
         assert_failed(rc, OVR_IO, &err, "cannot write");
         assert_int_equal(n, 0);

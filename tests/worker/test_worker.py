@@ -3,17 +3,13 @@ send each other what the shards' sums need and no more."""
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import unittest
 
 import ovrd
-from support import BUILD, Process, main
-
-WORKER = os.path.join(BUILD, "ovr-worker")
-MISSING = None if os.path.exists(WORKER) and shutil.which("mpirun") else \
-    "needs ovr-worker, which is built where OpenMPI is (scripts/deps.sh mpi) and without sanitizers"
+from support import Process, main
+from workdaemon import AS_ROOT, MPIRUN, ONE_RANK, WORKER
 
 ROWS, CLASSES, INPUTS = 128, 10, 3
 
@@ -41,11 +37,9 @@ def run(document, ranks=0, threads=1):
         path = os.path.join(directory, "spec.json")
         with open(path, "w") as file:
             json.dump(document, file)
-        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1",
-                   "-n", str(ranks)] if ranks else []
+        command = [*MPIRUN, str(ranks)] if ranks else []
         done = subprocess.run([*command, WORKER, "-t", str(threads), path, os.path.join(directory, "out")],
-                              capture_output=True, text=True, timeout=300, env={
-                                  **os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"})
+                              capture_output=True, text=True, timeout=300, env={**os.environ, **AS_ROOT})
         if done.returncode:
             raise AssertionError(done.stderr)
         found = dict(re.findall(r"^(best|last|accuracy) (.+)$", done.stdout, re.M))
@@ -57,7 +51,7 @@ def run(document, ranks=0, threads=1):
         return found
 
 
-@unittest.skipIf(MISSING, MISSING)
+@unittest.skipIf(ONE_RANK, ONE_RANK)
 class SameWeights(unittest.TestCase):
     def check(self, document):
         with Process("--workers", "1") as process, ovrd.connect(process.url) as lab:
@@ -86,7 +80,7 @@ class SameWeights(unittest.TestCase):
         self.check(document)
 
 
-@unittest.skipIf(MISSING, MISSING)
+@unittest.skipIf(ONE_RANK, ONE_RANK)
 class Traffic(unittest.TestCase):
     """Two runs that differ in their number of steps alone: with a rate that leaves the weights as they are, so that
     evaluating them sends the same."""
@@ -116,19 +110,19 @@ class Traffic(unittest.TestCase):
         self.check("autoencoder", 8 * (2 * ROWS + 6) + 4 * ROWS * INPUTS)
 
 
-@unittest.skipIf(MISSING, MISSING)
 class Refusals(unittest.TestCase):
     def refused(self, text, document, ranks):
         with self.assertRaisesRegex(AssertionError, text):
             run(document, ranks)
 
+    @unittest.skipIf(ONE_RANK, ONE_RANK)
     def test_what_ranks_cannot_do(self):
         self.refused("1000 units can be shared by 1..2 ranks, got 3", spec("ovr_encoder", 1000), 3)
         self.refused("one hidden layer", spec("mlp", 1000, model={"kind": "mlp", "hidden": [1000, 1000]}), 2)
         self.refused("the stored spec is not valid: /model/hidden", spec("mlp", 0), 2)
 
     def test_senseless_arguments(self):
-        for arguments in [], ["spec"], ["-t", "0", "spec", "out"], ["-t", "2x", "spec", "out"], ["-i", "mmx", "spec", "out"], \
+        for arguments in [], ["-t", "2"], ["-t", "2", "spec"], ["-t", "0", "spec", "out"], ["-t", "2x", "spec", "out"], ["-i", "mmx", "spec", "out"], \
                 ["-x", "spec", "out"], ["spec", "out", "train"]:
             done = subprocess.run([WORKER, *arguments], capture_output=True, text=True)
             self.assertEqual(done.returncode, 2, arguments)
