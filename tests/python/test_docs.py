@@ -104,7 +104,7 @@ class Documents(unittest.TestCase):
 
     def test_options_that_are_named_exist(self):
         known = {"--data-binary", "--profile", "--build", "--now",  # of curl, docker, systemctl
-                 "--bind-to", "--mca", "--oversubscribe", "--mpi"}  # and of mpirun and srun
+                 "--bind-to", "--mca", "--oversubscribe", "--mpi", "--signal"}  # and of mpirun, srun and sbatch
         for program, word in (("ovrd", "--help"), ("ovrctl", "help")):
             said = subprocess.run([os.path.join(BUILD, program), word], capture_output=True, text=True, check=True)
             known |= set(re.findall(r"(?<!\S)--[a-z-]+", said.stdout))
