@@ -362,6 +362,27 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     return rc ? rc : open_http(d, settings, url, err);
 }
 
+static pthread_t main_thread;
+
+static void hand_on(int signal) {
+    pthread_kill(main_thread, signal);
+}
+
+/* Every thread from here on inherits the mask, so that only serve() sees the signals. One that a
+ * library started before main(), as OpenBLAS does, has no mask: the kernel gives them to it
+ * whenever serve() is not waiting just then, and without a handler it would end the process. */
+static void take_signals(sigset_t *signals) {
+    static const int ours[] = {SIGTERM, SIGINT, SIGHUP};
+    struct sigaction action = {.sa_handler = hand_on, .sa_flags = SA_RESTART};
+    main_thread = pthread_self();
+    sigemptyset(signals);
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        sigaddset(signals, ours[i]);
+    pthread_sigmask(SIG_BLOCK, signals, NULL);
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        sigaction(ours[i], &action, NULL);
+}
+
 /* Until SIGTERM or SIGINT; SIGHUP takes the certificate anew. */
 static void serve(struct daemon *d, const sigset_t *signals) {
     const struct timespec tick = {.tv_nsec = 100 * 1000 * 1000};
@@ -469,13 +490,8 @@ int main(int argc, char **argv) {
     /* What a job frees goes back to the system; by default this threshold rises to 32 MiB. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
 
-    /* Every thread inherits the mask, so that only serve() sees the signals. */
     sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    take_signals(&signals);
     signal(SIGPIPE, SIG_IGN);
     json_object_seed(0);
 

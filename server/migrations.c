@@ -19,6 +19,7 @@ EMBED(migration_0009, "migrations/0009_queue.sql");
 EMBED(migration_0010, "migrations/0010_computing_time.sql");
 EMBED(migration_0011, "migrations/0011_waiting_halves.sql");
 EMBED(migration_0012, "migrations/0012_cluster.sql");
+EMBED(migration_0013, "migrations/0013_tags.sql");
 
 const char *const migrations[] = {migration_0001,
                                   migration_0002,
@@ -32,4 +33,5 @@ const char *const migrations[] = {migration_0001,
                                   migration_0010,
                                   migration_0011,
                                   migration_0012,
+                                  migration_0013,
                                   NULL};

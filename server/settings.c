@@ -44,7 +44,7 @@ static const struct setting table[] = {
     {"model-cache", "BYTES", NUMBER(model_cache_bytes, 0, 1024 * TIB), "1G", NULL, "memory for models that encode and predict; 0: read anew each time"},
     {"isa", "LEVEL", TEXT(isa), "auto", "auto baseline avx2 avx512", "instruction set of the hot loops: auto, baseline, avx2 or avx512"},
     {"blas-kernel", "NAME", TEXT(blas_kernel), "auto", NULL, "OpenBLAS kernel, such as Haswell; auto: what suits the processor"},
-    {"http-threads", "N", NUMBER(http_threads, 1, 64), "2", NULL, "threads that answer requests"},
+    {"http-threads", "N", NUMBER(http_threads, 1, 64), "8", NULL, "threads that answer requests; as many submissions can share a write to the disk"},
     {"max-connections", "N", NUMBER(max_connections, 8, 100000), "1000", NULL, "open connections; more get 503"},
     {"max-watchers", "N", NUMBER(max_watchers, 0, 100000), "500", NULL, "streams of events and waiting requests; more streams get 503"},
     {"idle-timeout", "SECONDS", NUMBER(idle_timeout_s, 1, 3600), "30", NULL, "a connection without traffic is closed"},

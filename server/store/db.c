@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,12 +49,16 @@ int db_run(struct connection *c, sqlite3_stmt *statement, struct ovr_err *err) {
     return rc == SQLITE_DONE ? 0 : db_fail(c, err);
 }
 
+/* ---- Transactions ---- */
+
 int db_begin(struct store *store, struct ovr_err *err) {
-    pthread_mutex_lock(&store->writer.lock);
-    int rc = db_run(&store->writer, db_bind(&store->writer, BEGIN, ""), err);
-    if (rc)
-        pthread_mutex_unlock(&store->writer.lock);
-    return rc;
+    struct connection *c = &store->writer;
+    atomic_fetch_add(&store->coming, 1);
+    pthread_mutex_lock(&c->lock);
+    atomic_fetch_sub(&store->coming, 1);
+    store->n_changed_before = store->n_changed;
+    int rc = db_run(c, db_bind(c, store->sharers ? SAVEPOINT : BEGIN, ""), err);
+    return rc ? db_end(store, rc, err) : 0;
 }
 
 static int64_t now_us(void) {
@@ -62,29 +67,98 @@ static int64_t now_us(void) {
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-int db_commit(struct store *store, int rc, struct ovr_err *err) {
-    struct connection *c = &store->writer;
-    if (!rc) {
-        int64_t started = now_us();
-        rc = db_run(c, db_bind(c, COMMIT, ""), err);
-        metrics_time(TIME_STORE, (double)(now_us() - started) / 1e6);
+/* The transaction of all who share it has come to its end. */
+static void settle(struct store *store, int rc, const char *why) {
+    tell_changes(store, !rc);
+    if (!store->sharers)
+        return;
+    pthread_mutex_lock(&store->sharing);
+    for (struct sharer *s = store->sharers; s; s = s->next) {
+        s->rc = rc ? ovr_fail(s->err, rc, NULL, "%s", why) : 0;
+        s->settled = 1;
     }
+    store->sharers = NULL;
+    pthread_cond_broadcast(&store->settled);
+    pthread_mutex_unlock(&store->sharing);
+}
+
+/* Ends one's own part of the transaction. After some faults SQLite has taken back all of it; then
+ * the others learn of it here. */
+static int end_part(struct store *store, int rc, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    if (!rc && store->sharers)
+        rc = db_run(c, db_bind(c, RELEASE, ""), err);
+    if (!rc && sqlite3_get_autocommit(c->db))
+        rc = ovr_fail(err, OVR_IO, NULL, "the database has given the transaction up");
+    if (!rc)
+        return 0;
+    store->n_changed = store->n_changed_before;
+    if (!sqlite3_get_autocommit(c->db) &&
+        (!store->sharers || db_run(c, db_bind(c, ROLLBACK_TO, ""), NULL) ||
+         db_run(c, db_bind(c, RELEASE, ""), NULL)))
+        db_run(c, db_bind(c, ROLLBACK, ""), NULL);
+    if (sqlite3_get_autocommit(c->db))
+        settle(store, rc == OVR_FULL ? OVR_FULL : OVR_IO,
+               "the database refused the transaction that this was to be stored with");
+    return rc;
+}
+
+/* Of all parts that are left. */
+static int commit(struct store *store, struct ovr_err *err) {
+    struct connection *c = &store->writer;
+    struct ovr_err why = {0};
+    int64_t started = now_us();
+    int rc = db_run(c, db_bind(c, COMMIT, ""), &why);
+    metrics_time(TIME_STORE, (double)(now_us() - started) / 1e6);
     if (rc && !sqlite3_get_autocommit(c->db))
         db_run(c, db_bind(c, ROLLBACK, ""), NULL);
+    settle(store, rc, why.text);
+    return rc ? ovr_fail(err, rc, NULL, "%s", why.text) : 0;
+}
+
+/* For the others too, where one's own part failed. */
+static int commit_rest(struct store *store, int rc, struct ovr_err *err) {
+    if (!rc)
+        rc = commit(store, err);
+    else if (store->sharers)
+        commit(store, NULL);
     runs_settle_use(&store->runs, !rc);
-    tell_changes(store, !rc);
     return rc;
+}
+
+int db_commit(struct store *store, int rc, struct ovr_err *err) {
+    rc = end_part(store, rc, err);
+    return commit_rest(store, rc, err);
 }
 
 void db_release_writer(struct store *store) {
     pthread_mutex_unlock(&store->writer.lock);
 }
 
+/* Leaves the commit to who comes next. */
+static int share(struct store *store, struct ovr_err *err) {
+    struct sharer me = {.next = store->sharers, .err = err};
+    store->sharers = &me;
+    db_release_writer(store);
+    pthread_mutex_lock(&store->sharing);
+    while (!me.settled)
+        pthread_cond_wait(&store->settled, &store->sharing);
+    pthread_mutex_unlock(&store->sharing);
+    return me.rc;
+}
+
 int db_end(struct store *store, int rc, struct ovr_err *err) {
-    rc = db_commit(store, rc, err);
+    rc = end_part(store, rc, err);
+    int others = atomic_load(&store->coming) > 0;
+    if (!rc && others)
+        return share(store, err);
+    if (!others)
+        rc = commit_rest(store, rc, err);
     db_release_writer(store);
     return rc;
 }
+
+/* ---- Readers ---- */
 
 /* One that is free, so that nobody waits behind a long list; there are enough as a rule. */
 struct connection *db_take_reader(struct store *store) {
@@ -208,8 +282,14 @@ int store_open(struct store **out, const char *path, int readers, struct ovr_err
     store->rules = (struct queue_rules){86400000, INT64_MAX};
     pthread_mutex_init(&store->blocked_lock, NULL);
     pthread_mutex_init(&store->writer.lock, NULL);
+    pthread_mutex_init(&store->sharing, NULL);
+    pthread_cond_init(&store->settled, NULL);
     for (int i = 0; i < readers; i++)
         pthread_mutex_init(&store->readers[i].lock, NULL);
+    /* What a part of a transaction may have to take back stays in memory: a file for it would need
+     * a directory of its own that can be written. For the whole process, before anything is opened.
+     */
+    sqlite3_config(SQLITE_CONFIG_STMTJRNL_SPILL, -1);
     int rc =
         connect(&store->writer, path, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", err);
     if (!rc)
@@ -252,6 +332,8 @@ void store_close(struct store *store) {
     disconnect(&store->writer);
     runs_release(&store->runs);
     pthread_mutex_destroy(&store->blocked_lock);
+    pthread_mutex_destroy(&store->sharing);
+    pthread_cond_destroy(&store->settled);
     free(store->blocked);
     free(store->readers);
     free(store);

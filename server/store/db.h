@@ -31,6 +31,9 @@ enum sql {
     BEGIN_READING,
     COMMIT,
     ROLLBACK,
+    SAVEPOINT,
+    RELEASE,
+    ROLLBACK_TO,
     ADD_EXPERIMENT,
     ADD_KEY,
     FIND_KEY,
@@ -42,6 +45,15 @@ enum sql {
     LIST_FINISHED_LAST,
     LIST_LEAST,
     LIST_MOST,
+    TAGGED,
+    TAGGED_OLDEST,
+    TAGGED_FINISHED,
+    TAGGED_FINISHED_LAST,
+    TAGGED_LEAST,
+    TAGGED_MOST,
+    COUNT_TAGGED,
+    ADD_TAG,
+    REMOVE_TAG,
     NEXT_OWNER,
     FIRST_OF_OWNER,
     FITTING_OF_OWNER,
@@ -169,6 +181,13 @@ struct connection {
 
 enum { MOST_CHANGED = 64 };
 
+/* Who has ended a transaction that others go on with, and waits for its commit: on her stack. */
+struct sharer {
+    struct sharer *next;
+    int settled, rc;
+    struct ovr_err *err;
+};
+
 /* Since when one whose turn it was waits for memory. */
 struct blocked {
     int64_t seq, since_ms;
@@ -176,13 +195,18 @@ struct blocked {
 
 struct store {
     struct connection writer;
+    _Atomic int coming;      /* who waits for the writer, to begin a transaction */
+    struct sharer *sharers;  /* of the transaction that is open */
+    pthread_mutex_t sharing; /* guards what is in them; taken inside of the writer's lock */
+    pthread_cond_t settled;
     struct connection *readers;
     int n_readers;
     _Atomic unsigned turn;
     struct runs runs;
     /* Experiments that the transaction at hand changes, for who listens. */
     int64_t changed[MOST_CHANGED];
-    size_t n_changed; /* more than there is room for: who knows which */
+    size_t n_changed;        /* more than there is room for: who knows which */
+    size_t n_changed_before; /* by the sharers */
     void (*listener)(void *context, const int64_t *seqs, size_t n);
     void *listener_context;
     struct queue_rules rules;
@@ -207,16 +231,23 @@ sqlite3_stmt *db_bind(struct connection *c, enum sql which, const char *types, .
 /* Runs a bound statement that returns no rows we want. */
 int db_run(struct connection *c, sqlite3_stmt *statement, struct ovr_err *err);
 
+/* Transactions, each seen by itself: it is stored whole or, with rc not 0, taken back whole. Those
+ * that many threads want at once share a commit, since what costs is that it is on the disk: who is
+ * done while another waits for the writer leaves the commit to that one, and waits for it. So there
+ * are as many in a commit as came during the one before, and one alone commits as ever. Where the
+ * commit fails, it fails for all that share it.
+ */
+
 /* Takes the writer and begins a transaction; on failure the writer is free. */
 int db_begin(struct store *store, struct ovr_err *err);
 
-/* Commits if rc is 0, else rolls back; returns rc or what went wrong with the commit. The writer
- * stays taken. */
+/* The usual end: returns rc, or what went wrong with the commit, once it is stored. The writer is
+ * free. Not for what charges a run, or does more under the writer once it is stored. */
+int db_end(struct store *store, int rc, struct ovr_err *err);
+
+/* The other end, for these: commits now, and the writer stays taken. */
 int db_commit(struct store *store, int rc, struct ovr_err *err);
 void db_release_writer(struct store *store);
-
-/* The usual end of what db_begin() began: both of these. */
-int db_end(struct store *store, int rc, struct ovr_err *err);
 
 /* A connection to read with, to be given back. */
 struct connection *db_take_reader(struct store *store);
@@ -262,6 +293,11 @@ struct membership {
 
 int insert_experiment(struct connection *c, const struct new_experiment *e,
                       const struct membership *member, char id[ID_SIZE], struct ovr_err *err);
+
+/* With ADD_TAG or REMOVE_TAG: makes it one of those with these tags, or not any more. What edits
+ * experiment.tags does this too. */
+int put_tags(struct connection *c, enum sql how, int64_t seq, const char *tags,
+             struct ovr_err *err);
 
 /* ---- queue.c ---- */
 

@@ -108,6 +108,20 @@ int find_key(struct connection *c, const char *key, const char *body_sha256, int
     return rc;
 }
 
+int put_tags(struct connection *c, enum sql how, int64_t seq, const char *tags,
+             struct ovr_err *err) {
+    int rc = 0;
+    while (!rc && *tags) {
+        size_t n = strcspn(tags, "\n");
+        sqlite3_stmt *statement = db_bind(c, how, "i", seq);
+        sqlite3_bind_text(statement, 2, tags, (int)n, SQLITE_STATIC);
+        if (n)
+            rc = db_run(c, statement, err);
+        tags += n + (tags[n] == '\n');
+    }
+    return rc;
+}
+
 int insert_experiment(struct connection *c, const struct new_experiment *e,
                       const struct membership *member, char id[ID_SIZE], struct ovr_err *err) {
     int rc = 0;
@@ -123,7 +137,8 @@ int insert_experiment(struct connection *c, const struct new_experiment *e,
         e->memory_bytes, now_ms(), member->sweep, member->point, member->repeat, member->waits_for,
         e->owner, (int64_t)e->private, e->core_seconds > 0 ? e->core_seconds : NAN,
         (int64_t)e->executor, (int64_t)(e->ranks ? e->ranks : 1));
-    return db_run(c, statement, err);
+    rc = db_run(c, statement, err);
+    return rc ? rc : put_tags(c, ADD_TAG, sqlite3_last_insert_rowid(c->db), e->tags, err);
 }
 
 int add_key(struct connection *c, const char *key, const char *body_sha256, int64_t experiment,
@@ -208,17 +223,31 @@ int store_get_experiment(struct store *store, const char *id, struct experiment 
     return rc;
 }
 
+/* Whether to look at those with the tag, or at all in their order until enough have it. By age
+ * those with it are in order too; else they have to be sorted, which is quicker where they are few.
+ */
+static int is_by_tag(struct connection *c, const struct experiment_filter *f) {
+    enum { FEW = 500 };
+    if (!f->tag || f->order == ORDER_CREATED)
+        return f->tag != NULL;
+    sqlite3_stmt *row = db_bind(c, COUNT_TAGGED, "si", f->tag, (int64_t)FEW + 1);
+    int few = sqlite3_step(row) == SQLITE_ROW && sqlite3_column_int(row, 0) <= FEW;
+    sqlite3_reset(row);
+    return few;
+}
+
 static sqlite3_stmt *bind_list(struct connection *c, const struct experiment_filter *f) {
-    static const enum sql statements[][2] = {
-        [ORDER_CREATED] = {LIST_EXPERIMENTS, LIST_OLDEST},
-        [ORDER_FINISHED] = {LIST_FINISHED_LAST, LIST_FINISHED},
-        [ORDER_FIGURE] = {LIST_MOST, LIST_LEAST},
+    static const enum sql statements[][2][2] = {
+        [ORDER_CREATED] = {{LIST_EXPERIMENTS, LIST_OLDEST}, {TAGGED, TAGGED_OLDEST}},
+        [ORDER_FINISHED] = {{LIST_FINISHED_LAST, LIST_FINISHED},
+                            {TAGGED_FINISHED_LAST, TAGGED_FINISHED}},
+        [ORDER_FIGURE] = {{LIST_MOST, LIST_LEAST}, {TAGGED_MOST, TAGGED_LEAST}},
     };
+    enum sql which = statements[f->order][is_by_tag(c, f)][f->ascending != 0];
     int64_t seq = f->before ? f->before : f->ascending ? 0 : INT64_MAX;
     double key = f->before ? f->key : f->ascending ? -DBL_MAX : DBL_MAX;
-    return db_bind(c, statements[f->order][f->ascending != 0], "issssiirssi", seq, f->state, f->tag,
-                   f->name_prefix, f->sweep, (int64_t)f->limit, f->created_after, key, f->figure,
-                   f->owner, visible_to());
+    return db_bind(c, which, "issssiirssi", seq, f->state, f->tag, f->name_prefix, f->sweep,
+                   (int64_t)f->limit, f->created_after, key, f->figure, f->owner, visible_to());
 }
 
 int store_list_experiments(struct store *store, const struct experiment_filter *f,

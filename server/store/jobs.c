@@ -283,7 +283,9 @@ int store_note_checkpoint(struct store *store, int64_t seq, int64_t computed_ms,
     rc = db_run(c, db_bind(c, NOTE_CHECKPOINT, "ii", seq, computed_ms), err);
     if (!rc && run)
         rc = charge_run(store, run, err);
-    return db_end(store, rc, err);
+    rc = db_commit(store, rc, err);
+    db_release_writer(store);
+    return rc;
 }
 
 int forget_epochs(struct connection *c, int64_t seq, int first, struct ovr_err *err) {
@@ -397,9 +399,7 @@ int store_pause(struct store *store, const char *id, int *was_running, struct ov
                       state_names[e.state]);
     *was_running = !rc && e.state == STATE_RUNNING;
     experiment_release(&e);
-    rc = db_commit(store, rc, err);
-    db_release_writer(store);
-    return rc;
+    return db_end(store, rc, err);
 }
 
 int park(struct connection *c, int64_t seq, struct ovr_err *err) {
@@ -429,7 +429,5 @@ int store_resume(struct store *store, const char *id, struct ovr_err *err) {
                           ? "the experiment still runs; it can go on once it is paused"
                           : "the experiment has already ended; only a paused one can go on");
     experiment_release(&e);
-    rc = db_commit(store, rc, err);
-    db_release_writer(store);
-    return rc;
+    return db_end(store, rc, err);
 }

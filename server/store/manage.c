@@ -44,6 +44,10 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
         rc = may_edit(&e, revision, edit, err);
     if (!rc)
         rc = db_run(c, bind_edit(c, e.seq, edit), err);
+    if (!rc && edit->tags)
+        rc = put_tags(c, REMOVE_TAG, e.seq, e.tags, err);
+    if (!rc && edit->tags)
+        rc = put_tags(c, ADD_TAG, e.seq, edit->tags, err);
     if (!rc)
         rc = audit(c, "experiment.edit", id, NULL, err);
     if (edit->private && *edit->private && !e.private) /* who watches it has to look again */
@@ -128,6 +132,8 @@ int store_delete_experiment(struct store *store, const char *id, struct ovr_err 
     rc = find_deletable(c, id, &e, err);
     if (!rc)
         rc = db_run(c, db_bind(c, NOTE_LOSS, "ii", e.seq, e.revision), err);
+    if (!rc)
+        rc = put_tags(c, REMOVE_TAG, e.seq, e.tags, err);
     if (!rc)
         rc = delete_experiment(c, e.seq, err);
     if (!rc)

@@ -327,6 +327,26 @@ static void test_kill_9_right_after_the_end(void **state) {
     free(done), free(stopped);
 }
 
+/* With a kernel of the user's choice OpenBLAS starts threads before main() does anything; that they
+ * don't block signals must not make SIGTERM the end of all. */
+static void test_sigterm_beside_threads_of_a_library(void **state) {
+    (void)state;
+    const char *before = getenv("OPENBLAS_CORETYPE");
+    char *kept = before ? strdup(before) : NULL;
+    setenv("OPENBLAS_CORETYPE", "Prescott", 1);
+    struct daemon *d = daemon_new(one_worker);
+    for (int i = 0; i < 12; i++) {
+        daemon_stop(d);
+        daemon_start(d, one_worker);
+    }
+    daemon_free(d);
+    if (kept)
+        setenv("OPENBLAS_CORETYPE", kept, 1);
+    else
+        unsetenv("OPENBLAS_CORETYPE");
+    free(kept);
+}
+
 static void test_sigterm_in_mid_training(void **state) {
     struct daemon *d = *state;
     char *first = submit(d, LONGER);
@@ -783,6 +803,7 @@ int main(void) {
         with(with_one_worker, test_the_reason_of_a_second_wait),
         with(with_one_worker, test_sigterm_with_an_empty_queue_is_quick),
         cmocka_unit_test(test_crashes_are_counted),
+        cmocka_unit_test(test_sigterm_beside_threads_of_a_library),
         cmocka_unit_test(test_kills_leave_no_trace),
         cmocka_unit_test(test_pause_and_resume),
         with(with_one_worker, test_results_survive_a_restart),

@@ -54,6 +54,8 @@ def fill(path):
     copy_rows(database, "figure", "experiment", f"{first} + copy.i", first, {
         "value": "CASE name WHEN 'accuracy' THEN (copy.i * 7919 % 10007) / 10007.0 ELSE value END"})
     copy_rows(database, "event", "experiment", f"{first} + copy.i", first)
+    copy_rows(database, "experiment_tag", "experiment", f"{first} + copy.i", first, {
+        "tag": "CASE WHEN copy.i % 1000 THEN tag ELSE 'rare' END"})
     database.commit()
     ids = [row[0] for row in database.execute("SELECT id FROM experiment")]
     database.close()

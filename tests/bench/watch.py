@@ -33,8 +33,9 @@ def finished(daemon, client, experiment):
 
 
 def read_streams(host, port, path, n):
-    """Follows n streams to their ends. Prints a line when all are there, then for each the time in ms from every event
-    that came after that to when it was read. What was read is looked at only when all is over."""
+    """Follows n streams to their ends. Prints a line when all are there, then for each the number of every event that
+    came after that and the time in ms from its `at` to when it was read. What was read is looked at only when all is
+    over."""
     poll, streams, left = select.epoll(), {}, n
     for _ in range(n):
         stream = socket.create_connection((host, port))
@@ -57,15 +58,16 @@ def read_streams(host, port, path, n):
 
 
 def delays(pieces, since):
-    """Of the events that have an `at`, the ms until the piece came in which they end."""
+    """Of the events that have an `at`, the number, and the ms until the piece came in which they end."""
     found, text = [], b""
     for when, piece in pieces:
         text += piece
         *events, text = text.split(b"\n\n")
-        for at in (re.search(rb'"at":"([^"]+)Z"', event) for event in events):
-            stored = at and datetime.datetime.fromisoformat(at[1].decode() + "+00:00").timestamp()
-            if stored and stored > since:
-                found.append((when - stored) * 1e3)
+        for event in events:
+            seen = re.search(rb'id: (\d+)\n.*"at":"([^"]+)Z"', event, re.DOTALL)
+            made = seen and datetime.datetime.fromisoformat(seen[2].decode() + "+00:00").timestamp()
+            if made and made > since:
+                found.append((int(seen[1]), (when - made) * 1e3))
     return found
 
 
@@ -100,10 +102,22 @@ def cost(daemon, client, rounds, epochs):
     return results
 
 
+def spread(values):
+    values = sorted(values)
+    return {"p50": values[len(values) // 2], "p99": values[len(values) * 99 // 100], "max": values[-1]}
+
+
 def latencies(daemon, client, epochs):
-    """From the moment at which an epoch of a job on all cores is stored to its arrival at each watcher."""
+    """From the row of an epoch of a job on all cores to its arrival at each watcher, and the two parts of it. Until the
+    first of them has it is for the most part the commit: before it is on the disk nobody is told. From there on it is
+    the server that tells all the others."""
     watchers = Watchers(daemon, submit(daemon, client, epochs))
-    return sorted(delay for stream in watchers.end() for delay in stream)
+    late = [seen for stream in watchers.end() for seen in stream]
+    first = {}
+    for number, ms in late:
+        first[number] = min(ms, first.get(number, ms))
+    return {"latencies": len(late), "latency_ms": spread(ms for _, ms in late), "first_ms": spread(first.values()),
+            "others_ms": spread(ms - first[number] for number, ms in late)}
 
 
 def run(program, quick):
@@ -116,18 +130,20 @@ def run(program, quick):
     cpu = {watched: median([r[0] for r in results]) for watched, results in runs.items()}
     wall = {watched: median([r[1] for r in results]) for watched, results in runs.items()}
     pairs = [b[0] / a[0] - 1 for a, b in zip(runs[False], runs[True])]
-    return {"watchers": WATCHERS, "cpu_seconds": cpu, "wall_seconds": wall, "cost": median(pairs), "costs": pairs,
-            "latencies": len(late), "latency_ms": {"p50": late[len(late) // 2], "p99": late[len(late) * 99 // 100], "max": late[-1]}}
+    return {"watchers": WATCHERS, "cpu_seconds": cpu, "wall_seconds": wall, "cost": median(pairs), "costs": pairs, **late}
 
 
 def show(figures):
-    cpu, wall, late = figures["cpu_seconds"], figures["wall_seconds"], figures["latency_ms"]
+    cpu, wall = figures["cpu_seconds"], figures["wall_seconds"]
     table(("", "processor s", "training s"),
           [("nobody watches", f"{cpu[False]:.2f}", f"{wall[False]:.2f}"),
            (f"{figures['watchers']} watch", f"{cpu[True]:.2f}", f"{wall[True]:.2f}")])
     say(f"Processor time of the daemon: {figures['cost']:+.1%}. The watching program takes its own, which the training "
-        f"seconds have in them.\nFrom stored to received, ms, of {figures['latencies']:,} events: median {late['p50']:.1f}, p99 {late['p99']:.1f}, "
-        f"longest {late['max']:.1f}.")
+        "seconds have in them.")
+    table((f"ms, {figures['latencies']:,} events received", "p50", "p99", "longest"),
+          [(name, *figures[part].values()) for name, part in (
+              ("from the row to a watcher", "latency_ms"), ("to the first watcher: the commit, for the most part", "first_ms"),
+              ("from the first watcher to the others", "others_ms"))])
 
 
 if __name__ == "__main__":

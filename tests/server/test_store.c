@@ -143,6 +143,72 @@ static void lists_and_filters(void **state) {
     LIST("", .name_prefix = "a", .tag = "paper", .state = "queued");
 }
 
+/* Finishes the one that is next, with an accuracy. */
+static void finish_with(struct store *store, double accuracy) {
+    struct experiment e = claim(store);
+    struct ovr_err err = {0};
+    const struct figure result = {.name = "accuracy", .kind = FIGURE_REAL, .real = accuracy};
+    struct outcome outcome = {.state = STATE_SUCCEEDED, .result = &result, .n_result = 1};
+    assert_ok(store_finish(store, e.seq, &outcome, &err), &err);
+    experiment_release(&e);
+}
+
+/* How many have a tag by the table that lists go by. */
+static int count_tagged(const struct place *place, const char *tag) {
+    sqlite3 *db;
+    sqlite3_stmt *row;
+    assert_int_equal(sqlite3_open(place->database, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM experiment_tag WHERE tag = ?1",
+                                        -1, &row, NULL),
+                     SQLITE_OK);
+    sqlite3_bind_text(row, 1, tag, -1, SQLITE_STATIC);
+    assert_int_equal(sqlite3_step(row), SQLITE_ROW);
+    int n = sqlite3_column_int(row, 0);
+    sqlite3_finalize(row);
+    sqlite3_close(db);
+    return n;
+}
+
+/* Those with a tag are looked at one by one where they are few, else all are in order: the same
+ * comes out. */
+static void lists_by_tag_in_every_order(void **state) {
+    enum { MANY = 600 };
+    struct store *store = store_of(state);
+    char id[ID_SIZE], other[ID_SIZE];
+    for (int i = 0; i < MANY; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "n%d", i);
+        enqueue(store,
+                &(struct new_experiment){.name = name,
+                                         .tags = i % 200 ? "\nmany\n" : "\nmany\nfew\n",
+                                         .memory_bytes = 1},
+                i == 200 ? id : other);
+        finish_with(store, i % 7 + i / 1000.0);
+    }
+    LIST("n400 n200 n0", .tag = "few");
+    LIST("n0 n200 n400", .tag = "few", .ascending = 1);
+    LIST("n0 n200", .tag = "few", .order = ORDER_FINISHED, .ascending = 1, .limit = 2);
+    LIST("n400 n200 n0", .tag = "few", .order = ORDER_FINISHED);
+    LIST("n200 n400 n0", .tag = "few", .order = ORDER_FIGURE, .figure = "accuracy");
+    LIST("n0 n400 n200", .tag = "few", .order = ORDER_FIGURE, .figure = "accuracy", .ascending = 1);
+    LIST("n400 n0", .tag = "few", .order = ORDER_FIGURE, .figure = "accuracy", .key = 4.2,
+         .before = 201);
+    LIST("n587 n580", .tag = "many", .order = ORDER_FIGURE, .figure = "accuracy", .limit = 2,
+         .key = 6.59, .before = 1000);
+    LIST("n599 n598", .tag = "many", .order = ORDER_FINISHED, .limit = 2);
+    LIST("n599 n598", .tag = "many", .limit = 2);
+    LIST("", .tag = "fe", .order = ORDER_FINISHED);
+    struct ovr_err err = {0};
+    assert_ok(store_edit_experiment(store, id, -1, &(struct edit){.tags = "\nnew\n"}, &err), &err);
+    LIST("n400 n0", .tag = "few");
+    LIST("n200", .tag = "new", .order = ORDER_FINISHED);
+    assert_int_equal(count_tagged(*state, "few"), 2);
+    assert_int_equal(count_tagged(*state, "many"), MANY - 1);
+    assert_ok(store_delete_experiment(store, id, &err), &err);
+    LIST("", .tag = "new");
+    assert_int_equal(count_tagged(*state, "new"), 0);
+}
+
 static void many_pages(void **state) {
     struct store *store = store_of(state);
     char id[ID_SIZE];
@@ -1047,13 +1113,13 @@ static void an_old_database_is_migrated(void **state) {
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, migrations[0], NULL, NULL, NULL), SQLITE_OK);
     assert_int_equal(
-        sqlite3_exec(
-            db,
-            "PRAGMA user_version = 1; INSERT INTO experiment (id, name, tags, state, "
-            "priority, spec, memory_bytes, created_at) VALUES ('old', '', '', 'succeeded', "
-            "0, '{}', 0, 0); INSERT INTO histogram VALUES (1, 3, 'test', 3, 6, 0.375, "
-            "zeroblob(464))",
-            NULL, NULL, NULL),
+        sqlite3_exec(db,
+                     "PRAGMA user_version = 1; INSERT INTO experiment (id, name, tags, state, "
+                     "priority, spec, memory_bytes, created_at) VALUES ('old', 'old', "
+                     "char(10) || 'a' || char(10) || 'b c' || char(10), 'succeeded', "
+                     "0, '{}', 0, 1); INSERT INTO histogram VALUES (1, 3, 'test', 3, 6, 0.375, "
+                     "zeroblob(464))",
+                     NULL, NULL, NULL),
         SQLITE_OK);
     sqlite3_close(db);
     struct ovr_err err = {0};
@@ -1063,6 +1129,8 @@ static void an_old_database_is_migrated(void **state) {
     int epoch = 0;
     assert_ok(store_open(&store, path, 1, &err), &err);
     assert_ok(store_read_histogram(store, 1, &(int){0}, &epoch, split, &h, &err), &err);
+    assert_list(store, &(struct experiment_filter){.tag = "a"}, "old");
+    assert_list(store, &(struct experiment_filter){.tag = "b c"}, "old");
     assert_int_equal(epoch, 3);
     assert_string_equal(split, "test");
     assert_true(h.zero_count == 3 && h.total == 6 && h.maximum == 0.375 && h.counts[57] == 0);
@@ -1210,6 +1278,7 @@ int main(void) {
         with_store(what_goes_in_comes_out),
         with_store(unknown_ids),
         with_store(lists_and_filters),
+        with_store(lists_by_tag_in_every_order),
         with_store(many_pages),
         with_store(idempotency_keys),
         with_store(priority_then_age),
