@@ -136,11 +136,15 @@ class Lab:
         lines = self.on("ctl", "squeue", "--noheader", "--states=all", "--format=%j|%i|%T").split()
         return {name: (number, state) for name, number, state in (line.split("|") for line in lines)}
 
-    def await_job(self, name, state):
+    def await_job(self, name, *states):
         until = time.monotonic() + PATIENCE_S
-        while self.jobs().get(name, ("", ""))[1] != state:
-            assert time.monotonic() < until, f"{name} is not {state}: {self.jobs()}\n{self.last_words()}"
+        while self.jobs().get(name, ("", ""))[1] not in states:
+            assert time.monotonic() < until, f"{name} is not {states}: {self.jobs()}\n{self.last_words()}"
             time.sleep(0.2)
+
+    def await_end(self, name):
+        """Of a job that is cancelled, or whose worker was quicker and ended by itself."""
+        self.await_job(name, "CANCELLED", "COMPLETED", "FAILED")
 
 
 @unittest.skipIf(MISSING, MISSING)
@@ -172,7 +176,7 @@ class OnTheCluster(unittest.TestCase):
         ident = self.long_one()
         self.lab.ask(f"/v1/experiments/{ident}/cancel", method="POST")
         self.lab.end(ident, "cancelled")
-        self.lab.await_job(f"ovrd-{ident}-1", "CANCELLED")
+        self.lab.await_end(f"ovrd-{ident}-1")
 
     def test_one_is_paused_and_resumed(self):
         ident = self.lab.submit(spec("slurm", epochs=600))
@@ -198,7 +202,7 @@ class OnTheCluster(unittest.TestCase):
         for ident in idents:
             self.lab.ask(f"/v1/experiments/{ident}/cancel", method="POST")
         for ident in idents:
-            self.lab.await_job(f"ovrd-{ident}-1", "CANCELLED")
+            self.lab.await_end(f"ovrd-{ident}-1")
 
     def test_the_daemon_is_killed(self):
         ident = self.lab.submit(spec("slurm", epochs=600))
