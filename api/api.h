@@ -123,6 +123,7 @@ struct reply *handle_resume(struct request *request);
 struct reply *handle_edit(struct request *request); /* manage.c */
 struct reply *handle_backup(struct request *request);
 struct reply *handle_delete(struct request *request);
+struct reply *handle_prune(struct request *request);
 struct reply *handle_rerun(struct request *request);
 struct reply *handle_replay(struct request *request);
 struct reply *handle_submit_sweep(struct request *request); /* sweeps.c */

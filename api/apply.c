@@ -252,6 +252,13 @@ static int read_array(struct task *task, struct ovr_err *err) {
     return rowfile_open(&task->samples, path, err);
 }
 
+/* Most say nothing of it: curl calls every file a form. */
+static int says_npy(const struct request *request) {
+    const char *type = request_header(request, "Content-Type");
+    return type && (strncmp(type, "application/octet-stream", 24) == 0 ||
+                    strncmp(type, "application/x-npy", 17) == 0);
+}
+
 static struct reply *read_samples(struct task *task) {
     struct body *body = task->body;
     struct reply *refusal = NULL;
@@ -266,6 +273,12 @@ static struct reply *read_samples(struct task *task) {
     if (reserve(body, (uint64_t)body->size * PARSED, &body->err))
         return problem_from(&body->err);
     json_t *document = body_json(task->request, &refusal);
+    if (!document && refusal && says_npy(task->request)) {
+        reply_free(refusal);
+        return problem(422, "invalid-request",
+                       "the body is no NPY file, which its Content-Type says: it has to begin with "
+                       "\\x93NUMPY, as numpy.save writes it");
+    }
     if (!document)
         return refusal ? refusal : problem_from(&(struct ovr_err){OVR_NOMEM, "", "no memory"});
     int rc = read_document(task, document, &body->err);

@@ -138,12 +138,13 @@ int make_chunks(struct api *api, const char *id, int64_t seq, int64_t after, str
 /* ---- The stream ---- */
 
 static struct reply *read_last_id(const struct request *request, int64_t *after) {
+    static const int64_t MOST = (INT64_C(1) << 53) - 1; /* any JSON reader holds it exactly */
     const char *text = request_header(request, "Last-Event-ID");
-    struct reply *reply = query_int(request, "last_event_id", 0, INT64_MAX, after);
+    struct reply *reply = query_int(request, "last_event_id", 0, MOST, after);
     if (!text || reply)
         return reply;
     size_t n = strspn(text, "0123456789");
-    if (n == 0 || n > 18 || text[n])
+    if (n == 0 || n > 16 || text[n] || atoll(text) > MOST)
         return problem(422, "invalid-request",
                        "Last-Event-ID must be the id of an event of this stream, got \"%.40s\"",
                        text);

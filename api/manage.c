@@ -1,11 +1,11 @@
-/* Experiments: edit, delete, run again. */
+/* Experiments: edit, delete one or what ended long ago, run again. */
 #include "api/api.h"
 #include "server/backup.h"
-#include "server/checkpoint.h"
 #include "server/leftovers.h"
 #include "server/log.h"
-#include "server/weights.h"
+#include "server/prune.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,17 +108,23 @@ struct reply *handle_edit(struct request *request) {
     struct reply *reply = NULL;
     json_t *patch = body_json(request, &reply);
     struct spec *spec = patch ? malloc(sizeof *spec) : NULL;
+    struct experiment e = {0};
     struct ovr_err err = {0};
     if (patch && !json_is_object(patch))
         reply =
             problem(422, "invalid-request", "a change is an object, such as {\"name\": \"new\"}");
+    /* Only what is there, and would be taken, is held against a revision: RFC 9110, 13.2.1. */
+    else if (patch && !request_header(request, "If-Match") &&
+             store_get_experiment(api->store, request->segments[0], &e, &err))
+        reply = problem_from(&err);
     else if (patch && (reply = read_if_match(request, "experiment", &revision)))
-        ; /* only what would be taken is held against a revision: RFC 9110, 13.2.1 */
+        ;
     else if (patch && !spec && ovr_nomem(&err, "a change"))
         reply = problem_from(&err);
     else if (patch)
         reply =
             edit(request, without_nulls(patch, api->admission.private_by_default), revision, spec);
+    experiment_release(&e);
     free(spec);
     json_decref(patch);
     return reply;
@@ -126,18 +132,117 @@ struct reply *handle_edit(struct request *request) {
 
 struct reply *handle_delete(struct request *request) {
     struct api *api = request->context;
+    const struct prune_site site = {api->store, api->catalog, api->data_dir};
     const char *id = request->segments[0];
     struct ovr_err err = {0};
-    if (store_delete_experiment(api->store, id, &err))
+    int64_t bytes;
+    if (prune_one(&site, id, &bytes, &err))
         return problem_from(&err);
-    if (backup_hold_off()) {
-        weights_remove(api->data_dir, id);
-        checkpoint_remove(api->data_dir, id);
-        backup_let_go();
-    }
-    catalog_sweep(api->catalog); /* a version that only this one needed */
     log_line(LOG_INFO, "experiment=%s deleted", id);
     return reply_static(204, NULL, "", 0);
+}
+
+/* What a request to prune has answered so far. */
+struct pruning {
+    json_t *gone, *kept;
+    int64_t bytes;
+};
+
+static int note_pruned(void *context, const struct pruned *p) {
+    struct pruning *pruning = context;
+    const struct experiment *e = p->experiment;
+    if (p->kept)
+        return json_array_append_new(pruning->kept, json_pack("{s:s, s:s, s:s}", "id", e->id,
+                                                              "name", e->name, "detail", p->kept))
+                   ? OVR_NOMEM
+                   : 0;
+    pruning->bytes += p->bytes;
+    return json_array_append_new(
+               pruning->gone,
+               json_pack("{s:s, s:s, s:o, s:s, s:o, s:I}", "id", e->id, "name", e->name, "owner",
+                         json_owner(e->owner), "state", state_names[e->state], "finished_at",
+                         json_time(e->finished_at), "bytes", (json_int_t)p->bytes))
+               ? OVR_NOMEM
+               : 0;
+}
+
+/* "<end>_<seq>", as in lists by end. */
+static struct reply *read_place(const struct request *request, struct prune_place *place) {
+    const char *text = request_query(request, "cursor");
+    int used = 0;
+    if (!text)
+        return NULL;
+    if (strspn(text, "0123456789_") == strlen(text) &&
+        sscanf(text, "%18" SCNd64 "_%18" SCNd64 "%n", &place->ended, &place->seq, &used) == 2 &&
+        !text[used])
+        return NULL;
+    return problem(422, "invalid-query",
+                   "cursor must be one that came in a Link of an answer like this, got \"%.60s\"",
+                   text);
+}
+
+static struct reply *read_rules(const struct request *request, struct prune_rules *rules,
+                                struct prune_place *place, int64_t *most) {
+    const char *state = rules->state = request_query(request, "state");
+    rules->tag = request_query(request, "tag");
+    /* Who is no admin can only delete what is hers. */
+    if (*request->asker.name && request->asker.level < LEVEL_ADMIN)
+        rules->owner = request->asker.name;
+    if (!request_query(request, "ended_before"))
+        return problem(422, "invalid-query",
+                       "ended_before is required: a time such as 2026-11-24T09:30:00Z, before "
+                       "which what is to be deleted has ended");
+    struct reply *reply = query_time(request, "ended_before", &rules->ended_before);
+    if (!reply)
+        reply = query_bool(request, "dry_run", &rules->dry);
+    if (!reply)
+        reply = query_int(request, "limit", 1, 500, most);
+    if (!reply)
+        reply = read_place(request, place);
+    if (!reply && state && strcmp(state, state_names[STATE_SUCCEEDED]) &&
+        strcmp(state, state_names[STATE_FAILED]) && strcmp(state, state_names[STATE_CANCELLED]))
+        reply = problem(422, "invalid-query",
+                        "state must be succeeded, failed or cancelled, got \"%.40s\"", state);
+    return reply;
+}
+
+static struct reply *link_rest(const struct request *request, struct reply *reply,
+                               const struct prune_place *place, int64_t most) {
+    static const char *const names[] = {"ended_before", "state", "tag", "dry_run"};
+    char query[2048];
+    snprintf(query, sizeof query, "cursor=%lld_%lld&limit=%lld", (long long)place->ended,
+             (long long)place->seq, (long long)most);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        append_query(query, sizeof query, names[i], request_query(request, names[i]));
+    return reply_header(reply, "Link", "</v1/prune?%s>; rel=\"next\"", query);
+}
+
+struct reply *handle_prune(struct request *request) {
+    struct api *api = request->context;
+    const struct prune_site site = {api->store, api->catalog, api->data_dir};
+    struct prune_rules rules = {.stop = request->stop};
+    struct prune_place place = {0};
+    struct pruning pruning = {json_array(), json_array(), 0};
+    struct ovr_err err = {0};
+    int64_t most = 50;
+    int more = 0;
+    struct reply *reply = read_rules(request, &rules, &place, &most);
+    int failed =
+        !reply && prune_page(&site, &rules, (int)most, &place, &more, note_pruned, &pruning, &err);
+    if (!rules.dry && json_array_size(pruning.gone))
+        log_line(LOG_INFO, "pruned %zu experiments, freed %.1f MB", json_array_size(pruning.gone),
+                 (double)pruning.bytes / 1e6);
+    if (failed) {
+        reply = problem_from(&err);
+    } else if (!reply) {
+        reply = reply_json(200, json_pack("{s:O, s:O, s:I, s:b}", "experiments", pruning.gone,
+                                          "kept", pruning.kept, "bytes", (json_int_t)pruning.bytes,
+                                          "dry_run", rules.dry));
+        reply = more ? link_rest(request, reply, &place, most) : reply;
+    }
+    json_decref(pruning.gone);
+    json_decref(pruning.kept);
+    return reply;
 }
 
 /* The spec as it was stored, as private as it is now, and for a rerun with the names that people

@@ -39,7 +39,7 @@ static const char *read_text(const struct body_member *m, const char *text) {
                                           "digit, and not me";
     case M_LABEL:
         *(const char **)m->to = text;
-        return *text && strlen(text) < LABEL_SIZE ? NULL : "a text of 1..64 bytes";
+        return *text && utf8_count(text) <= LABEL_MOST ? NULL : "a text of 1..64 characters";
     case M_ROLE:
         level = find_level(role_names, text);
         *(enum level *)m->to = level;
@@ -60,6 +60,8 @@ static const char *read_count(const json_t *value, int64_t *to) {
     double number = json_is_null(value) ? -1 : json_number_value(value);
     int fits = json_is_null(value) || (json_is_number(value) && number >= 0 && number <= 0x1p53 &&
                                        number == floor(number));
+    if (json_is_integer(value)) /* a double takes the next one for the same */
+        fits = json_integer_value(value) >= 0 && json_integer_value(value) <= INT64_C(1) << 53;
     if (fits)
         *to = (int64_t)number;
     return fits ? NULL : "null (as the daemon's settings say) or an integer 0..2^53 (0: no limit)";
@@ -262,7 +264,13 @@ struct reply *handle_edit_user(struct request *request) {
     json_t *body = read_body(request, members, sizeof members / sizeof *members, &reply);
     if (!body)
         return reply;
-    reply = read_if_match(request, "user", &revision);
+    const struct api *api = request->context;
+    struct user u;
+    struct ovr_err err = {0};
+    if (store_get_user(api->store, request->segments[0], &u, &err))
+        reply = problem_from(&err);
+    else
+        reply = read_if_match(request, "user", &revision);
     if (reply) {
         json_decref(body);
         return reply;

@@ -45,6 +45,7 @@ static const struct kind kinds[] = {
     {"report-out-of-order", "Not the next report"},
     {"shutting-down", "The server is shutting down"},
     {"precondition-required", "If-Match is missing"},
+    {"source-gone", "What it builds on is gone"},
     {"stale", "Changed meanwhile"},
     {"storage", "Storage failed"},
     {"time-limit", "Over its time limit"},

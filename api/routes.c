@@ -9,6 +9,8 @@
 static const char *const submit_query[] = {"dry_run", NULL};
 static const char *const list_query[] = {"state", "tag",  "name",  "sweep",  "created_after",
                                          "owner", "sort", "limit", "cursor", NULL};
+static const char *const prune_query[] = {"ended_before", "state",  "tag", "dry_run",
+                                          "limit",        "cursor", NULL};
 static const char *const queue_query[] = {"limit", "cursor", NULL};
 static const char *const sweeps_query[] = {"owner", "limit", "cursor", NULL};
 static const char *const users_query[] = {"limit", "cursor", NULL};
@@ -38,6 +40,7 @@ const struct route api_routes[] = {
     {"GET", "/v1/experiments/{id}", handle_show, "One experiment", NULL, NULL},
     {"PATCH", "/v1/experiments/{id}", handle_edit, "Change name, tags, notes, priority or privacy", NULL, NULL},
     {"DELETE", "/v1/experiments/{id}", handle_delete, "Delete an experiment and its files", NULL, NULL, .slow = 1},
+    {"POST", "/v1/prune", handle_prune, "Delete experiments that ended long ago", prune_query, NULL, .slow = 1},
     {"POST", "/v1/experiments/{id}/rerun", handle_rerun, "Run it again, perhaps changed", NULL, NULL},
     {"POST", "/v1/experiments/{id}/replay", handle_replay, "Run it again and compare", NULL, NULL},
     {"POST", "/v1/experiments/{id}/cancel", handle_cancel, "Cancel an experiment", NULL, NULL},

@@ -40,6 +40,24 @@ int utf8_is_valid(const char *text) {
     return n != 0;
 }
 
+static int begins(char byte) {
+    return ((unsigned char)byte & 0xc0) != 0x80;
+}
+
+size_t utf8_count(const char *text) {
+    size_t n = 0;
+    for (; *text; text++)
+        n += (size_t)begins(*text);
+    return n;
+}
+
+size_t utf8_span(const char *text, size_t most) {
+    size_t n = 0, bytes = 0;
+    while (text[bytes] && (n += (size_t)begins(text[bytes])) <= most)
+        bytes++;
+    return bytes;
+}
+
 void utf8_mend(char *text) {
     while (*text) {
         size_t wanted = announced((unsigned char)*text), n = wanted ? count_right(text, wanted) : 1;

@@ -128,7 +128,7 @@ static int check_fitted(const struct admission *a, struct preprocess_step *step,
     struct preprocess steps;
     struct ovr_err why = {0};
     int rc = fitted_open(a->store, NULL, step->experiment, *width, &steps, &why);
-    if (rc == OVR_INVALID)
+    if (rc == OVR_INVALID || rc == OVR_NOT_FOUND)
         spec_fault(faults, why.field, "%s", why.text);
     else if (rc)
         return ovr_fail(err, rc, why.field, "%s", why.text);

@@ -35,7 +35,7 @@ struct cost {
     enum executor_kind executor;
     int ranks;
     struct train_estimate train;  /* memory: of a rank; the rest: of all together */
-    double core_seconds, seconds; /* with all cores that it can have */
+    double core_seconds, seconds; /* with as many cores as it can use */
 };
 
 /* Priorities above 0 are for admins: else everybody would take them. */

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <string.h>
@@ -83,6 +84,18 @@ int64_t files_bytes(const char *data_dir, const char *name) {
             bytes += found.st_size;
     if (dir)
         closedir(dir);
+    return bytes;
+}
+
+int64_t files_tree_bytes(const char *path) {
+    char *const roots[] = {(char *)(uintptr_t)path, NULL};
+    FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+    int64_t bytes = 0;
+    for (FTSENT *entry; tree && (entry = fts_read(tree));)
+        if (entry->fts_info == FTS_F && entry->fts_statp->st_nlink == 1)
+            bytes += entry->fts_statp->st_size;
+    if (tree)
+        fts_close(tree);
     return bytes;
 }
 

@@ -30,6 +30,10 @@ int files_sweep(const char *data_dir, const char *name, int (*needs)(void *conte
 /* Bytes of the files of DATA_DIR/<name>, not of those further below. */
 int64_t files_bytes(const char *data_dir, const char *name);
 
+/* Bytes of the files in a directory and below that have no other name, such as in a backup: what
+ * becomes free with it. 0 where it is not there. */
+int64_t files_tree_bytes(const char *path);
+
 /* The directory's entries are on disk afterwards. */
 int files_sync_directory(const char *path, struct ovr_err *err);
 

@@ -76,7 +76,7 @@ static int find_source(struct store *store, struct source *source, struct ovr_er
     struct ovr_err why = {0};
     int rc = store_get_experiment(store, source->id, &e, &why);
     if (rc == OVR_NOT_FOUND)
-        return ovr_fail(err, OVR_INVALID, POINTER, "there is no experiment %s", source->id);
+        return ovr_fail(err, OVR_NOT_FOUND, POINTER, "there is no experiment %s", source->id);
     if (rc)
         return ovr_fail(err, rc, why.field, "%s", why.text);
     if (e.state != STATE_SUCCEEDED)

@@ -5,6 +5,7 @@
 #include "server/log.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -171,7 +172,10 @@ enum verdict gate_enter(struct gate *gate, const char *token, struct asker *aske
     enum verdict verdict = token ? find(gate, token, asker, wait_s, err) : GATE_NO_TOKEN;
     if (verdict != GATE_KNOWN && verdict != GATE_NO_TOKEN)
         return verdict;
-    const char *key = verdict == GATE_KNOWN ? asker->name : asker->address;
+    int known = verdict == GATE_KNOWN;
+    char key[USER_NAME_SIZE + ADDRESS_SIZE]; /* a user may be called 192.0.2.1 */
+    snprintf(key, sizeof key, "%s %s", known ? "user" : "address",
+             known ? asker->name : asker->address);
     int64_t wait = limiter_take(&gate->requests, key, now_ns());
     return wait ? wait_for(wait, wait_s) : verdict;
 }

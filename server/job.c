@@ -164,9 +164,12 @@ static int load_initial(const struct workplace *workplace, const struct spec *sp
     struct experiment from = {0};
     struct tensor *tensors = NULL;
     size_t n = 0;
-    int rc = store_get_experiment(workplace->store, spec->init_experiment, &from, err);
-    if (!rc)
-        rc = store_read_tensors(workplace->store, from.seq, epoch, &tensors, &n, err);
+    struct ovr_err why = {0};
+    int rc = store_get_experiment(workplace->store, spec->init_experiment, &from, &why);
+    if (rc)
+        return ovr_fail(err, rc, rc == OVR_NOT_FOUND ? "/model/init/experiment" : why.field, "%s",
+                        why.text);
+    rc = store_read_tensors(workplace->store, from.seq, epoch, &tensors, &n, err);
     if (!rc)
         rc = weights_load(workplace->data_dir, from.id, tensors, n, epoch, weights, err);
     free(tensors);

@@ -4,6 +4,7 @@
 #include "server/checkpoint.h"
 #include "server/leftovers.h"
 #include "server/log.h"
+#include "server/retention.h"
 #include "server/settings.h"
 #include "server/user_command.h"
 #include "server/weights.h"
@@ -23,6 +24,8 @@
 enum { SLOW_WAITING = 32 };  /* encode requests and the like; more get 503 */
 enum { SLURM_SECONDS = 30 }; /* that a call of one of Slurm's programs may take */
 enum { DRAIN_SECONDS = 6 };  /* of the 10 s within which SIGTERM ends the process */
+/* /readyz says that the workers are stuck when serve() has not come round for so long. */
+enum { STUCK_MS = 30000 };
 
 /* What a control group may take; 0: no limit, or no such group. */
 static int64_t cgroup_limit(const char *group) {
@@ -88,6 +91,7 @@ struct daemon {
     char *shared_dir; /* the data directory, as nodes see it; NULL: they don't */
     struct http *http;
     struct gate *gate;
+    struct retention *retention;
 };
 
 /* That encode, predict and draw, beside the jobs. */
@@ -209,6 +213,7 @@ static int open_pool(struct daemon *d, const struct settings *settings, struct o
         .workers = workers,
         .cores = admission->cores,
         .memory_bytes = admission->memory_bytes,
+        .stuck_ms = STUCK_MS,
     };
     log_line(LOG_INFO, "ovrd %s, %s kernel %s, isa %s, %d cores, %d workers, %.1f GiB for jobs",
              OVRD_VERSION, linalg_library(), linalg_kernel(), isa_name(d->api.kernels->isa),
@@ -358,7 +363,11 @@ static int start(struct daemon *d, const struct settings *settings, const char *
     };
     rc = open_executors(d, settings, err);
     rc = rc ? rc : open_api(d, settings, err);
-    return rc ? rc : open_http(d, settings, url, err);
+    rc = rc ? rc : open_http(d, settings, url, err);
+    const struct prune_site site = {d->store, &d->catalog, settings->data_dir};
+    const struct retention_rules rules = {settings->retention_days,
+                                          settings->retention_failed_days};
+    return rc ? rc : retention_start(&d->retention, &site, &rules, err);
 }
 
 static pthread_t main_thread;
@@ -402,6 +411,7 @@ static void serve(struct daemon *d, const sigset_t *signals) {
 static void stop(struct daemon *d) {
     if (d->api.pool)
         pool_drain(d->api.pool); /* jobs end while the last replies go out */
+    retention_stop(d->retention);
     http_stop(d->http);
     cluster_stop(d->api.cluster);
     if (d->api.pool && pool_stop(d->api.pool, DRAIN_SECONDS)) {

@@ -19,6 +19,7 @@
 #define SERVER_PEOPLE_H
 
 #include "core/err.h"
+#include "core/utf8.h"
 #include "server/digest.h"
 #include "server/store.h"
 
@@ -33,7 +34,12 @@ extern const char *const role_names[N_LEVELS], *const scope_names[N_LEVELS];
 /* LEVEL_NONE: no such name. */
 enum level find_level(const char *const names[N_LEVELS], const char *name);
 
-enum { ADDRESS_SIZE = 46, TOKEN_SIZE = 70, LABEL_SIZE = 65 };
+enum {
+    ADDRESS_SIZE = 46,
+    TOKEN_SIZE = 70,
+    LABEL_MOST = 64,
+    LABEL_SIZE = LABEL_MOST * UTF8_MOST + 1
+};
 
 struct asker {
     int64_t user; /* seq; 0: there are no users, or it is nobody known */

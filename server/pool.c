@@ -581,9 +581,9 @@ int pool_stop(struct pool *pool, int seconds) {
 }
 
 int pool_alive(struct pool *pool) {
-    enum { STUCK_MS = 30000 };
     pthread_mutex_lock(&pool->lock);
-    int alive = !pool->stopping && pool->n_left == 0 && monotonic_ms() - pool->ticked_ms < STUCK_MS;
+    int alive = !pool->stopping && pool->n_left == 0 &&
+                monotonic_ms() - pool->ticked_ms < pool->config.stuck_ms;
     pthread_mutex_unlock(&pool->lock);
     return alive;
 }

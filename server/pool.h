@@ -25,6 +25,7 @@ struct pool_config {
     int workers;
     int cores;            /* that teams are cut from */
     int64_t memory_bytes; /* for all running jobs together, by their estimates */
+    int stuck_ms;         /* after so long without pool_tick() it is not alive */
 };
 
 int pool_start(struct pool **pool, const struct pool_config *config, struct ovr_err *err);

@@ -259,6 +259,8 @@ static const char *problem_kind(int code) {
         return "out-of-memory";
     case OVR_INVALID:
         return "invalid-spec";
+    case OVR_NOT_FOUND: /* it was there when the experiment was posted */
+        return "source-gone";
     case OVR_IO:
     case OVR_FULL:
         return "storage";

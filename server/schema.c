@@ -126,9 +126,12 @@ static json_t *plain_schema_of(const struct field *f) {
         return variant_of(f);
     case T_STEPS:
         return steps_of(f);
-    case T_TEXT: /* bytes, and so at most as many characters */
+    case T_TEXT:
         return json_pack("{s:s, s:i, s:i}", "type", "string", "minLength", f->min > 0, "maxLength",
                          (int)f->max);
+    case T_DATASET:
+        return json_pack("{s:s, s:s}", "type", "string", "pattern",
+                         "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$");
     case T_SHA256:
         return json_pack("{s:s, s:s}", "type", "string", "pattern", "^[0-9a-f]{64}$");
     case T_ID:
@@ -141,8 +144,8 @@ static json_t *plain_schema_of(const struct field *f) {
         return either(json_pack("{s:s}", "const", "auto"), range_of(f, "integer"));
     case T_TAGS:
         return array_of(
-            json_pack("{s:s, s:i, s:i}", "type", "string", "minLength", 1, "maxLength", 64), 0,
-            (int)f->max);
+            json_pack("{s:s, s:i, s:i}", "type", "string", "minLength", 1, "maxLength", TAG_MOST),
+            0, (int)f->max);
     case T_HIDDEN:
         return array_of(range_of(f, "integer"), 1, LAYERS_MAX);
     case T_DROPOUT:

@@ -161,7 +161,7 @@ static int extend(struct store *store, const struct search *search, const json_t
     struct new_experiment experiments[SWEEP_MAX_REPEATS];
     json_t *spec = json_deep_copy(json_object_get(target, "spec"));
     json_t *number = json_real(value), *values = json_pack("{s:O}", t->pointer, number);
-    char *text = values ? sweep_dump(values) : NULL, name[201];
+    char *text = values ? sweep_dump(values) : NULL, name[NAME_SIZE];
     const char *texts[] = {text};
     int64_t seed = json_integer_value(json_object_get(json_object_get(spec, "training"), "seed"));
     int64_t memory = json_integer_value(json_object_get(target, "memory_bytes"));

@@ -68,6 +68,8 @@ static const struct setting table[] = {
     {"slurm-above-hours", "HOURS", NUMBER(slurm_above_hours, 0, 1000000), "0", NULL, "of one core: experiments that take longer go to the cluster; 0: any time"},
     {"slurm-poll", "SECONDS", NUMBER(slurm_poll_s, 1, 3600), "5", NULL, "between two looks at Slurm's queue"},
     {"slurm-lease", "SECONDS", NUMBER(slurm_lease_s, 10, 86400), "120", NULL, "a worker that was not heard of for so long has lost its experiment"},
+    {"retention-days", "DAYS", NUMBER(retention_days, 0, 100000), "0", NULL, "after so long since their end experiments are deleted, except those with the tag keep; 0: never"},
+    {"retention-failed-days", "DAYS", NUMBER(retention_failed_days, 0, 100000), "0", NULL, "the same of those that failed or were cancelled; 0: as --retention-days says"},
     {"log-level", "LEVEL", TEXT(log_level), "info", "debug info warn error", "debug, info, warn or error"},
 };
 /* clang-format on */

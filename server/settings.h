@@ -16,7 +16,7 @@ struct settings {
     const char *visibility, *admin_token_file, *host_names, *tls_cert, *tls_key;
     int64_t workers, memory_bytes, cache_bytes, model_cache_bytes, http_threads, max_connections,
         idle_timeout_s, max_body_bytes, max_upload_bytes, max_crashes, checkpoint_s, max_watchers,
-        keep_backups, half_life_s;
+        keep_backups, half_life_s, retention_days, retention_failed_days;
     int64_t user_running, user_queued, user_storage_bytes, requests_per_second, failures_per_minute,
         connections_per_address, least_body_rate;
     /* The cluster: docs/slurm.md. */

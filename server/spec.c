@@ -1,6 +1,7 @@
 #include "server/spec.h"
 
 #include "core/utf8.h"
+#include "server/catalog.h"
 #include "server/spec_fields.h"
 
 #include <math.h>
@@ -323,32 +324,53 @@ static json_t *read_steps(struct reading *r, const struct field *f, json_t *valu
     return list;
 }
 
+/* What a text of a fixed form has to be; NULL when it is. */
+static const char *fault_of_form(enum type type, const char *text) {
+    size_t n = strlen(text);
+    if (type == T_SHA256)
+        return n == 64 && strspn(text, "0123456789abcdef") == 64
+                   ? NULL
+                   : "must be a SHA-256 in 64 lower-case hex digits";
+    if (type == T_DATASET)
+        return catalog_name_is_valid(text)
+                   ? NULL
+                   : "must be a data set's name: 1..64 letters, digits, dots, dashes or "
+                     "underscores, no dot first";
+    return n == 12 && strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789") == 12
+               ? NULL
+               : "must be the id of an experiment";
+}
+
+static void check_text(struct reading *r, const struct field *f, json_t *value,
+                       const struct place *at) {
+    const char *text = json_string_value(value), *fault;
+    char got[32];
+    if (f->type != T_TEXT) {
+        if ((fault = fault_of_form(f->type, text ? text : "")))
+            spec_fault(r->faults, at->pointer, "%s", fault);
+        return;
+    }
+    size_t n = text ? utf8_count(text) : 0;
+    int whole = text && strlen(text) == json_string_length(value);
+    if (whole && (double)n >= f->min && (double)n <= f->max)
+        return;
+    if (text)
+        snprintf(got, sizeof got, "%zu characters", n);
+    else
+        snprintf(got, sizeof got, "%s", type_name(value));
+    spec_fault(r->faults, at->pointer, "must be a string of %g..%g characters without NUL, got %s",
+               f->min, f->max, got);
+}
+
 static json_t *read_text(struct reading *r, const struct field *f, json_t *value,
                          const struct place *at) {
-    size_t n = json_string_length(value);
+    size_t before = json_array_size(r->faults);
     const char *text = json_string_value(value);
-    if (f->type == T_SHA256) {
-        if (!text || n != 64 || strspn(text, "0123456789abcdef") != 64) {
-            spec_fault(r->faults, at->pointer, "must be a SHA-256 in 64 lower-case hex digits");
-            return NULL;
-        }
-    } else if (f->type == T_ID) {
-        if (!text || n != 12 || strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789") != 12) {
-            spec_fault(r->faults, at->pointer, "must be the id of an experiment");
-            return NULL;
-        }
-    } else if (!text || (double)n > f->max || (double)n < f->min || strlen(text) != n) {
-        char got[32];
-        if (text)
-            snprintf(got, sizeof got, "%zu bytes", n);
-        else
-            snprintf(got, sizeof got, "%s", type_name(value));
-        spec_fault(r->faults, at->pointer, "must be a string of %g..%g bytes without NUL, got %s",
-                   f->min, f->max, got);
+    check_text(r, f, value, at);
+    if (json_array_size(r->faults) != before)
         return NULL;
-    }
     if (!(f->flags & NOWHERE))
-        memcpy(at->base + f->offset, text, n + 1);
+        memcpy(at->base + f->offset, text, strlen(text) + 1);
     return json_incref(value);
 }
 
@@ -360,14 +382,14 @@ static json_t *read_tags(struct reading *r, const struct field *f, json_t *value
     *out = '\0';
     json_array_foreach(value, i, tag) {
         const char *text = json_string_value(tag);
-        bad |= bad || !text || !*text || json_string_length(tag) > 64 ||
+        bad |= bad || !text || !*text || utf8_count(text) > TAG_MOST ||
                strlen(text) != json_string_length(tag) || strchr(text, '\n');
         if (!bad)
             n += (size_t)sprintf(out + n, "%s%s\n", n ? "" : "\n", text);
     }
     if (!bad)
         return json_incref(value);
-    spec_fault(r->faults, at->pointer, "must be an array of at most %g strings of 1..64 bytes",
+    spec_fault(r->faults, at->pointer, "must be an array of at most %g strings of 1..64 characters",
                f->max);
     return NULL;
 }
@@ -514,6 +536,7 @@ static json_t *read_value(struct reading *r, const struct field *f, json_t *valu
     case T_STEPS:
         return read_steps(r, f, value, at);
     case T_TEXT:
+    case T_DATASET:
     case T_ID:
     case T_SHA256:
         return read_text(r, f, value, at);

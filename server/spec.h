@@ -10,15 +10,25 @@
 
 #include "core/err.h"
 #include "core/train.h"
+#include "core/utf8.h"
 #include "server/executor.h"
 
 #include <jansson.h>
 
 enum { EXECUTOR_AUTO = N_EXECUTORS }; /* for the daemon to choose */
 
+/* Limits of texts are in characters (core/utf8.h); sizes are in bytes, with the final NUL. */
+enum {
+    NAME_MOST = 200,
+    NAME_SIZE = NAME_MOST * UTF8_MOST + 1,
+    TAG_MOST = 64,
+    TAGS_MOST = 16,
+    TAGS_SIZE = TAGS_MOST * (TAG_MOST * UTF8_MOST + 2) + 2,
+};
+
 struct spec {
-    char name[201];
-    char tags[16 * 66 + 2]; /* each between newlines: "\npaper\n"; "" without any */
+    char name[NAME_SIZE];
+    char tags[TAGS_SIZE]; /* each between newlines: "\npaper\n"; "" without any */
     int priority, private;
     int generated; /* 1: sphere; 0: a stored data set */
     struct sphere_config sphere;

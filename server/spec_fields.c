@@ -62,14 +62,14 @@ static const char *const probes[] = {"logistic_regression", NULL};
 
 /* clang-format off */
 const struct field spec_fields[] = {
-    {"/name", T_TEXT, 0, AT(name), 0, 200, "\"untitled\"", .help = "for people"},
-    {"/tags", T_TAGS, 0, AT(tags), 0, 16, "[]", .help = "up to 16 words to filter by"},
+    {"/name", T_TEXT, 0, AT(name), 0, NAME_MOST, "\"untitled\"", .help = "for people"},
+    {"/tags", T_TAGS, 0, AT(tags), 0, TAGS_MOST, "[]", .help = "up to 16 words to filter by"},
     {"/priority", T_INT, 0, AT(priority), -100, 100, "0", .help = "higher runs earlier"},
     {"/private", T_FLAG, NULLABLE, AT(private), 0, 1, "null", .help = "seen by its owner and admins only; null: as the daemon's --visibility says"},
     {"/notes", T_TEXT, NOWHERE, 0, 0, 10000, "\"\"", .help = "free text"},
 
     {"/dataset", T_SECTION, REQUIRED | NOWHERE, .help = "a stored data set by name, or a generator"},
-    {"/dataset/name", T_TEXT, REQUIRED, AT(dataset), 1, 64, .data = STORED, .help = "as uploaded"},
+    {"/dataset/name", T_DATASET, REQUIRED, AT(dataset), .data = STORED, .help = "as uploaded"},
     {"/dataset/version", T_SECTION, NULLABLE | NOWHERE, .standard = "null", .data = STORED,
      .help = "SHA-256 of each split; the current one by default"},
     {"/dataset/version/train", T_SHA256, REQUIRED, AT(train_sha256), .data = STORED},

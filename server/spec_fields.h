@@ -8,7 +8,8 @@ enum type {
     T_SECTION, /* object; the rows below its path are its members. int: is it there? */
     T_VARIANT, /* one of the choices, as a name or as an object with that one member. int */
     T_STEPS,   /* array of objects, each a variant "<path>/" + index */
-    T_TEXT,    /* string of at most max bytes. char[] */
+    T_TEXT,    /* string of min..max characters. char[] */
+    T_DATASET, /* a data set's name. char[65] */
     T_SHA256,  /* 64 hexadecimal digits. char[65] */
     T_CHOICE,  /* one of the choices. int */
     T_FLAG,    /* true or false. int */

@@ -139,6 +139,9 @@ int store_edit_experiment(struct store *store, const char *id, int64_t revision,
  * from its weights or steps or replays it, its sweep. */
 int store_delete_experiment(struct store *store, const char *id, struct ovr_err *err);
 
+/* Whether it could be deleted now: the same refusals, nothing done. */
+int store_may_delete(struct store *store, const char *id, struct ovr_err *err);
+
 struct census {
     int64_t count[N_STATES], oldest_at[N_STATES]; /* created, ms; 0: none */
 };

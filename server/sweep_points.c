@@ -20,23 +20,21 @@ double sweep_round(double value) {
     return strtod(text, NULL);
 }
 
-void sweep_name_point(const json_t *spec, const char *sweep, size_t k, char name[201]) {
+void sweep_name_point(const json_t *spec, const char *sweep, size_t k, char name[NAME_SIZE]) {
     const char *own = json_string_value(json_object_get(spec, "name"));
     if (own && strcmp(own, sweep) != 0)
-        snprintf(name, 201, "%s", own);
+        snprintf(name, NAME_SIZE, "%s", own);
     else
-        snprintf(name, 201, "%.180s %zu", sweep, k);
+        snprintf(name, NAME_SIZE, "%.*s %zu", (int)utf8_span(sweep, SWEEP_NAME_MOST), sweep, k);
 }
 
 int sweep_personalize(json_t *spec, const char *point, int repeat, int repeats, int64_t seed,
-                      char name[201], struct ovr_err *err) {
-    int n = (int)strlen(point);
-    if (n > 190 && repeats > 1)
-        for (n = 190; (point[n] & 0xc0) == 0x80;) /* whole characters */
-            n--;
-    snprintf(name, 201, "%.*s", n, point);
+                      char name[NAME_SIZE], struct ovr_err *err) {
+    enum { ROOM = 10 }; /* for the repeat's number */
+    size_t n = utf8_span(point, repeats > 1 ? NAME_MOST - ROOM : NAME_MOST);
+    snprintf(name, NAME_SIZE, "%.*s", (int)n, point);
     if (repeats > 1)
-        snprintf(name + n, 201 - (size_t)n, ".%d", repeat);
+        snprintf(name + n, NAME_SIZE - n, ".%d", repeat);
     if (json_object_set_new(spec, "name", json_string(name)) ||
         json_object_set_new(json_object_get(spec, "training"), "seed", json_integer(seed + repeat)))
         return ovr_nomem(err, "a point of the sweep");

@@ -2,13 +2,17 @@
 #ifndef SERVER_SWEEP_POINTS_H
 #define SERVER_SWEEP_POINTS_H
 
+#include "server/spec.h"
 #include "server/store.h"
 
 #include <jansson.h>
 
+/* Characters of a sweep's name, since points add their number. */
+enum { SWEEP_NAME_MOST = 180 };
+
 /* An experiment's texts; struct new_experiment points to them. */
 struct planned {
-    char id[ID_SIZE], name[201], tags[16 * 66 + 2];
+    char id[ID_SIZE], name[NAME_SIZE], tags[TAGS_SIZE];
     char *spec;
 };
 
@@ -19,11 +23,11 @@ char *sweep_dump(const json_t *value);
 double sweep_round(double value);
 
 /* The name of point k: the sweep's with its number, unless it has one of its own. */
-void sweep_name_point(const json_t *spec, const char *sweep, size_t k, char name[201]);
+void sweep_name_point(const json_t *spec, const char *sweep, size_t k, char name[NAME_SIZE]);
 
 /* Gives a point's spec to one of its experiments, which has a name and a seed of its own. */
 int sweep_personalize(json_t *spec, const char *point, int repeat, int repeats, int64_t seed,
-                      char name[201], struct ovr_err *err);
+                      char name[NAME_SIZE], struct ovr_err *err);
 
 /* Tags as the store has them; what is no tag is left out. */
 void sweep_join_tags(const json_t *tags, char *out, size_t size);

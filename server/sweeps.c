@@ -12,7 +12,6 @@
 
 enum {
     MAX_FACTORS = 20,
-    MAX_NAME = 180,   /* bytes of a sweep's name, since points add their number */
     MAX_FAULTS = 100, /* of one kind or another; those of the points come many at a time */
     MAX_WARNINGS = 20,
 };
@@ -27,7 +26,7 @@ struct factor {
 };
 
 struct sweep_plan_memory {
-    char name[MAX_NAME + 1], tags[16 * 66 + 2];
+    char name[SWEEP_NAME_MOST * UTF8_MOST + 1], tags[TAGS_SIZE];
     char *notes, *request, *axes, *target;
     int private;
     char **values;
@@ -425,9 +424,11 @@ static int read_base(struct builder *b) {
     const json_t *name = json_object_get(b->document, "name");
     if (name && !json_is_string(name)) /* points may have others, and then no spec shows it */
         spec_fault(b->faults, "/name", "must be a string");
-    if (json_string_length(json_object_get(b->base, "name")) > MAX_NAME)
+    const char *used = json_string_value(json_object_get(b->base, "name"));
+    if (used && utf8_count(used) > SWEEP_NAME_MOST)
         spec_fault(b->faults, json_object_get(b->document, "name") ? "/name" : "/base/name",
-                   "must have at most %d bytes, since points add their number", MAX_NAME);
+                   "must have at most %d characters, since points add their number",
+                   SWEEP_NAME_MOST);
     return 0;
 }
 
@@ -689,7 +690,7 @@ static int plan_point(struct builder *b, size_t k, json_t *spec, const struct co
     if (b->searches && k == 0 && !(m->target = describe_target(&b->target, spec, cost)))
         return ovr_nomem(err, "the search");
     int rc = 0;
-    char name[201];
+    char name[NAME_SIZE];
     sweep_name_point(spec, m->name, k, name);
     for (int r = 0; !rc && r < b->repeats; r++)
         rc = plan_experiment(b, k, r, name, spec, cost, err);

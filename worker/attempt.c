@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 enum {
-    START_PATIENCE_MS = 20000,      /* a daemon that starts again while the job does */
-    CHECKPOINT_PATIENCE_MS = 10000, /* training waits so long for one on the way */
+    START_PATIENCE_MS = 20000,     /* a daemon that starts again while the job does */
+    CHECKPOINT_PATIENCE_MS = 5000, /* training waits so long for one on the way */
 };
 
 struct attempt {

@@ -91,68 +91,71 @@ static double parse_age(const char *text) {
     return end > text && unit > 0 && !end[1] && n >= 0 && n < 1e6 ? n * unit : -1;
 }
 
-/* RFC 3339 texts in UTC sort as the times do. */
 static void time_before(double age, char text[32]) {
     time_t at = time(NULL) - (time_t)age;
     struct tm parts;
-    strftime(text, 32, "%Y-%m-%dT%H:%M:%S", gmtime_r(&at, &parts));
+    strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&at, &parts));
 }
 
 struct pruning {
-    const char *until; /* what ended before this goes */
-    json_t *gone;      /* {id, state, name} of each; NULL: they are printed as they go */
-    int n, kept;       /* gone; could not be deleted */
+    json_t *gone; /* {id, state, name, bytes} of each; NULL: they are printed as they go */
+    int n, kept;  /* gone; could not be deleted */
+    double bytes; /* of their files */
 };
 
 static void has_gone(struct pruning *pruning, const json_t *experiment) {
     const char *id = value_string(experiment, "id"), *state = value_string(experiment, "state");
     const char *name = value_string(experiment, "name");
+    double bytes = value_number(experiment, "bytes");
+    char figure[FIGURE_ROOM];
     pruning->n++;
+    pruning->bytes += bytes;
     if (pruning->gone)
         json_array_append_new(pruning->gone,
-                              json_pack("{s:s, s:s, s:s}", "id", id, "state", state, "name", name));
+                              json_pack("{s:s, s:s, s:s, s:I}", "id", id, "state", state, "name",
+                                        name, "bytes", (json_int_t)bytes));
     else
-        printf("%s %s %s\n", id, state, name);
+        printf("%s %s %s %s\n", id, state, text_bytes(figure, bytes), name);
 }
 
-/* Deletes those of one page. Returns whether it holds one that ended later, so that no older one
- * follows. */
-static bool prune_page(struct cli *cli, const json_t *list, struct pruning *pruning) {
+static void read_page(const json_t *answer, struct pruning *pruning) {
     const json_t *experiment;
     size_t i;
-    json_array_foreach(list, i, experiment) {
-        if (strcmp(value_string(experiment, "finished_at"), pruning->until) >= 0)
-            return true;
-        if (!cli->options.dry_run && delete_one(cli, value_string(experiment, "id")))
-            pruning->kept++;
-        else
-            has_gone(pruning, experiment);
+    json_array_foreach(value_at(answer, "experiments"), i, experiment) {
+        has_gone(pruning, experiment);
     }
-    return false;
+    json_array_foreach(value_at(answer, "kept"), i, experiment) {
+        pruning->kept++;
+        complain(EXIT_REFUSED, "%s stays: %s", value_string(experiment, "id"),
+                 value_string(experiment, "detail"));
+    }
 }
 
-/* Pages are cut behind an experiment, so the next one is right also when this one's are gone. */
-static int prune_pages(struct cli *cli, struct pruning *pruning) {
+/* The server deletes a page at a time, and says how the next one begins. */
+static int prune_pages(struct cli *cli, const char *until, struct pruning *pruning) {
     struct buf path = {0};
-    buf_path(&path, "/v1/experiments");
-    buf_query(&path, "sort", "finished");
+    buf_path(&path, "/v1/prune");
+    buf_query(&path, "ended_before", until);
     buf_query(&path, "limit", "500");
     buf_query(&path, "state", cli->options.state);
     buf_query(&path, "tag", cli->options.tag);
+    buf_query(&path, "dry_run", cli->options.dry_run ? "true" : NULL);
     if (path.failed)
         return api_complain_memory();
     int code = EXIT_OK;
     bool over = false;
     while (!code && !over) {
         struct http_reply reply = {0};
-        int http_code = http_send(cli->http, &(struct http_request){.path = path.data}, &reply);
+        int http_code = http_send(
+            cli->http, &(struct http_request){.method = "POST", .path = path.data}, &reply);
         json_t *answer = http_code ? NULL : value_parse(reply.body, reply.body_size);
         if (http_code)
             code = api_complain_transport(cli, http_code);
         else if (reply.status != 200)
             code = api_complain_refusal(cli, &reply);
         else
-            over = prune_page(cli, value_at(answer, "experiments"), pruning) || !*reply.next;
+            read_page(answer, pruning);
+        over = !*reply.next;
         buf_release(&path);
         path = (struct buf){0};
         buf_add(&path, reply.next);
@@ -179,7 +182,8 @@ static bool is_sure(const struct cli *cli, const char *until) {
 
 /* The whole as one JSON text. */
 static int print_pruned(const struct pruning *pruning) {
-    json_t *answer = json_pack("{s:O, s:i}", "deleted", pruning->gone, "kept", pruning->kept);
+    json_t *answer = json_pack("{s:O, s:i, s:I}", "deleted", pruning->gone, "kept", pruning->kept,
+                               "bytes", (json_int_t)pruning->bytes);
     int failed = !answer || json_dumpf(answer, stdout, JSON_COMPACT);
     json_decref(answer);
     return failed ? api_complain_memory() : (putchar('\n'), EXIT_OK);
@@ -187,8 +191,8 @@ static int print_pruned(const struct pruning *pruning) {
 
 int command_prune(struct cli *cli) {
     double age = cli->options.older_than ? parse_age(cli->options.older_than) : -1;
-    char until[32];
-    struct pruning pruning = {.until = until};
+    char until[32], figure[FIGURE_ROOM];
+    struct pruning pruning = {0};
     if (age < 0)
         return complain(EXIT_USAGE, "--older-than wants an age like 30d, 12h or 90m");
     time_before(age, until);
@@ -196,11 +200,12 @@ int command_prune(struct cli *cli) {
         pruning.gone = json_array();
     else if (!is_sure(cli, until))
         return EXIT_OK;
-    int code = prune_pages(cli, &pruning);
+    int code = prune_pages(cli, until, &pruning);
     if (!code && pruning.gone)
         code = print_pruned(&pruning);
     else if (!code)
-        printf("%d %s\n", pruning.n, cli->options.dry_run ? "would be deleted" : "deleted");
+        printf("%d %s, %s %s\n", pruning.n, cli->options.dry_run ? "would be deleted" : "deleted",
+               text_bytes(figure, pruning.bytes), cli->options.dry_run ? "to be freed" : "freed");
     json_decref(pruning.gone);
     return code ? code : pruning.kept ? EXIT_REFUSED : EXIT_OK;
 }

@@ -142,6 +142,15 @@ int store_delete_experiment(struct store *store, const char *id, struct ovr_err 
     return db_end(store, rc, err);
 }
 
+int store_may_delete(struct store *store, const char *id, struct ovr_err *err) {
+    struct connection *c = db_take_reader(store);
+    struct experiment e = {0};
+    int rc = find_deletable(c, id, &e, err);
+    experiment_release(&e);
+    db_give_back(c);
+    return rc;
+}
+
 int store_census(struct store *store, struct census *census, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
     sqlite3_stmt *row = db_bind(c, CENSUS, "");

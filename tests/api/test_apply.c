@@ -70,6 +70,11 @@ static void test_bad_bodies(void **state) {
     assert_problem(apply(d, "encode", sphere, "[1]"), 422, "invalid-request", "object");
     assert_problem(apply(d, "encode", sphere, "{"), 400, "malformed-json", "line 1");
     assert_problem(apply(d, "encode", sphere, ""), 400, "malformed-json", "empty");
+    assert_problem(call(d, &(struct call){.method = "POST",
+                                          .path = text("/v1/experiments/%s/encode", sphere),
+                                          .headers = {"Content-Type: application/octet-stream"},
+                                          .body = "%PDF-1.4"}),
+                   422, "invalid-request", "no NPY file");
     assert_problem(apply(d, "encode", "nobody", "{'split':'test'}"), 404, "not-found", "nobody");
     assert_problem(apply(d, "encode?format=csv", sphere, "{'split':'test'}"), 422, "invalid-query",
                    "npy");

@@ -2,7 +2,11 @@
  * and conditional requests along the way. */
 #include "tests/api/daemon.h"
 
+#include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Runs until somebody stops it. */
@@ -363,6 +367,46 @@ static void test_sigterm_in_mid_training(void **state) {
 }
 
 /* While it waits again, it says why. */
+/* A thread that does not block SIGTERM, other than the main one, which waits for it; 0: none. */
+static pid_t find_stray_thread(pid_t pid) {
+    char line[128];
+    pid_t stray = 0;
+    DIR *tasks = opendir(text("/proc/%d/task", (int)pid));
+    assert_non_null(tasks);
+    for (struct dirent *entry; (entry = readdir(tasks));) {
+        unsigned long blocked = ~0ul;
+        FILE *file = fopen(text("/proc/%d/task/%s/status", (int)pid, entry->d_name), "re");
+        while (file && fgets(line, sizeof line, file))
+            sscanf(line, "SigBlk: %lx", &blocked);
+        if (file)
+            fclose(file);
+        if (!(blocked >> (SIGTERM - 1) & 1) && atoi(entry->d_name) != pid)
+            stray = atoi(entry->d_name);
+    }
+    closedir(tasks);
+    return stray;
+}
+
+/* Where the environment names the kernel, OpenBLAS has a thread from before main(), to which the
+ * system may give a signal while the main one has its hands full. */
+static void test_sigterm_to_a_thread_of_a_library(void **state) {
+    (void)state;
+    int status;
+    setenv("OPENBLAS_CORETYPE", "Prescott", 1); /* which every processor runs */
+    struct daemon *d = daemon_new(NULL);
+    unsetenv("OPENBLAS_CORETYPE");
+    pid_t stray = find_stray_thread(d->pid);
+    if (!stray) {
+        daemon_free(d);
+        skip(); /* one core, or another OpenBLAS */
+    }
+    assert_int_equal(syscall(SYS_tgkill, d->pid, stray, SIGTERM), 0);
+    assert_int_equal(waitpid(d->pid, &status, 0), d->pid);
+    assert_int_equal(status, 0);
+    daemon_reaped(d);
+    daemon_free(d);
+}
+
 static void test_the_reason_of_a_second_wait(void **state) {
     struct daemon *d = *state;
     char *id = submit(d, ENDLESS(""));
@@ -800,6 +844,7 @@ int main(void) {
         with(with_one_worker, test_kill_9_in_mid_training),
         with(with_one_worker, test_kill_9_right_after_the_end),
         with(with_one_worker, test_sigterm_in_mid_training),
+        cmocka_unit_test(test_sigterm_to_a_thread_of_a_library),
         with(with_one_worker, test_the_reason_of_a_second_wait),
         with(with_one_worker, test_sigterm_with_an_empty_queue_is_quick),
         cmocka_unit_test(test_crashes_are_counted),

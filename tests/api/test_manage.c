@@ -2,8 +2,10 @@
  * the daemon. */
 #include "tests/api/daemon.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -58,6 +60,8 @@ static void test_edit(void **state) {
     char *etag = strdup(header(seen, "ETag"));
     json_t *spec = at(seen->json, "/spec");
     assert_problem(edit(d, id, NULL, "{'name':'x'}"), 428, "precondition-required", "If-Match");
+    assert_status(edit(d, "000000000000", NULL, "{'name':'x'}"), 404);
+    assert_status(edit(d, "000000000000", "\"1\"", "{'name':'x'}"), 404);
     assert_problem(edit(d, id, "\"1\"", "{'name':'x'}"), 412, "stale", "not 1 any more");
     assert_problem(edit(d, id, "nonsense", "{'name':'x'}"), 422, "invalid-request", "ETag");
     const struct answer *a = edit(d, id, etag, "{'name':'new','tags':['a','b'],'notes':'better'}");
@@ -353,9 +357,16 @@ static void test_ovrctl(void **state) {
     assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 1d"), "0 deleted"));
     ovrctl(d, 0, text("delete %s", id));
     nap(1100);
-    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --dry-run"), "2 would be"));
-    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m --state failed"), "0 deleted"));
-    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), "2 deleted"));
+    char freed[80];
+    double each = 0, sum = 0;
+    const char *dry = ovrctl(d, 0, "prune --older-than 0m --dry-run");
+    assert_int_equal(sscanf(dry, "%*s succeeded %lf kB", &each), 1);
+    assert_int_equal(sscanf(strstr(dry, "2 would be"), "2 would be deleted, %lf kB to", &sum), 1);
+    assert_true(each > 1 && fabs(sum - 2 * each) < 0.11);
+    snprintf(freed, sizeof freed, "2 deleted, %.1f kB freed", sum);
+    assert_non_null(
+        strstr(ovrctl(d, 0, "prune --older-than 0m --state failed"), "0 deleted, 0 bytes freed"));
+    assert_non_null(strstr(ovrctl(d, 0, "prune --older-than 0m"), freed));
     assert_json(get(d, "/v1/experiments")->json, "/experiments", "[]");
     /* Those of a tag. */
     char *sweep = strdup(text_at(
@@ -462,6 +473,77 @@ static void test_backups_are_limited(void **state) {
 }
 
 /* Who asked for it stands in the daemon's log, and in the answer. */
+/* Bytes of the files of an experiment, as the disk has them. */
+static double bytes_on_disk(const struct daemon *d, const char *id) {
+    char line[64] = "";
+    FILE *pipe = popen(text("find %s/experiments/%s -type f -printf '%%s\\n' | "
+                            "awk '{n += $1} END {print n}'",
+                            d->dir, id),
+                       "r");
+    assert_non_null(pipe);
+    assert_non_null(fgets(line, sizeof line, pipe));
+    assert_int_equal(pclose(pipe), 0);
+    return atof(line);
+}
+
+static void test_prune(void **state) {
+    struct daemon *d = *state;
+    enum { N = 3 };
+    static const char past[] = "/v1/prune?ended_before=2001-01-01T00:00:00Z";
+    static const char all[] = "/v1/prune?ended_before=2999-01-01T00:00:00Z";
+    char *ids[N], *kept = submit(d, QUICK(",'tags':['keep']"));
+    double bytes[N], sum = 0;
+    wait_for(d, kept, "succeeded");
+    for (int i = 0; i < N; i++) {
+        ids[i] = submit(d, QUICK(""));
+        wait_for(d, ids[i], "succeeded");
+        sum += bytes[i] = bytes_on_disk(d, ids[i]);
+        assert_true(bytes[i] > 1000);
+    }
+    assert_problem(post(d, "/v1/prune", NULL), 422, "invalid-query", "ended_before is required");
+    assert_problem(post(d, text("%s&state=running", all), NULL), 422, "invalid-query", "state");
+    assert_problem(post(d, text("%s&cursor=1_x", all), NULL), 422, "invalid-query", "cursor");
+    assert_json(post(d, past, NULL)->json, "/experiments", "[]");
+    /* Said first, then done, and it is the same; page by page. */
+    for (int dry = 1; dry >= 0; dry--) {
+        const struct answer *a =
+            post(d, text("%s&limit=3%s", all, dry ? "&dry_run=true" : ""), NULL);
+        assert_status(a, 200);
+        assert_json(a->json, "/dry_run", dry ? "true" : "false");
+        for (int i = 0; i < 2; i++) { /* the third that was looked at is kept by its tag */
+            assert_string_equal(text_at(a->json, text("/experiments/%d/id", i)), ids[i]);
+            assert_true(number_at(a->json, text("/experiments/%d/bytes", i)) == bytes[i]);
+        }
+        assert_null(at(a->json, "/experiments/2"));
+        assert_true(number_at(a->json, "/bytes") == bytes[0] + bytes[1]);
+        char *next = strdup(header(a, "Link"));
+        *strchr(next, '>') = '\0';
+        a = post(d, next + 1, NULL);
+        assert_status(a, 200);
+        assert_string_equal(text_at(a->json, "/experiments/0/id"), ids[2]);
+        assert_true(number_at(a->json, "/bytes") == bytes[2]);
+        assert_null(header(a, "Link"));
+        assert_status(get(d, "/v1/experiments/%s", ids[0]), dry ? 200 : 404);
+        free(next);
+    }
+    assert_int_equal(count_files(d, "/experiments"), 1);
+    assert_status(get(d, "/v1/experiments/%s", kept), 200);
+    /* What something needs is kept, and why is said. */
+    char *user = submit(d,
+                        "{'dataset':{'generator':'sphere'},'model':{'kind':'mlp','hidden':[8],"
+                        "'init':{'experiment':'%s'}},'training':{'epochs':100000}}",
+                        kept);
+    const struct answer *a = post(d, text("%s&tag=keep", all), NULL);
+    assert_json(a->json, "/experiments", "[]");
+    assert_string_equal(text_at(a->json, "/kept/0/id"), kept);
+    assert_non_null(strstr(text_at(a->json, "/kept/0/detail"), user));
+    nap(1100); /* ages are told in whole seconds */
+    assert_non_null(strstr(ovrctl(d, 3, "prune --older-than 0m --tag keep"), "0 deleted"));
+    for (int i = 0; i < N; i++)
+        free(ids[i]);
+    free(kept), free(user);
+}
+
 static void test_request_ids(void **state) {
     struct daemon *d = *state;
     const struct answer *a =
@@ -486,6 +568,30 @@ static void test_ready(void **state) {
     assert_json(get(d, "/readyz")->json, "/status", "'ready'");
 }
 
+/* The thread that looks after the workers hangs: as a debugger holds it, since a signal would stop
+ * all of them. Those that answer go on, and say so. */
+static void test_stuck(void **state) {
+    struct daemon *d = *state;
+    int status;
+    if (ptrace(PTRACE_SEIZE, d->pid, NULL, NULL)) {
+        print_message("no ptrace here: %s\n", strerror(errno));
+        skip();
+    }
+    nap(150); /* away from its start, and most likely asleep */
+    assert_int_equal(ptrace(PTRACE_INTERRUPT, d->pid, NULL, NULL), 0);
+    assert_int_equal(waitpid(d->pid, &status, __WALL), d->pid);
+    assert_true(WIFSTOPPED(status));
+    double stopped = now();
+    while (get(d, "/readyz")->status == 200 && now() < stopped + 60)
+        nap(500);
+    assert_in_range((int)(now() - stopped), 29, 60);
+    assert_problem(get(d, "/readyz"), 503, "not-ready", "stuck");
+    assert_status(get(d, "/healthz"), 200);
+    assert_int_equal(ptrace(PTRACE_DETACH, d->pid, NULL, NULL), 0);
+    nap(500);
+    assert_status(get(d, "/readyz"), 200);
+}
+
 #define with(set_up, test) cmocka_unit_test_setup_teardown(test, set_up, without_daemon)
 
 int main(void) {
@@ -502,7 +608,9 @@ int main(void) {
         cmocka_unit_test(test_backup_and_restore),
         cmocka_unit_test(test_backups_are_limited),
         with(with_daemon, test_request_ids),
+        with(with_daemon, test_prune),
         with(with_daemon, test_ready),
+        with(with_daemon, test_stuck),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,12 @@
-/* What a job takes: the estimate of a dry run against the daemon's resident peak, and one copy of
- * the data for all jobs. Not under sanitizers, whose shadow memory is none of ours. */
+/* What a job takes: the estimate of a dry run against the daemon's resident peak and processor
+ * time, and one copy of the data for all jobs. Not under sanitizers, whose shadow memory is none of
+ * ours. */
 #include "tests/api/daemon.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
 
@@ -95,11 +97,58 @@ static void test_data_are_shared(void **state) {
     daemon_free(d);
 }
 
+/* Of all the daemon's threads so far, so that what others do on the machine hardly counts. */
+static double processor_seconds(const struct daemon *d) {
+    unsigned long user, system;
+    FILE *file = fopen(text("/proc/%d/stat", (int)d->pid), "re");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%*d (ovrd) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+                            &user, &system),
+                     2);
+    fclose(file);
+    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* Runs it so often that the clock's ticks do not matter; the estimate is of one core then. */
+static void check_time(const char *spec) {
+    enum { TIMES = 50 };
+    struct daemon *d = daemon_new((const char *const[]){"--workers", "1", NULL});
+    const struct answer *dry = post(d, "/v1/experiments?dry_run=true", spec);
+    assert_status(dry, 200);
+    double estimate = number_at(dry->json, "/estimate/seconds"), before = processor_seconds(d);
+    for (int i = 0; i < TIMES; i++) {
+        char *id = submit(d, "%s", spec);
+        if (i + 1 == TIMES) /* they run in the order in which they came */
+            wait_for(d, id, "succeeded");
+        free(id);
+    }
+    double taken = (processor_seconds(d) - before) / TIMES;
+    print_message("estimated %.1f ms, took %.1f ms of a core: %.2f\n", estimate * 1e3, taken * 1e3,
+                  estimate / taken);
+    if (estimate < taken / 4 || estimate > taken * 4)
+        fail_msg("the estimate is %.2f of the time of %s", estimate / taken, spec);
+    daemon_free(d);
+}
+
+#define ON_SPHERE(samples, model, epochs)                                                          \
+    "{'dataset':{'generator':'sphere','samples':" samples "},'model':" model ","                   \
+    "'training':{'threads':1,'epochs':" epochs "}}"
+
+/* Small jobs, which hardly compute: their start, their epochs' figures, their samples. */
+static void test_time_of_small_jobs(void **state) {
+    (void)state;
+    check_time(ON_SPHERE("100", "{'kind':'mlp','hidden':[8]}", "3"));
+    check_time(ON_SPHERE("100", "{'kind':'mlp','hidden':[8]}", "200"));
+    check_time(ON_SPHERE("2000", "{'kind':'mlp','hidden':[8]}", "10"));
+    check_time(ON_SPHERE("1000", "{'kind':'ovr_encoder','hidden':[64]}", "3"));
+    check_time("{'dataset':{'generator':'sphere','samples':1000},'model':{'kind':'identity'},"
+               "'training':{'threads':1}}");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_preparing),
-        cmocka_unit_test(test_training),
-        cmocka_unit_test(test_probing),
+        cmocka_unit_test(test_time_of_small_jobs), cmocka_unit_test(test_preparing),
+        cmocka_unit_test(test_training),           cmocka_unit_test(test_probing),
         cmocka_unit_test(test_data_are_shared),
     };
     return cmocka_run_group_tests_name("api/memory", tests, NULL, NULL);

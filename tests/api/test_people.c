@@ -401,6 +401,8 @@ static void test_users(void **state) {
     assert_fault(a, "/quotas/queued", "0..2^53");
     assert_fault(a, "/quotas/running", "0..2^53");
     assert_fault(a, "/x", "known are name, role, quotas");
+    a = post(d, "/v1/users", "{'name':'zoe','role':'member','quotas':{'queued':9007199254740993}}");
+    assert_fault(a, "/quotas/queued", "2^53");
     a = post(d, "/v1/users", "{'name':'zoe','role':'member','quotas':{'queued':1.0}}");
     assert_status(a, 201);
     assert_string_equal(header(a, "Location"), "/v1/users/zoe");
@@ -412,6 +414,9 @@ static void test_users(void **state) {
                         .headers = {"Content-Type: application/json"},
                         .body = "{\"role\":\"viewer\",\"quotas\":{\"running\":3}}"};
     assert_problem(call(d, &edit), 428, "precondition-required", "user");
+    edit.path = "/v1/users/nobody";
+    assert_status(call(d, &edit), 404);
+    edit.path = "/v1/users/zoe";
     edit.headers[1] = text("If-Match: %s", header(a, "ETag"));
     a = call(d, &edit);
     assert_status(a, 200);
@@ -465,6 +470,14 @@ static void test_tokens(void **state) {
     assert_status(shown, 200);
     assert_string_equal(text_at(shown->json, "/expires_at"), "2099-01-01T00:00:00.000Z");
     assert_null(at(shown->json, "/token"));
+    char label[65 * 2 + 1] = "";
+    for (int i = 0; i < 64; i++)
+        strcat(label, "é");
+    a = post(d, "/v1/users/anna/tokens", text("{'label':'%s'}", label));
+    assert_string_equal(text_at(get(d, "%s", header(a, "Location"))->json, "/label"), label);
+    strcat(label, "é");
+    a = post(d, "/v1/users/anna/tokens", text("{'label':'%s'}", label));
+    assert_fault(a, "/label", "1..64 characters");
     assert_status(get(d, "/v1/users/bob/tokens"), 403);
     become(d, ADMIN);
     assert_status(get(d, "/v1/users/anna/tokens/000000000000"), 404);
@@ -472,6 +485,30 @@ static void test_tokens(void **state) {
     assert_problem(post(d, "/v1/users/anna/tokens", "{'label':'x','scope':'admin'}"), 422,
                    "invalid-request", "role of anna");
     d->token[0] = '\0';
+}
+
+/* Who is no admin prunes what is hers, as if there were nothing else. */
+static void test_prune(void **state) {
+    struct daemon *d = *state;
+    static const char all[] = "/v1/prune?ended_before=2999-01-01T00:00:00Z&limit=500";
+    become(d, OTHER);
+    char *his = submit(d, SPEC);
+    wait_for(d, his, "succeeded");
+    size_t n =
+        json_array_size(at(post(d, text("%s&dry_run=true", all), NULL)->json, "/experiments"));
+    become(d, ADMIN);
+    const struct answer *a = post(d, text("%s&dry_run=true", all), NULL);
+    assert_true(json_array_size(at(a->json, "/experiments")) > n);
+    become(d, OTHER);
+    a = post(d, all, NULL);
+    assert_json(a->json, "/kept", "[]");
+    assert_int_equal(json_array_size(at(a->json, "/experiments")), n);
+    for (size_t i = 0; i < n; i++)
+        assert_string_equal(text_at(a->json, text("/experiments/%zu/owner", i)), "bob");
+    assert_status(get(d, "/v1/experiments/%s", his), 404);
+    assert_status(get(d, "/v1/experiments/%s", hers), 200);
+    d->token[0] = '\0';
+    free(his);
 }
 
 static void test_quotas(void **state) {
@@ -711,6 +748,7 @@ int main(void) {
         cmocka_unit_test(test_users),
         cmocka_unit_test(test_a_removed_user_stops_at_once),
         cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_prune),
         cmocka_unit_test(test_quotas),
         cmocka_unit_test(test_the_audit),
         cmocka_unit_test(test_streams_end_with_their_token),

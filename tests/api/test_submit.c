@@ -141,7 +141,7 @@ static void test_all_faults_at_once(void **state) {
     assert_fault(a, "/preprocess/0/standardize", "must be true");
     assert_fault(a, "/preprocess/1", "components or variance");
     assert_fault(a, "/preprocess/2", "\"standardize\", \"pca\"");
-    assert_fault(a, "/tags", "strings of 1..64 bytes");
+    assert_fault(a, "/tags", "strings of 1..64 characters");
     assert_fault(a, "/name", "must be a string");
     assert_fault(a, "/probe", "must be an object or null, got true or false");
     assert_fault(a, "/a~1b~0c", "not a member");

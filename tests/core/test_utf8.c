@@ -39,6 +39,18 @@ static void lengths_of_characters(void **state) {
                                "er"));
 }
 
+static void characters_are_counted(void **state) {
+    (void)state;
+    assert_int_equal(utf8_count(""), 0);
+    assert_int_equal(utf8_count("größer ∞ 𝛼"), 10);
+    assert_int_equal(utf8_span("größer", 3), 4);
+    assert_int_equal(utf8_span("größer", 6), strlen("größer"));
+    assert_int_equal(utf8_span("größer", 100), strlen("größer"));
+    assert_int_equal(utf8_span("𝛼𝛼", 1), 4);
+    assert_int_equal(utf8_span("𝛼𝛼", 0), 0);
+    assert_int_equal(utf8_span("", 5), 0);
+}
+
 static void mending_keeps_what_is_right(void **state) {
     static const struct {
         const char *text, *mended;
@@ -66,6 +78,7 @@ static void mending_keeps_what_is_right(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lengths_of_characters),
+        cmocka_unit_test(characters_are_counted),
         cmocka_unit_test(mending_keeps_what_is_right),
     };
     return cmocka_run_group_tests_name("core/utf8", tests, NULL, NULL);

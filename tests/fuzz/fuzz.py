@@ -14,11 +14,12 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(os.path.dirname(HERE), "bench"))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(ROOT, "tests", "bench"))
 from daemon import Daemon  # noqa: E402
 
 SPHERE = {"generator": "sphere", "samples": 200}
-SMALL = {"name": "small", "tags": ["fuzz"], "dataset": SPHERE, "model": {"kind": "mlp", "hidden": [8]},
+SMALL = {"name": "small", "tags": ["fuzz", "keep"], "dataset": SPHERE, "model": {"kind": "mlp", "hidden": [8]},
          "training": {"epochs": 2}}
 ENCODER = {"dataset": SPHERE, "model": {"kind": "ovr_encoder", "hidden": [8]}, "training": {"epochs": 2},
            "probe": {"kind": "logistic_regression", "epochs": 2}}
@@ -80,7 +81,7 @@ def main():
                 token = file.read().strip()
             Lab(daemon, token)
             command = [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "--config-file",
-                       os.path.join(HERE, "schemathesis.toml"), "run", f"http://{daemon.address[0]}:{daemon.address[1]}/openapi.json",
+                       os.path.join(ROOT, "schemathesis.toml"), "run", f"http://{daemon.address[0]}:{daemon.address[1]}/openapi.json",
                        "--header", f"Authorization: Bearer {token}", *options]
             status = subprocess.run(command, cwd=where, check=False).returncode
             if daemon.process.poll() is not None:

@@ -106,7 +106,7 @@ class Documents(unittest.TestCase):
         known = {"--data-binary", "--profile", "--build", "--now",  # of curl, docker, systemctl
                  "--bind-to", "--mca", "--oversubscribe", "--mpi",  # of mpirun and srun
                  "--wait", "--wrap", "--chdir", "--ntasks", "--cpus-per-task", "--mem-per-cpu", "--time", "--no-requeue",
-                 "--partition", "--account", "--constraint"}  # and of sbatch
+                 "--partition", "--account", "--constraint", "--signal"}  # and of sbatch
         for program, word in (("ovrd", "--help"), ("ovrctl", "help")):
             said = subprocess.run([os.path.join(BUILD, program), word], capture_output=True, text=True, check=True)
             known |= set(re.findall(r"(?<!\S)--[a-z-]+", said.stdout))

@@ -549,6 +549,22 @@ static void wrong_tokens_are_counted(void **state) {
     gate_free(gate);
 }
 
+static void a_user_and_an_address_of_one_name_are_two(void **state) {
+    struct store *store = store_of(state);
+    struct gate *gate = new_gate(store, 0.2, 0); /* two requests at once */
+    struct asker asker;
+    char text[TOKEN_SIZE];
+    struct ovr_err err = {0};
+    assert_ok(add(store, "192.0.2.7", LEVEL_ADMIN, text, &err), &err);
+    assert_int_equal(enter(gate, NULL, &asker), GATE_NO_TOKEN);
+    assert_int_equal(enter(gate, NULL, &asker), GATE_NO_TOKEN);
+    assert_int_equal(enter(gate, NULL, &asker), GATE_TOO_OFTEN);
+    assert_int_equal(enter(gate, text, &asker), GATE_KNOWN);
+    assert_int_equal(enter(gate, text, &asker), GATE_KNOWN);
+    assert_int_equal(enter(gate, text, &asker), GATE_TOO_OFTEN);
+    gate_free(gate);
+}
+
 static void uses_are_noted(void **state) {
     struct store *store = store_of(state);
     struct gate *gate = new_gate(store, 0, 0);
@@ -790,6 +806,7 @@ int main(void) {
         with_people(a_token_expires),
         with_people(the_role_bounds_the_scope),
         with_people(wrong_tokens_are_counted),
+        with_people(a_user_and_an_address_of_one_name_are_two),
         with_people(uses_are_noted),
         with_people(the_database_has_no_tokens),
         cmocka_unit_test(a_bucket_fills_again),

@@ -25,7 +25,8 @@ struct shop {
     struct pool *pool;
 };
 
-static void open_shop(struct shop *shop, void **state, int workers, int64_t memory_bytes) {
+/* What `how` leaves open is as in most tests. */
+static void open_shop_that(struct shop *shop, void **state, struct pool_config how) {
     struct place *place = *state;
     struct ovr_err err = {0};
     *shop = (struct shop){.place = place};
@@ -35,14 +36,18 @@ static void open_shop(struct shop *shop, void **state, int workers, int64_t memo
         &err);
     assert_ok(weights_init(place->dir, &err), &err);
     assert_ok(checkpoint_init(place->dir, &err), &err);
-    struct pool_config config = {.workplace = {.store = place->store,
-                                               .cache = &shop->cache,
-                                               .kernels = kernels_get(ISA_AUTO),
-                                               .data_dir = place->dir},
-                                 .workers = workers,
-                                 .cores = 2,
-                                 .memory_bytes = memory_bytes};
-    assert_ok(pool_start(&shop->pool, &config, &err), &err);
+    how.workplace = (struct workplace){.store = place->store,
+                                       .cache = &shop->cache,
+                                       .kernels = kernels_get(ISA_AUTO),
+                                       .data_dir = place->dir};
+    how.cores = 2;
+    how.stuck_ms = how.stuck_ms ? how.stuck_ms : PATIENCE_MS;
+    assert_ok(pool_start(&shop->pool, &how, &err), &err);
+}
+
+static void open_shop(struct shop *shop, void **state, int workers, int64_t memory_bytes) {
+    open_shop_that(shop, state,
+                   (struct pool_config){.workers = workers, .memory_bytes = memory_bytes});
 }
 
 static void close_shop(struct shop *shop) {
@@ -278,6 +283,12 @@ static void failures_have_a_reason(void **state) {
         {"{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[20]},"
          "\"optimizer\":{\"name\":\"sgd\",\"learning_rate\":1e30}}",
          "diverged", "/optimizer/learning_rate", "learning"},
+        {"{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[20],"
+         "\"init\":{\"experiment\":\"gone00000000\"}}}",
+         "source-gone", "/model/init/experiment", "no experiment gone00000000"},
+        {"{" SPHERE "\"model\":{\"kind\":\"mlp\",\"hidden\":[20]},"
+         "\"preprocess\":[{\"experiment\":\"gone00000000\"}]}",
+         "source-gone", "/preprocess/0/experiment", "no experiment gone00000000"},
     };
     open_shop(&shop, state, 2, 100);
     for (size_t i = 0; i < COUNT(bad); i++) {
@@ -293,6 +304,22 @@ static void failures_have_a_reason(void **state) {
             fail_msg("\"%s\" should have \"%s\"", e.problem_detail, bad[i].part);
         experiment_release(&e);
     }
+    close_shop(&shop);
+}
+
+/* Its threads work on, but nobody looks after them: no time limits, no checkpoints. */
+static void a_pool_that_nobody_ticks_is_stuck(void **state) {
+    enum { STUCK_MS = 2000 }; /* far above what a busy machine keeps a thread waiting */
+    struct shop shop;
+    open_shop_that(&shop, state, (struct pool_config){.workers = 1, .stuck_ms = STUCK_MS});
+    pool_tick(shop.pool);
+    assert_true(pool_alive(shop.pool));
+    sleep_ms(STUCK_MS + 50);
+    assert_false(pool_alive(shop.pool));
+    pool_tick(shop.pool);
+    assert_true(pool_alive(shop.pool));
+    pool_drain(shop.pool);
+    assert_false(pool_alive(shop.pool));
     close_shop(&shop);
 }
 
@@ -637,6 +664,7 @@ int main(void) {
         with_store(cancelled_in_the_store_alone),
         with_store(a_time_limit),
         with_store(failures_have_a_reason),
+        with_store(a_pool_that_nobody_ticks_is_stuck),
         with_store(a_place_that_cannot_be_written),
         with_store(shutdown_puts_jobs_back),
         with_store(memory_for_one_at_a_time),

@@ -49,6 +49,8 @@ static const char *const names[] = {"data-dir",
                                     "slurm-above-hours",
                                     "slurm-poll",
                                     "slurm-lease",
+                                    "retention-days",
+                                    "retention-failed-days",
                                     "log-level"};
 
 /* An environment without settings. */

@@ -172,15 +172,15 @@ static void repeats_have_seeds_of_their_own(void **state) {
     sweep_plan_release(&p);
 }
 
-/* 199 bytes of name have no room for a number; what is cut off are whole characters. */
+/* A name of 199 characters has no room for a number; what is cut off are whole characters. */
 static void long_names_keep_their_numbers(void **state) {
     struct store *store = ((struct place *)*state)->store;
-    char name[200] = "x", text[800], expected[201];
-    for (int i = 0; i < 99; i++)
+    char name[400] = "x", text[1000], expected[401];
+    for (int i = 0; i < 198; i++)
         strcat(name, "é");
     snprintf(text, sizeof text, "{" BASE ",'points':[{'name':'%s'}],'repeats':2}", name);
     struct sweep_plan p = plan_of(store, text);
-    snprintf(expected, sizeof expected, "%.189s.1", name);
+    snprintf(expected, sizeof expected, "%.379s.1", name);
     assert_string_equal(p.sweep.points.experiments[1].name, expected);
     sweep_plan_release(&p);
 }
