@@ -1,12 +1,12 @@
 #include "server/cluster.h"
 
+#include "server/clock.h"
 #include "server/log.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Between tries after a refusal: twice as long each time, up to this. */
 enum { HOLD_MOST_S = 300 };
@@ -69,12 +69,6 @@ struct cluster {
     int stillborn; /* jobs ended before their worker reached us, and none has since */
     int polls;
 };
-
-static int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* What there is to say of Slurm */
 

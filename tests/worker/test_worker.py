@@ -128,6 +128,13 @@ class Refusals(unittest.TestCase):
             self.assertEqual(done.returncode, 2, arguments)
             self.assertIn("usage: ovr-worker", done.stderr)
 
+    def test_texts_about_it(self):
+        for option, text in ("--help", r"usage: ovr-worker ORDER[^$]*\n  4 "), ("--version", r"ovr-worker \S+, \S+ [\d.]+, kernel"), \
+                ("--manual", r"\.SH NAME\novr.-worker"):
+            done = subprocess.run([WORKER, option], capture_output=True, text=True, check=True)
+            self.assertRegex(done.stdout, text)
+            self.assertEqual(done.stderr, "")
+
     def test_what_is_there_stays(self):
         with tempfile.TemporaryDirectory() as directory:
             done = subprocess.run([WORKER, "spec", directory], capture_output=True, text=True)
