@@ -343,8 +343,7 @@ static void lose(struct cluster *cluster, struct entry *entry, const char *reaso
 static void fail(struct cluster *cluster, struct entry *entry, const char *kind,
                  const char *detail) {
     struct ovr_err err = {0};
-    log_line(LOG_WARN, "experiment=%s job %s failed: %s", entry->attempt.id, entry->attempt.job,
-             detail);
+    log_line(LOG_WARN, "experiment=%s failed on the cluster: %s", entry->attempt.id, detail);
     int rc = store_fail_attempt(cluster->config.store, &entry->attempt, kind, detail, &err);
     settle(cluster, entry, rc, &err);
 }

@@ -1,5 +1,7 @@
 #include "server/cluster_job.h"
 
+#include "server/placement.h"
+
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
@@ -95,6 +97,7 @@ void cluster_describe(const struct cluster_orders *orders, const struct attempt 
                               .script = script,
                               .ranks = attempt->ranks,
                               .cores_per_rank = threads,
-                              .memory_bytes_per_rank = e->memory_bytes + e->memory_bytes / 5,
+                              .memory_bytes_per_rank =
+                                  (long long)memory_asked((uint64_t)e->memory_bytes),
                               .minutes = minutes_of(orders, e, spec, threads * attempt->ranks)};
 }

@@ -241,7 +241,7 @@ static void from_the_queue_to_the_end(void **state) {
     await_job(&scene, id, "1");
     await_reason(&scene, id, "Priority");
     snprintf(words, sizeof words,
-             "--job-name=ovrd-%s-1 --ntasks=1 --cpus-per-task=2 --mem-per-cpu=60M --time=30 "
+             "--job-name=ovrd-%s-1 --ntasks=1 --cpus-per-task=2 --mem-per-cpu=92M --time=30 "
              "--signal=B:TERM@60",
              id);
     await_in_file(&scene, "words",
@@ -686,7 +686,7 @@ static void ranks_and_limits(void **state) {
     cluster_describe(&orders, &attempt, "ovrw_x", &e, &spec, script, &job);
     assert_int_equal(job.ranks, 3);
     assert_int_equal(job.cores_per_rank, 4);
-    assert_int_equal(job.memory_bytes_per_rank, 60 << 20);
+    assert_int_equal(job.memory_bytes_per_rank, (60 + 64) << 20);
     assert_int_equal(job.minutes, 50); /* 600 s with all 12 cores, by 4, and 10 minutes */
     assert_string_equal(script, "#!/bin/sh\n# Experiment abc of http://h:1, attempt 2\n"
                                 "export OPENBLAS_CORETYPE=Haswell\numask 077\n"
