@@ -67,14 +67,19 @@ static void write_script(const struct cluster_orders *orders, const struct attem
              "#!/bin/sh\n"
              "# Experiment %s of %s, attempt %d\n"
              "%s"
+             "worker=%s\n"
+             "command -v $worker >/dev/null || {\n"
+             "    echo \"there is no $worker on $(hostname)\" >&2\n"
+             "    exit 127\n"
+             "}\n"
              "umask 077\n"
              "order=$(mktemp) || exit 1\n"
              "cat >\"$order\" <<'END' || exit 1\n"
              "url=%s\ntoken=%s\n%s"
              "END\n"
-             "exec %s%s \"$order\"\n",
-             attempt->id, orders->url, attempt->number, kernel, orders->url, token, ca, start,
-             orders->worker);
+             "exec %s$worker \"$order\"\n",
+             attempt->id, orders->url, attempt->number, kernel, orders->worker, orders->url, token,
+             ca, start);
 }
 
 static int minutes_of(const struct cluster_orders *orders, const struct experiment *e,

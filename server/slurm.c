@@ -181,7 +181,7 @@ int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id
     add(&words, "--no-requeue");
     add(&words, "--export=NIL");
     add(&words, "--chdir=%s", SLURM_CHDIR);
-    add(&words, "--output=%s", SLURM_OUTPUT);
+    add(&words, "--output=%s", SLURM_OUTPUT("%j"));
     add(&words, "--job-name=%s", job->name);
     add_limits(&words, job);
     add_options(&words, slurm->options);
