@@ -577,8 +577,9 @@ static void a_worker_dies(void **state) {
 
 static void a_worker_never_comes(void **state) {
     check_end(state, 0, "FAILED|NonZeroExitCode|h1", STATE_QUEUED,
-              "before its worker reached the daemon. On that node, /tmp/ovr-worker-1.out says why; "
-              "does /opt/ovr-worker exist there, and does http://ovrd.lab:8080 answer from there?");
+              "before its worker reached the daemon. /tmp/ovr-worker-1.out, on the first of its "
+              "nodes, says why; does /opt/ovr-worker exist there, and does http://ovrd.lab:8080 "
+              "answer from there?");
 }
 
 /* One that ended after its experiment was gone while no daemon was there, one that was sent twice,
