@@ -37,7 +37,7 @@ KINDS = ("ovr_encoder", "mlp", "autoencoder")
 NAMES = {"ovr_encoder": "encoder", "mlp": "mlp", "autoencoder": "autoencoder"}
 WIDTHS = {"ovr_encoder": (512, 1024, 2048, 4096, 8192, 16384), "mlp": (1024, 2048, 4096, 8192),
           "autoencoder": (1024, 2048, 4096, 8192)}
-FITTED = (1024, 4096)  # widths of one process that the model is fitted to; all else is predicted
+FITTED = (1024, 2048, 4096)  # widths of one process that the model is fitted to; all else is predicted
 COUNTED_UNITS, COUNTED_RANKS = 8192, (2, 3, 4, 8, 16)
 WIRE_UNITS = 2048
 MESSAGES = (1048, 12336, 65536, 1 << 20)
@@ -77,7 +77,10 @@ def size(bytes_):
 
 
 def span_of_time(seconds):
-    return f"{1e6 * seconds:.3g} µs" if seconds < 1e-3 else f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    for factor, unit in ((1e6, "µs"), (1e3, "ms")):
+        if seconds * factor < 1000:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 # --- the worker ------------------------------------------------------------------------------------
@@ -120,8 +123,9 @@ class Worker:
             before = link.sent() if hasattr(link, "sent") else []
             said = link(ranks, self.path, "-t", str(threads), path, os.path.join(directory, "out"), *self.splits)
             after = link.sent() if before else []
-        lines = sorted(re.findall(r"^rank (\d+) steps (\d+) meetings (\d+) bytes (\d+)$", said, re.M), key=lambda f: int(f[0]))
-        return {"steps": int(lines[0][1]), "meetings": int(lines[0][2]), "sent": [int(line[3]) for line in lines],
+        lines = sorted(tuple(map(int, found)) for found in re.findall(
+            r"^rank (\d+) steps (\d+) meetings (\d+) bytes (\d+)$", said, re.M))
+        return {"steps": lines[0][1], "meetings": lines[0][2], "sent": [line[3] for line in lines],
                 "epochs": [float(seconds) for seconds in re.findall(r"^epoch .* seconds ([0-9.]+)$", said, re.M)],
                 "wire": [b - a for a, b in zip(before, after)]}
 
@@ -209,10 +213,10 @@ def measure_step(scale):
             for ranks, threads in ((1, 1), (1, 2), (2, 1)):
                 if ranks <= model.most_ranks(units) and (threads == 1 or units in (2048, 8192)):
                     figures.append(scale.worker.per_step(machine, ranks, threads, kind, units, 1, 1 + steps, EPOCHS))
-                    say(f"  {NAMES[kind]}, {units} units, {ranks} × {threads}: {span_of_time(figures[-1]['seconds'])} a step")
     with scale.nodes() as nodes:
         for kind in KINDS:
-            figures.append(scale.worker.per_step(nodes, 2, 1, kind, WIRE_UNITS, 1, 1 + steps_for(kind, WIRE_UNITS), EPOCHS))
+            steps = steps_for(kind, WIRE_UNITS)
+            figures.append(scale.worker.per_step(nodes, 2, 1, kind, WIRE_UNITS, 1, 1 + steps, EPOCHS))
     return figures
 
 
@@ -237,24 +241,26 @@ def show_links(links):
     rows = []
     for f in links:
         link = fitted_link(f)
-        rows.append((f["link"], f["agree"], *(f["gather"][n] for n in f["gather"]), 1e6 * link.latency, link.bandwidth * 1e-9,
+        rows.append((f["link"], f["agree"], *f["gather"].values(), 1e6 * link.latency, link.bandwidth * 1e-9,
                      f["allreduce"][0]["us"] * 1e-3))
-    sizes = [size(int(n)) for n in links[0]["gather"]]
+    sizes, gradients = [size(int(n)) for n in links[0]["gather"]], size(links[0]["allreduce"][0]["bytes"])
     table("links", ("ranks reach each other by", "4 B from one, µs", *(f"{s} each, µs" for s in sizes), "α µs", "β GB/s",
-                    f"all-reduce of {size(links[0]['allreduce'][0]['bytes'])}, ms"), rows)
+                    f"all-reduce of {gradients}, ms"), rows)
 
 
 def show_cores(cores, runs):
     heading("One core, and the memory")
-    machine = cores["machine"]
+    machine, bandwidth = cores["machine"], cores["bandwidth"]
+    loads = ", ".join(f"{name} {run['load_before']:.1f}" for name, run in runs.items())
     table("cores", ("", "measured"), [
-        ("when, and the load before each section (0: the machine was quiet)",
-         ", ".join([runs["cores"]["at"][:16] + "Z", *(f"{name} {run['load_before']:.1f}" for name, run in runs.items())])),
-        ("processor", f"{machine['processor']}, {machine['cores']} cores, {machine['isa']}, OpenBLAS kernel {machine['blas_kernel']}"),
+        ("when, and the load before each section", f"{runs['cores']['at'][:16]}Z; {loads}"),
+        ("processor", f"{machine['processor']}, {machine['cores']} cores"),
+        ("loops, OpenBLAS kernel", f"{machine['isa']}, {machine['blas_kernel']}"),
         (f"products of one core at 128 × 4096 × {model.INPUTS}, GFLOP/s", cores["gflops"]),
         ("the encoder's step by its two bare products", cores["step_by_products"]),
-        ("weights and moments moved, one core, GB/s", cores["bandwidth"]["1"] * 1e-9),
-        ("two cores, GB/s", cores["bandwidth"]["2"] * 1e-9), ("barrier of two threads, µs", cores["barrier_us"])])
+        ("weights and moments moved, one core, GB/s", bandwidth["1"] * 1e-9),
+        ("two cores, GB/s", bandwidth["2"] * 1e-9),
+        ("barrier of two threads, µs", cores["barrier_us"])])
 
 
 def check_counts(figures):
@@ -262,8 +268,8 @@ def check_counts(figures):
     for f in figures:
         expected = model.traffic(f["kind"], f["units"], f["ranks"])
         if f["sent"] != expected.sent or f["meetings"] != expected.meetings:
-            fail(f"{f['kind']}, {f['units']} units, {f['ranks']} ranks: sent {f['sent']} bytes in {f['meetings']} meetings a "
-                 f"step; expected {expected.sent} in {expected.meetings}")
+            fail(f"{f['kind']}, {f['units']} units, {f['ranks']} ranks: sent {f['sent']} bytes in {f['meetings']} meetings "
+                 f"a step; expected {expected.sent} in {expected.meetings}")
 
 
 def show_traffic(figures):
@@ -271,13 +277,16 @@ def show_traffic(figures):
     check_counts(figures["counted"] + figures["wire"])
     rows = []
     for f in figures["counted"]:
-        dense = model.data_parallel(f["kind"], f["units"], f["ranks"])
-        rows.append((NAMES[f["kind"]], f["units"], f["ranks"], f"{f['meetings']:.0f}", size(max(f["sent"])), size(dense),
-                     f"{dense / max(f['sent']):,.0f}"))
-    table("traffic", ("model", "units", "ranks", "meetings", "a rank sends at most", "all-reduce of gradients", "times ours"), rows)
-    rows = [(NAMES[f["kind"]], *(size(sum(f["sent"])), size(sum(f["wire"])), f"{sum(f['wire']) / sum(f['sent']):.3f}"))
-            for f in figures["wire"]]
-    table("wire", ("model, 2 ranks, both directions together", "we send", f"on the wire ({figures['wire'][0]['link']})", "by ours"), rows)
+        dense, most = model.data_parallel(f["kind"], f["units"], f["ranks"]), max(f["sent"])
+        rows.append((NAMES[f["kind"]], f["units"], f["ranks"], f"{f['meetings']:.0f}", size(most), size(dense),
+                     f"{dense / most:,.0f}"))
+    table("traffic", ("model", "units", "ranks", "meetings", "a rank sends at most", "all-reduce of gradients",
+                      "times ours"), rows)
+    rows = []
+    for f in figures["wire"]:
+        sent, wire = sum(f["sent"]), sum(f["wire"])
+        rows.append((NAMES[f["kind"]], f["link"], size(sent), size(wire), f"{wire / sent:.3f}"))
+    table("wire", ("model, 2 ranks, both directions together", "by", "we send", "on the wire", "by ours"), rows)
 
 
 def show_step(figures):
@@ -306,30 +315,37 @@ def fit(figures):
     return here, model.fit(points, here)
 
 
-def show_constants(here, constants, links):
-    rows = [(NAMES[kind], f"{2e-9 / constants.seconds[kind]:.3g}", 1e3 * constants.fixed[kind],
-             f"{100 * model.MOVED[kind] / here.core_bandwidth / (model.MOVED[kind] / here.core_bandwidth + model.ROWS * model.PRODUCTS[kind] * constants.seconds[kind]):.0f} %")
-            for kind in KINDS]
-    table("constants", ("fitted to one process of 1024 and 4096 units", "GFLOP/s of a core, all of a unit's work in it",
-                        "fixed, ms a step", "of a unit's time: memory"), rows)
-    for link in links.values():
-        say(f"  {link.name}: α {1e6 * link.latency:.3g} µs, β {link.bandwidth * 1e-9:.3g} GB/s")
+def show_constants(here, constants):
+    rows = []
+    for kind in KINDS:
+        of_memory = model.MOVED[kind] / here.core_bandwidth
+        of_products = model.ROWS * model.PRODUCTS[kind] * constants.seconds[kind]
+        rows.append((NAMES[kind], 2e-9 / constants.seconds[kind], 1e3 * constants.fixed[kind],
+                     f"{100 * of_memory / (of_memory + of_products):.0f} %"))
+    table("constants", ("fitted to one process of 1024, 2048 and 4096 units", "GFLOP/s of a core, all work in it",
+                        "fixed, ms a step", "memory's part of the rest"), rows)
+
+
+def predict(figure, here, constants, links):
+    alone = model.Node(1, here.core_bandwidth, here.core_bandwidth)
+    link = links[figure["link"]] if figure["ranks"] > 1 else model.Link("none", 0, math.inf)
+    return sum(model.step(figure["kind"], figure["units"], figure["ranks"], figure["threads"], constants,
+                          here if figure["ranks"] * figure["threads"] > 1 else alone, link,
+                          ranks_a_node=figure["ranks"]).values())
 
 
 def show_errors(figures, here, constants, links):
-    rows, errors = [], []
+    rows, sizes = [], []
     for f in figures["step"]:
         if f["ranks"] * f["threads"] == 1 and f["units"] in FITTED:
             continue
-        link = links[f["link"]] if f["ranks"] > 1 else model.Link("", 0, math.inf)
-        node = here if f["ranks"] * f["threads"] > 1 else model.Node(1, here.core_bandwidth, here.core_bandwidth)
-        predicted = sum(model.step(f["kind"], f["units"], f["ranks"], f["threads"], constants, node, link,
-                                   ranks_a_node=f["ranks"]).values())
-        errors.append(predicted / f["seconds"] - 1)
+        predicted = predict(f, here, constants, links)
+        error = 100 * (predicted / f["seconds"] - 1)
+        sizes.append(abs(error))
         rows.append((NAMES[f["kind"]], f["units"], f["ranks"], f["threads"], f["link"] if f["ranks"] > 1 else "",
-                     1e3 * f["seconds"], 1e3 * predicted, f"{100 * errors[-1]:+.0f} %"))
-    sizes = [100 * abs(error) for error in errors]
-    rows.append(("median of the errors' sizes, and the largest", *[""] * 6, f"{statistics.median(sizes):.0f} %, {max(sizes):.0f} %"))
+                     1e3 * f["seconds"], 1e3 * predicted, f"{error:+.0f} %"))
+    rows.append(("median of the errors' sizes, and the largest", *[""] * 6,
+                 f"{statistics.median(sizes):.0f} %, {max(sizes):.0f} %"))
     table("errors", ("model", "units", "ranks", "threads", "by", "measured ms", "predicted ms", "error"), rows)
 
 
@@ -347,42 +363,43 @@ def useful(kind, units, constants, seconds, nodes):
     return work / (CLUSTER_CORES * nodes * seconds)
 
 
+def cluster_row(here, constants, kind, units, nodes):
+    ranks = min(nodes, model.most_ranks(units))
+    cells = [NAMES[kind], f"{units:,}", nodes, ranks]
+    for link in NETWORKS:
+        terms = model.step(kind, units, ranks, CLUSTER_CORES, constants, cluster(here), link)
+        seconds = sum(terms.values())
+        cells += [1e3 * seconds, f"{100 * useful(kind, units, constants, seconds, nodes):.1f} %", largest(terms)]
+    return (*cells, size(model.memory_of_rank(kind, units, ranks, CLUSTER_CORES)))
+
+
 def show_clusters(here, constants):
     heading("Computed: clusters of 64-core nodes, one rank a node")
-    rows = []
-    for kind in KINDS:
-        for units in UNITS:
-            for nodes in NODES:
-                ranks = min(nodes, model.most_ranks(units))
-                cells = [NAMES[kind], f"{units:,}", nodes, ranks]
-                for link in NETWORKS:
-                    terms = model.step(kind, units, ranks, CLUSTER_CORES, constants, cluster(here), link)
-                    seconds = sum(terms.values())
-                    cells += [1e3 * seconds, f"{100 * useful(kind, units, constants, seconds, nodes):.1f} %", largest(terms)]
-                rows.append((*cells, size(model.memory_of_rank(kind, units, ranks, CLUSTER_CORES))))
-    table("clusters", ("model", "units", "nodes", "ranks",
-                       *(text.format(link.name) for link in NETWORKS for text in ("{}: ms", "useful", "most of it")), "memory of a rank"), rows)
+    columns = (f"{link.name}: {what}" for link in NETWORKS for what in ("ms", "useful", "most of it"))
+    table("clusters", ("model", "units", "nodes", "ranks", *columns, "memory of a rank"),
+          [cluster_row(here, constants, kind, units, nodes) for kind in KINDS for units in UNITS for nodes in NODES])
 
 
 def powers_of_two(most):
     return [1 << i for i in range(most.bit_length())]
 
 
+VARIANTS = (("gather", model.SHARD), ("doubling", model.SHARD), ("halving", model.SHARD), ("halving", 32))
+
+
+def fastest(here, constants, kind, units, link, scheme, shard):
+    """Of the powers of two, the number of ranks beyond which a step does not get faster."""
+    times = {ranks: model.step(kind, units, ranks, CLUSTER_CORES, constants, cluster(here), link, scheme=scheme, shard=shard)
+             for ranks in powers_of_two(model.most_ranks(units))}
+    best = min(times, key=lambda ranks: sum(times[ranks].values()))
+    return f"{best}: {span_of_time(sum(times[best].values()))}, {largest(times[best])}"
+
+
 def show_limits(here, constants):
     """Where more nodes don't help any more, and what would move that."""
-    variants = (("gather", model.SHARD), ("doubling", model.SHARD), ("halving", model.SHARD), ("halving", 32))
-    rows = []
-    for kind in ("ovr_encoder", "autoencoder"):
-        for units in UNITS:
-            for link in NETWORKS:
-                cells = [NAMES[kind], f"{units:,}", link.name]
-                for scheme, shard in variants:
-                    times = {ranks: model.step(kind, units, ranks, CLUSTER_CORES, constants, cluster(here), link,
-                                               scheme=scheme, shard=shard) for ranks in powers_of_two(model.most_ranks(units))}
-                    best = min(times, key=lambda ranks, times=times: sum(times[ranks].values()))
-                    cells.append(f"{best}: {span_of_time(sum(times[best].values()))}, {largest(times[best])}")
-                rows.append(cells)
-    table("limits", ("model", "units", "network", "as it is", "doubling", "halving", "halving, shards of 32"), rows)
+    table("limits", ("model", "units", "network", "as it is", "doubling", "halving", "halving, shards of 32"),
+          [(NAMES[kind], f"{units:,}", link.name, *(fastest(here, constants, kind, units, link, *v) for v in VARIANTS))
+           for kind in ("ovr_encoder", "autoencoder") for units in UNITS for link in NETWORKS])
 
 
 def show_rivals(here, constants):
@@ -397,15 +414,15 @@ def show_rivals(here, constants):
                 dense = rounds * link.latency + model.data_parallel(kind, 10**5, ranks) / link.bandwidth
                 cells += [span_of_time(terms["latency"] + terms["bytes"]), span_of_time(dense)]
             rows.append(cells)
-    table("rivals", ("model, 100,000 units", "ranks", *(f"{link.name}: {who}" for link in NETWORKS
-                                                       for who in ("ours", "all-reduce of gradients"))), rows)
+    columns = (f"{link.name}: {who}" for link in NETWORKS for who in ("ours", "all-reduce of gradients"))
+    table("rivals", ("model, 100,000 units", "ranks", *columns), rows)
 
 
 def show_model(figures):
     heading("The model")
     here, constants = fit(figures)
     links = {f["link"]: fitted_link(f) for f in figures["links"]}
-    show_constants(here, constants, links)
+    show_constants(here, constants)
     show_errors(figures, here, constants, links)
     show_clusters(here, constants)
     show_limits(here, constants)

@@ -1,9 +1,10 @@
 """What a training step of one wide layer costs on so many nodes: counted exactly where it can be counted (who has which
 shards, what is sent), and else constants, which scale.py measures.
 
-    step = compute + memory + fold + fixed + rounds·α + received/β
+    step = compute + uneven + memory + fold + fixed + rounds·α + received/β
 
-    compute   units of the busiest thread · D · N · seconds, of the kind of model
+    compute   units of a thread, were they divided evenly, · D · N · seconds, of the kind of model
+    uneven    what the busiest thread has more, since it has whole shards
     memory    bytes of weights and moments that a step reads and writes, by the bandwidth of the node
     fold      what came from the others is added up: read, read, write
     fixed     what every rank does for itself, such as packing the batch
@@ -120,7 +121,8 @@ def step(kind, units, ranks, threads, constants, node, link, *, ranks_a_node=1, 
     shards_of_rank = max(n for _, n in cut(-(-units // SHARD), ranks)) * SHARD // shard
     units_of_thread = -(-shards_of_rank // threads) * shard
     units_of_rank = min(shards_of_rank * shard, units)
-    bandwidth = min(threads * node.core_bandwidth, node.bandwidth / ranks_a_node)
+    busy = min(threads, shards_of_rank)
+    bandwidth = min(busy * node.core_bandwidth, node.bandwidth / ranks_a_node)
     vectors, rounds = sum(sums(kind)), math.ceil(math.log2(ranks))
     n_sums = len(sums(kind))
     if scheme == "gather":
@@ -131,7 +133,9 @@ def step(kind, units, ranks, threads, constants, node, link, *, ranks_a_node=1, 
     else:
         received, folded = 2 * (ranks - 1) / ranks * vectors, (ranks - 1) / ranks * vectors
         meetings = (2 * n_sums + 1) * rounds
-    return {"compute": min(units_of_thread, units) * INPUTS * ROWS * PRODUCTS[kind] * constants.seconds[kind],
+    of_a_unit, even = INPUTS * ROWS * PRODUCTS[kind] * constants.seconds[kind], units / (ranks * threads)
+    return {"compute": even * of_a_unit,
+            "uneven": (min(units_of_thread, units) - even) * of_a_unit,
             "memory": units_of_rank * INPUTS * MOVED[kind] / bandwidth,
             "fold": 3 * folded / bandwidth if ranks > 1 else 0,
             "fixed": constants.fixed[kind],
@@ -168,7 +172,8 @@ def fit(points, node):
     """The constants that steps of one process with one thread give: kind → [(units, seconds)], two widths at least."""
     seconds, fixed = {}, {}
     for kind, measured in points.items():
-        fixed[kind], slope = fit_line(measured)
+        start, slope = fit_line(measured)
+        fixed[kind] = max(start, 0)
         moved = MOVED[kind] / node.core_bandwidth
         seconds[kind] = (slope / INPUTS - moved) / ROWS / PRODUCTS[kind]
     return Constants(seconds, fixed)
