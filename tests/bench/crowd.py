@@ -1,5 +1,5 @@
 """A hundred thousand experiments that wait: how fast more are taken, how long pages of the queue and of lists take, and
-what deciding who is next adds. All of it through the API. A daemon with few that wait is measured first, for comparison.
+what deciding who is next adds. All of it through the API. A daemon with few that wait is measured first, to compare.
 
 One worker trains a long experiment the while, with one thread, so that nothing else starts; it takes one core."""
 import json
@@ -65,13 +65,14 @@ def measure_pages(daemon, client):
 
 
 def measure_decisions(daemon, client, holder):
-    """Lets the small ones run: ms from one start to the next. In it is one decision of who is next, and with few that wait
-    and with many everything else in it is the same. (The one before may still be at its files when the next one starts.)"""
+    """Lets the small ones run: ms from one start to the next. In it is one decision of who is next; all else in it is the
+    same with few that wait and with many. (Who ran before may still be at its files when the next one starts.)"""
     daemon.call(client, "POST", f"/v1/experiments/{holder}/cancel")
     ends, listed = time.monotonic() + 60, []
     while len(listed) < DECISIONS and time.monotonic() < ends:
         time.sleep(0.5)
-        listed = daemon.call(client, "GET", f"/v1/experiments?state=succeeded&sort=finished&limit={DECISIONS}")["experiments"]
+        path = f"/v1/experiments?state=succeeded&sort=finished&limit={DECISIONS}"
+        listed = daemon.call(client, "GET", path)["experiments"]
     starts = sorted(milliseconds(e["started_at"]) for e in listed)
     return {"n": len(starts) - 1, "mean": (starts[-1] - starts[0]) / (len(starts) - 1)}
 

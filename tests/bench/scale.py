@@ -2,7 +2,7 @@
 """How one wide layer scales over ranks, and the service over experiments that wait: measured here, and computed for
 clusters that are not here. docs/scale.md explains the tables.
 
-usage: scale.py [--build DIR] [--write FILE] [SECTION...]
+usage: scale.py [--build DIR] [--write FILE] [--stored | SECTION...]
 
   links    a meeting of two ranks and an all-reduce of gradients, in shared memory and between two network namespaces
   cores    what one core and the memory do: products, bandwidth, barriers
@@ -10,9 +10,9 @@ usage: scale.py [--build DIR] [--write FILE] [SECTION...]
   step     time of a step against width and ranks
   queue    100,000 experiments that wait
 
-Figures go to BUILD/bench/scale.json; sections that are left out keep those of the run before. Then the model is fitted,
-compared with what it was not fitted to, and asked about larger machines. --write puts each table between its two marks
-in FILE, <!-- NAME --> and <!-- /NAME -->. About six minutes on two quiet cores.
+Figures go to BUILD/bench/scale.json; sections that are left out keep those of the run before (--stored: all of them). Then
+the model is fitted, compared with what it was not fitted to, and asked about larger machines. --write puts each table
+between its two marks in FILE, <!-- NAME --> and <!-- /NAME -->. About six minutes on two quiet cores.
 """
 import argparse
 import contextlib
@@ -120,9 +120,9 @@ class Worker:
             path = os.path.join(directory, "spec.json")
             with open(path, "w", encoding="ascii") as file:
                 json.dump(spec(kind, units, steps, epochs), file)
-            before = link.sent() if hasattr(link, "sent") else []
+            before = link.sent()
             said = link(ranks, self.path, "-t", str(threads), path, os.path.join(directory, "out"), *self.splits)
-            after = link.sent() if before else []
+            after = link.sent()
         lines = sorted(tuple(map(int, found)) for found in re.findall(
             r"^rank (\d+) steps (\d+) meetings (\d+) bytes (\d+)$", said, re.M))
         return {"steps": lines[0][1], "meetings": lines[0][2], "sent": [line[3] for line in lines],
@@ -282,6 +282,9 @@ def show_traffic(figures):
                      f"{dense / most:,.0f}"))
     table("traffic", ("model", "units", "ranks", "meetings", "a rank sends at most", "all-reduce of gradients",
                       "times ours"), rows)
+    if not all(f["wire"] for f in figures["wire"]):
+        say("  what is on the wire was not counted: that takes two network namespaces, see above")
+        return
     rows = []
     for f in figures["wire"]:
         sent, wire = sum(f["sent"]), sum(f["wire"])
@@ -453,6 +456,7 @@ def read_options():
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--build", default=os.path.join(ROOT, "build"), help="where the programs are")
     words.add_argument("--write", metavar="FILE", help="a document whose tables are to be filled in")
+    words.add_argument("--stored", action="store_true", help="measure nothing, show the figures of the run before")
     words.add_argument("section", nargs="*", help=f"measure only these: {', '.join(SECTIONS)}")
     options = words.parse_args()
     unknown = set(options.section) - set(SECTIONS)
@@ -468,6 +472,8 @@ def read_figures(path):
 
 
 def measure(options, path):
+    if options.stored:
+        return read_figures(path)
     if not os.path.exists(os.path.join(options.build, "ovr-worker")):
         fail("needs ovr-worker, which is built where OpenMPI is: scripts/deps.sh mpi")
     figures = read_figures(path) if options.section else {}
@@ -497,7 +503,8 @@ def main():
     show(figures)
     if options.write:
         write_tables(options.write)
-    say(f"\n{sum(run['seconds'] for run in figures['runs'].values()):.0f} s. All figures: {os.path.relpath(path)}")
+    seconds = sum(run["seconds"] for run in figures.get("runs", {}).values())
+    say(f"\n{seconds:.0f} s. All figures: {os.path.relpath(path)}")
 
 
 if __name__ == "__main__":

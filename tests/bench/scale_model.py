@@ -7,7 +7,7 @@ shards, what is sent), and else constants, which scale.py measures.
     uneven    what the busiest thread has more, since it has whole shards
     memory    bytes of weights and moments that a step reads and writes, by the bandwidth of the node
     fold      what came from the others is added up: read, read, write
-    fixed     what every rank does for itself, such as packing the batch
+    fixed     what every rank does for itself, such as packing the batch, shared by its threads
     rounds    ⌈log₂ R⌉ for each meeting: the best that an all-gather can do
     received  by the rank that receives most
 """
@@ -112,7 +112,7 @@ class Node:
 @dataclasses.dataclass
 class Constants:
     seconds: dict  # kind → of a multiplication and addition in the layer's products, all else of a unit included
-    fixed: dict    # kind → seconds of a step
+    fixed: dict    # kind → seconds of a step, of one thread
 
 
 def step(kind, units, ranks, threads, constants, node, link, *, ranks_a_node=1, scheme="gather", shard=SHARD):
@@ -138,7 +138,7 @@ def step(kind, units, ranks, threads, constants, node, link, *, ranks_a_node=1, 
             "uneven": (min(units_of_thread, units) - even) * of_a_unit,
             "memory": units_of_rank * INPUTS * MOVED[kind] / bandwidth,
             "fold": 3 * folded / bandwidth if ranks > 1 else 0,
-            "fixed": constants.fixed[kind],
+            "fixed": constants.fixed[kind] / threads,
             "latency": meetings * link.latency,
             "bytes": received / link.bandwidth if ranks > 1 else 0}
 
