@@ -59,6 +59,7 @@ def measure_pages(daemon, client):
              "GET /v1/experiments": "/v1/experiments", "GET /v1/experiments?state=queued": "/v1/experiments?state=queued",
              "the last page of it": deep_page(client, "/v1/experiments?state=queued"),
              "GET /v1/experiments?tag=bench": "/v1/experiments?tag=bench",
+             "GET /v1/experiments?tag=nobody": "/v1/experiments?tag=nobody",
              "GET /v1/experiments?name=nobody": "/v1/experiments?name=nobody",
              "GET /v1/experiments/{id}, in the middle of the queue": "/v1/experiments/" + some}
     return {name: page_times(client, path, ROUNDS) for name, path in paths.items()}
