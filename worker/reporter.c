@@ -1,5 +1,6 @@
 #include "worker/reporter.h"
 
+#include "server/clock.h"
 #include "server/log.h"
 
 #include <pthread.h>
