@@ -33,14 +33,6 @@ static struct reply *find_work(const struct request *request, struct attempt *at
     return attempt->live ? NULL : attempt_over(attempt);
 }
 
-void forget_work(const struct api *api, const char *id) {
-    struct experiment e;
-    if (store_get_experiment(api->store, id, &e, NULL))
-        return;
-    work_forget(api->data_dir, id, e.attempts);
-    experiment_release(&e);
-}
-
 /* ---- What is to be done ---- */
 
 static int find_split(const struct api *api, const struct spec *spec, const char *name,

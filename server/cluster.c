@@ -1,5 +1,6 @@
 #include "server/cluster.h"
 
+#include "core/utf8.h"
 #include "server/log.h"
 
 #include <pthread.h>
@@ -83,6 +84,7 @@ static void say_trouble(struct cluster *cluster, int answers, const char *troubl
     int was_well = !*cluster->view.trouble;
     cluster->view.answers = answers;
     snprintf(cluster->view.trouble, sizeof cluster->view.trouble, "%s", trouble);
+    utf8_mend(cluster->view.trouble); /* it may have been cut inside a character */
     pthread_mutex_unlock(&cluster->lock);
     if (*trouble && was_well)
         log_line(LOG_WARN, "nothing is sent to the cluster for now: %s", trouble);
@@ -310,11 +312,6 @@ static int ask_slurm(struct cluster *cluster) {
 
 /* What becomes of an attempt */
 
-static void tell_ended(struct cluster *cluster) {
-    if (cluster->config.ended)
-        cluster->config.ended(cluster->config.context);
-}
-
 /* After the store took the end of an attempt, or had it already: Slurm is to forget it. Returns 0
  * if it did not. */
 static int settle(struct cluster *cluster, struct entry *entry, int rc, const struct ovr_err *err) {
@@ -328,7 +325,8 @@ static int settle(struct cluster *cluster, struct entry *entry, int rc, const st
         entry->over_ms = monotonic_ms();
     entry->over = entry->news.cancel = 1;
     pthread_mutex_unlock(&cluster->lock);
-    tell_ended(cluster);
+    if (cluster->config.ended)
+        cluster->config.ended(cluster->config.context, entry->attempt.id);
     return 1;
 }
 
@@ -591,6 +589,8 @@ static void send_again(struct cluster *cluster) {
             continue;
         entry->polled = 0; /* once a poll */
         int rc = store_renew_attempt(cluster->config.store, &entry->attempt, token, &err);
+        if (rc == OVR_CONFLICT) /* it was cancelled a moment ago */
+            continue;
         if (!rc)
             rc = store_get_experiment(cluster->config.store, entry->attempt.id, &e, &err);
         if (rc) {

@@ -231,9 +231,11 @@ static int is_loopback(const char *url) {
     return 0;
 }
 
-/* A search or a chain may have waited for what the cluster ended. */
-static void cluster_ended(void *pool) {
-    pool_wake(pool);
+/* A search or a chain may have waited for it. */
+static void cluster_ended(void *context, const char *id) {
+    const struct daemon *d = context;
+    work_forget(&d->api.work, id);
+    pool_wake(d->api.pool);
 }
 
 static int open_cluster(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
@@ -257,7 +259,7 @@ static int open_cluster(struct daemon *d, const struct settings *settings, struc
         .lease_s = (int)settings->slurm_lease_s,
         .max_crashes = (int)settings->max_crashes,
         .ended = cluster_ended,
-        .context = d->api.pool,
+        .context = d,
     };
     if (!path_of(settings->worker_url))
         return ovr_fail(err, OVR_INVALID, "--worker-url",

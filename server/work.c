@@ -19,7 +19,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATH_SIZE = 1024, MOST_FILES = 200 };
+/* MOST_AHEAD: so many checkpoints may lie here that were not reported yet, or never are. */
+enum { PATH_SIZE = 1024, MOST_FILES = 200, MOST_AHEAD = 50 };
 
 static const char *const directories[] = {"best", "last", "units"};
 enum { N_DIRECTORIES = 3 };
@@ -81,9 +82,17 @@ static void remove_results(const char *data_dir, const char *id, int attempts) {
     }
 }
 
-void work_forget(const char *data_dir, const char *id, int attempts) {
-    remove_checkpoints(data_dir, id, INT64_MAX, 0);
-    remove_results(data_dir, id, attempts);
+void work_forget(const struct work *work, const char *id) {
+    struct experiment e;
+    if (store_get_experiment(work->store, id, &e, NULL))
+        return;
+    if (e.state > STATE_PAUSED)
+        remove_checkpoints(work->data_dir, id, INT64_MAX, 0);
+    if (e.state > STATE_SUCCEEDED)
+        weights_remove(work->data_dir, id);
+    if (e.state != STATE_RUNNING)
+        remove_results(work->data_dir, id, e.attempts);
+    experiment_release(&e);
 }
 
 /* ---- Uploads ---- */
@@ -153,6 +162,10 @@ int work_put_checkpoint(struct work_upload **out, const struct work *work,
         return ovr_fail(err, OVR_CONFLICT, NULL,
                         "checkpoint %lld was reported already; the next is number %lld",
                         (long long)attempt->checkpoint, (long long)attempt->checkpoint + 1);
+    if (number - attempt->checkpoint > MOST_AHEAD)
+        return ovr_fail(err, OVR_INVALID, NULL,
+                        "checkpoint %lld is more than %d ahead of the newest that was reported, %lld",
+                        (long long)number, MOST_AHEAD, (long long)attempt->checkpoint);
     struct work_upload *upload = upload_new(work, attempt, sha256, err);
     if (!upload)
         return OVR_NOMEM;
@@ -469,11 +482,11 @@ static void tidy(const struct work *work, const struct attempt *attempt,
         remove_results(work->data_dir, attempt->id, attempt->number);
         weights_remove(work->data_dir, attempt->id);
     }
-    if (report->end == END_OUTCOME)
-        work_forget(work->data_dir, attempt->id, attempt->number);
-    else if (report->end)
+    if (report->end)
         remove_results(work->data_dir, attempt->id, attempt->number);
-    else if (report->checkpoint)
+    if (report->end == END_OUTCOME)
+        remove_checkpoints(work->data_dir, attempt->id, INT64_MAX, 0);
+    else if (!report->end && report->checkpoint)
         remove_checkpoints(work->data_dir, attempt->id, attempt->checkpoint,
                            attempt->checkpoint_before);
 }

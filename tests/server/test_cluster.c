@@ -19,6 +19,7 @@ struct scene {
     struct cluster *cluster;
     struct cluster_config config;
     char bin[256];
+    char ended[ID_SIZE]; /* the last one; read it after n_ended */
     _Atomic int n_ended;
 };
 
@@ -32,8 +33,10 @@ static void format_path(const struct scene *scene, char path[256], const char *f
     va_end(args);
 }
 
-static void note_end(void *context) {
-    ((struct scene *)context)->n_ended++;
+static void note_end(void *context, const char *id) {
+    struct scene *scene = context;
+    snprintf(scene->ended, sizeof scene->ended, "%s", id);
+    scene->n_ended++;
 }
 
 /* Fake Slurm's directory, and the daemon's side without the thread. */
@@ -408,7 +411,10 @@ static void refusals(void **state) {
              "available\n");
     submit(&scene, too_big);
     await(&scene, too_big, STATE_FAILED, "Requested node configuration is not available");
-    assert_true(scene.n_ended > 0);
+    for (int waited = 0; !scene.n_ended && waited < PATIENCE_MS; waited += 20)
+        sleep_ms(20); /* it is told after the store */
+    assert_int_equal(scene.n_ended, 1);
+    assert_string_equal(scene.ended, too_big);
     close_cluster(&scene);
 }
 
