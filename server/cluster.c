@@ -71,12 +71,6 @@ struct cluster {
     int polls;
 };
 
-static int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* What there is to say of Slurm */
 
 static void say_trouble(struct cluster *cluster, int answers, const char *trouble) {

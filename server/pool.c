@@ -47,12 +47,6 @@ struct pool {
     _Atomic int sweeps_stuck; /* the last attempt failed */
 };
 
-static int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* The functions from here to worker() are called with the lock held. */
 static int64_t memory_of(const struct job *job) {
     int64_t known = (int64_t)job->progress.memory_bytes;

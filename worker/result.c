@@ -2,6 +2,7 @@
 
 #include "server/digest.h"
 #include "server/files.h"
+#include "server/log.h"
 #include "worker/fetch.h"
 
 #include <dirent.h>
