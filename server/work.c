@@ -83,8 +83,9 @@ static void remove_results(const char *data_dir, const char *id, int attempts) {
 }
 
 void work_forget(const struct work *work, const char *id) {
-    struct experiment e;
-    if (store_get_experiment(work->store, id, &e, NULL))
+    struct experiment e = {.state = STATE_CANCELLED}; /* as good as that: deleted */
+    int rc = store_get_experiment(work->store, id, &e, NULL);
+    if (rc && rc != OVR_NOT_FOUND)
         return;
     if (e.state > STATE_PAUSED)
         remove_checkpoints(work->data_dir, id, INT64_MAX, 0);
@@ -93,6 +94,35 @@ void work_forget(const struct work *work, const char *id) {
     if (e.state != STATE_RUNNING)
         remove_results(work->data_dir, id, e.attempts);
     experiment_release(&e);
+}
+
+/* ---- Who is current ---- */
+
+/* What the attempt is at this moment. OVR_NOT_FOUND: it is over, for good. */
+static int look_again(const struct work *work, const struct attempt *attempt, struct attempt *now,
+                      struct ovr_err *err) {
+    struct ovr_err why = {0};
+    int rc = store_get_attempt(work->store, attempt->experiment, now, NULL, 0, &why);
+    if (rc && rc != OVR_NOT_FOUND)
+        return ovr_fail(err, rc, NULL, "%s", why.text);
+    return rc || now->number != attempt->number ? OVR_NOT_FOUND : 0;
+}
+
+/* Before a file gets its name, so that an attempt that was cut off does not write over what another
+ * one put; and once something is there, since who ended the attempt may have removed its files just
+ * before. */
+static int must_be_current(const struct work *work, const struct attempt *attempt,
+                           struct ovr_err *err) {
+    struct attempt now;
+    char result[PATH_SIZE];
+    int rc = look_again(work, attempt, &now, err);
+    if (rc != OVR_NOT_FOUND)
+        return rc;
+    result_path(result, work->data_dir, attempt->id, attempt->number);
+    files_remove_tree(result, NULL);
+    work_forget(work, attempt->id);
+    return ovr_fail(err, OVR_CONFLICT, NULL, "attempt %d of experiment %s is over", attempt->number,
+                    attempt->id);
 }
 
 /* ---- Uploads ---- */
@@ -215,6 +245,7 @@ int work_put_file(struct work_upload **out, const struct work *work, const struc
         return rc;
     result_path(result, work->data_dir, attempt->id, attempt->number);
     rc = weights_make_directories(result, err);
+    rc = rc ? rc : must_be_current(work, attempt, err);
     if (!rc && count_files(result) >= MOST_FILES)
         rc = ovr_fail(err, OVR_TOO_LARGE, NULL, "a result has at most %d files", MOST_FILES);
     if (rc)
@@ -247,27 +278,6 @@ int work_write(struct work_upload *upload, const char *bytes, size_t n) {
     return rc;
 }
 
-/* What the attempt is at this moment. OVR_NOT_FOUND: it is over, for good. */
-static int look_again(const struct work *work, const struct attempt *attempt, struct attempt *now,
-                      struct ovr_err *err) {
-    struct ovr_err why = {0};
-    int rc = store_get_attempt(work->store, attempt->experiment, now, NULL, 0, &why);
-    if (rc && rc != OVR_NOT_FOUND)
-        return ovr_fail(err, rc, NULL, "%s", why.text);
-    return rc || now->number != attempt->number ? OVR_NOT_FOUND : 0;
-}
-
-/* So that one that was cut off does not write over what another one put. */
-static int must_be_current(const struct work *work, const struct attempt *attempt,
-                           struct ovr_err *err) {
-    struct attempt now;
-    int rc = look_again(work, attempt, &now, err);
-    return rc != OVR_NOT_FOUND
-               ? rc
-               : ovr_fail(err, OVR_CONFLICT, NULL, "attempt %d of experiment %s is over",
-                          attempt->number, attempt->id);
-}
-
 int work_finish(struct work_upload *upload, struct ovr_err *err) {
     char sha256[DIGEST_SIZE];
     int rc = upload->err.code;
@@ -285,6 +295,7 @@ int work_finish(struct work_upload *upload, struct ovr_err *err) {
     if (!rc && rename(upload->draft, upload->path))
         rc = files_fail(err, "give the upload its name");
     rc = rc ? rc : files_sync_directory(upload->directory, err);
+    rc = rc ? rc : must_be_current(upload->work, &upload->attempt, err);
     work_abort(upload);
     return rc;
 }

@@ -177,10 +177,34 @@ static void lost_and_failed(void **state) {
     experiment_release(&e);
 }
 
+/* Its request came while it had the experiment; now another one has, or nobody. */
+static void files_of_who_is_late(void **state) {
+    struct work work = work_of(state);
+    struct work_upload *upload, *part;
+    for (int deleted = 0; deleted < 2; deleted++) {
+        struct experiment e;
+        struct attempt attempt = start(state, &e);
+        struct ovr_err err = {0};
+        int was_running;
+        assert_ok(work_put_checkpoint(&part, &work, &attempt, 1, 0, "", &err), &err);
+        assert_ok(store_cancel(work.store, e.id, &was_running, &err), &err);
+        if (deleted)
+            assert_ok(store_delete_experiment(work.store, e.id, &err), &err);
+        assert_failed(work_put_file(&upload, &work, &attempt, "best", "a.npy", "", &err),
+                      OVR_CONFLICT, &err, "is over");
+        assert_null(upload);
+        assert_int_equal(work_finish(part, NULL), OVR_CONFLICT);
+        assert_int_equal(count_entries(work.data_dir, "/experiments"), 0);
+        assert_int_equal(count_entries(work.data_dir, "/checkpoints"), 0);
+        experiment_release(&e);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {with_store(names_of_files),
                                        with_store(a_result_counts_by_its_report),
                                        with_store(cancelled_at_its_end),
-                                       with_store(lost_and_failed)};
+                                       with_store(lost_and_failed),
+                                       with_store(files_of_who_is_late)};
     return cmocka_run_group_tests_name("server/work", tests, NULL, NULL);
 }
