@@ -418,6 +418,25 @@ static void refusals(void **state) {
     close_cluster(&scene);
 }
 
+/* Whoever posts many that can never run must not hold up the others. */
+static void too_large_ones_keep_nobody_waiting(void **state) {
+    enum { MANY = 8 };
+    struct scene scene;
+    char ids[MANY][ID_SIZE];
+    set_scene(&scene, state);
+    put_file(&scene, "refuse", "sbatch: error: Requested node configuration is not available\n");
+    for (int i = 0; i < MANY; i++)
+        submit(&scene, ids[i]);
+    open_cluster(&scene);
+    for (int i = 0; i < MANY; i++)
+        await(&scene, ids[i], STATE_FAILED, "Requested node configuration");
+    remove_file(&scene, "refuse");
+    submit(&scene, ids[0]);
+    await_job(&scene, ids[0], "1");
+    await_trouble(&scene, "");
+    close_cluster(&scene);
+}
+
 static void cancelled_while_it_waits(void **state) {
     struct scene scene;
     char id[ID_SIZE];
@@ -723,6 +742,7 @@ int main(void) {
         with_store(a_deaf_program),
         with_store(slurm_is_down),
         with_store(refusals),
+        with_store(too_large_ones_keep_nobody_waiting),
         with_store(cancelled_while_it_waits),
         with_store(paused_while_it_waits),
         with_store(cancelled_while_it_runs),
