@@ -121,6 +121,17 @@ class Down(unittest.TestCase):
             self.assertEqual(process.last_words().count("the cluster takes experiments again"), 1)
 
 
+class Without(unittest.TestCase):
+    def test_a_start_without_the_cluster(self):
+        with Fake() as process:
+            ident = ovrd.connect(process.url).submit(SPEC).id
+            process.wait(lambda: Killed.queue(process, ident, "as job 1"), "it was not sent")
+            process.stop()
+            process.options = process.options[2:]
+            process.start()
+            process.wait(lambda: "1 experiment is on the cluster" in process.last_words(), "no warning")
+
+
 class Words(unittest.TestCase):
     def test_a_site_with_its_own_language(self):
         """What is said in Slurm's words is cut somewhere, and may be in any encoding."""
