@@ -117,6 +117,8 @@ static int read_first(const struct store *store, struct choice *choice, sqlite3_
     share->limit = limit_column(store, row, 3);
     share->use = read_use(store, row, 4, choice->room.now_ms);
     share->running = sqlite3_column_int(row, 6);
+    if (choice->executor == EXECUTOR_SLURM) /* one core each, until they say how many */
+        share->cores = share->running;
     first->blocked_ms = blocked_since(store, first->seq);
     return 0;
 }
