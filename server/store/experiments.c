@@ -296,34 +296,31 @@ static sqlite3_stmt *bind_list(struct connection *c, const struct experiment_fil
     return bind_found(c, which, f, finder, f->limit);
 }
 
+/* With what its list is sorted by, in the last column. */
+static int read_listed(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)context;
+    struct experiment *e = item;
+    int rc = read_experiment(row, e, err);
+    if (!rc)
+        e->key = sqlite3_column_double(row, sqlite3_column_count(row) - 1);
+    return rc;
+}
+
+static void release_listed(void *item) {
+    experiment_release(item);
+}
+
+static const struct row_reader experiment_rows = {"a list of experiments", sizeof(struct experiment),
+                                              read_listed, release_listed};
+
 int store_list_experiments(struct store *store, const struct experiment_filter *f,
                            struct experiment **list, size_t *n, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = bind_list(c, f);
-    int rc = 0, step;
-    *list = NULL;
-    *n = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct experiment *longer = grow(*list, *n, sizeof **list);
-        if (!longer) {
-            rc = ovr_nomem(err, "a list of experiments");
-            break;
-        }
-        *list = longer;
-        rc = read_experiment(row, *list + *n, err);
-        if (!rc)
-            (*list)[*n].key = sqlite3_column_double(row, sqlite3_column_count(row) - 1);
-        *n += !rc;
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+    struct rows rows;
+    int rc = db_read_list(c, bind_list(c, f), &experiment_rows, NULL, &rows, err);
     db_give_back(c);
-    if (rc) {
-        experiment_list_free(*list, *n);
-        *list = NULL;
-        *n = 0;
-    }
+    *list = rows.items;
+    *n = rows.n;
     return rc;
 }
 

@@ -372,6 +372,68 @@ static void all_are_in_order(void **state) {
     }
 }
 
+/* ---- Rows ---- */
+
+/* What it has read, and where it fails. */
+struct counted {
+    int64_t *item;
+    int *held;
+};
+
+static int read_counted(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    const int64_t *fails_at = context;
+    struct counted *counted = item;
+    static int held;
+    counted->held = &held;
+    if (sqlite3_column_int64(row, 0) == *fails_at)
+        return ovr_fail(err, OVR_INVALID, NULL, "as it was told");
+    counted->item = calloc(1, sizeof *counted->item);
+    assert_non_null(counted->item);
+    *counted->item = sqlite3_column_int64(row, 0);
+    held++;
+    return 0;
+}
+
+static void release_counted(void *item) {
+    struct counted *counted = item;
+    free(counted->item);
+    --*counted->held;
+}
+
+/* All of them or, where one cannot be read, none, and those before it are released. */
+static void rows_become_items(void **state) {
+    static const struct row_reader reader = {"numbers", sizeof(struct counted), read_counted,
+                                             release_counted};
+    struct store *store = store_of(state);
+    char id[ID_SIZE];
+    for (int i = 0; i < 9; i++)
+        enqueue(store, &(struct new_experiment){.memory_bytes = 1}, id);
+    struct connection *c = db_take_reader(store);
+    int *held = NULL;
+    for (int64_t fails_at = 0; fails_at <= 9; fails_at++) {
+        struct rows rows = {&rows, 77};
+        struct ovr_err err = {0};
+        int rc = db_read_list(c, db_bind(c, READ_WAITING, ""), &reader, &fails_at, &rows, &err);
+        assert_int_equal(rc, fails_at ? OVR_INVALID : 0);
+        assert_int_equal(rows.n, fails_at ? 0 : 9);
+        struct counted *items = rows.items;
+        assert_true(!items == !rows.n);
+        for (size_t i = 0; i < rows.n; i++) {
+            assert_int_equal(*items[i].item, i + 1);
+            held = items[i].held;
+            release_counted(&items[i]);
+        }
+        free(items);
+        assert_int_equal(*held, 0);
+    }
+    struct rows rows;
+    const int64_t never = 0;
+    sqlite3_stmt *row = db_bind(c, LIST_SPLITS, "s", "nobody");
+    assert_int_equal(db_read_list(c, row, &reader, &never, &rows, NULL), 0);
+    assert_true(!rows.items && !rows.n);
+    db_give_back(c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         with_store(every_filter_finds_the_same),
@@ -381,6 +443,7 @@ int main(void) {
         with_store(many_are_found_where_they_are_in_order),
         with_store(each_filter_has_its_index),
         with_store(all_are_in_order),
+        with_store(rows_become_items),
     };
     return cmocka_run_group_tests_name("server/lists", tests, start_blas, NULL);
 }

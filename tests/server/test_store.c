@@ -169,7 +169,7 @@ static void lists_by_tag_in_every_order(void **state) {
     struct store *store = store_of(state);
     char id[ID_SIZE], other[ID_SIZE];
     for (int i = 0; i < MANY; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "n%d", i);
         enqueue(store,
                 &(struct new_experiment){.name = name,
