@@ -1,5 +1,6 @@
 #include "server/cluster.h"
 
+#include "core/utf8.h"
 #include "server/clock.h"
 #include "server/log.h"
 
@@ -70,6 +71,13 @@ struct cluster {
     int polls;
 };
 
+static void wake(struct cluster *cluster) {
+    pthread_mutex_lock(&cluster->lock);
+    cluster->woken = 1;
+    pthread_cond_signal(&cluster->work);
+    pthread_mutex_unlock(&cluster->lock);
+}
+
 /* What there is to say of Slurm */
 
 static void say_trouble(struct cluster *cluster, int answers, const char *trouble) {
@@ -77,6 +85,7 @@ static void say_trouble(struct cluster *cluster, int answers, const char *troubl
     int was_well = !*cluster->view.trouble;
     cluster->view.answers = answers;
     snprintf(cluster->view.trouble, sizeof cluster->view.trouble, "%s", trouble);
+    utf8_mend(cluster->view.trouble); /* it may have been cut inside a character */
     pthread_mutex_unlock(&cluster->lock);
     if (*trouble && was_well)
         log_line(LOG_WARN, "nothing is sent to the cluster for now: %s", trouble);
@@ -304,11 +313,6 @@ static int ask_slurm(struct cluster *cluster) {
 
 /* What becomes of an attempt */
 
-static void tell_ended(struct cluster *cluster) {
-    if (cluster->config.ended)
-        cluster->config.ended(cluster->config.context);
-}
-
 /* After the store took the end of an attempt, or had it already: Slurm is to forget it. Returns 0
  * if it did not. */
 static int settle(struct cluster *cluster, struct entry *entry, int rc, const struct ovr_err *err) {
@@ -322,7 +326,8 @@ static int settle(struct cluster *cluster, struct entry *entry, int rc, const st
         entry->over_ms = monotonic_ms();
     entry->over = entry->news.cancel = 1;
     pthread_mutex_unlock(&cluster->lock);
-    tell_ended(cluster);
+    if (cluster->config.ended)
+        cluster->config.ended(cluster->config.context, entry->attempt.id);
     return 1;
 }
 
@@ -548,18 +553,18 @@ static void take_answer(struct cluster *cluster, struct entry *entry, int rc,
         note_reason(cluster, entry, err->text);
         return;
     }
-    hold(cluster);
-    if (rc == OVR_TOO_LARGE) {
+    if (rc == OVR_TOO_LARGE) { /* this one; the next may be of any size */
         fail(cluster, entry, "too-large", err->text);
-    } else {
-        say_trouble(cluster, rc != OVR_NOT_FOUND, err->text);
-        rc = store_withdraw_attempt(store, &entry->attempt, err->text, &fault);
-        if (!rc || rc == OVR_CONFLICT)
-            drop(cluster, entry);
-        else
-            log_line(LOG_ERROR, "experiment=%s could not be taken back: %s", entry->attempt.id,
-                     fault.text);
+        return;
     }
+    hold(cluster);
+    say_trouble(cluster, rc != OVR_NOT_FOUND, err->text);
+    rc = store_withdraw_attempt(store, &entry->attempt, err->text, &fault);
+    if (!rc || rc == OVR_CONFLICT)
+        drop(cluster, entry);
+    else
+        log_line(LOG_ERROR, "experiment=%s could not be taken back: %s", entry->attempt.id,
+                 fault.text);
 }
 
 static void submit(struct cluster *cluster, struct entry *entry, const char *token,
@@ -594,6 +599,8 @@ static void send_again(struct cluster *cluster) {
             continue;
         entry->polled = 0; /* once a poll */
         int rc = store_renew_attempt(cluster->config.store, &entry->attempt, token, &err);
+        if (rc == OVR_CONFLICT) /* it was cancelled a moment ago */
+            continue;
         if (!rc)
             rc = store_get_experiment(cluster->config.store, entry->attempt.id, &e, &err);
         if (rc) {
@@ -607,17 +614,27 @@ static void send_again(struct cluster *cluster) {
     }
 }
 
-static int count_live(struct cluster *cluster) {
+static int count_live(const struct cluster *cluster) {
     int live = 0;
     for (size_t i = 0; i < cluster->n; i++)
         live += !cluster->list[i].over;
     return live;
 }
 
-/* From the queue, while there is room and Slurm takes them. */
+static int may_send(const struct cluster *cluster) {
+    return cluster->view.answers && !cluster->stopping && monotonic_ms() >= cluster->send_at_ms &&
+           count_live(cluster) < cluster->config.jobs;
+}
+
+/* From the queue, while there is room and Slurm takes them; but others are looked after in between,
+ * however many there are that Slurm refuses one by one. */
 static void send(struct cluster *cluster) {
-    while (cluster->view.answers && !cluster->stopping && monotonic_ms() >= cluster->send_at_ms &&
-           count_live(cluster) < cluster->config.jobs) {
+    int64_t until_ms = monotonic_ms() + cluster->config.poll_s * INT64_C(1000);
+    while (may_send(cluster)) {
+        if (monotonic_ms() >= until_ms) {
+            wake(cluster);
+            return;
+        }
         struct attempt attempt;
         struct experiment e;
         struct ovr_err err = {0};
@@ -671,13 +688,6 @@ static void *work(void *arg) {
         pthread_mutex_unlock(&cluster->lock);
     }
     return NULL;
-}
-
-static void wake(struct cluster *cluster) {
-    pthread_mutex_lock(&cluster->lock);
-    cluster->woken = 1;
-    pthread_cond_signal(&cluster->work);
-    pthread_mutex_unlock(&cluster->lock);
 }
 
 static void cluster_free(struct cluster *cluster) {

@@ -29,9 +29,10 @@ struct cluster_config {
     int jobs; /* at most so many at once in Slurm's queue and running */
     int poll_s, lease_s;
     int max_crashes;
-    /* The cluster has brought an experiment to its end itself: others may have waited for that.
-     * Called without a lock; may be NULL. */
-    void (*ended)(void *context);
+    /* An attempt is over though its worker has not said so: its files are to go, and others may
+     * have waited for the end of the experiment, where that is its end. Called without a lock; may
+     * be NULL. */
+    void (*ended)(void *context, const char *id);
     void *context;
 };
 

@@ -1,5 +1,6 @@
 #include "server/slurm.h"
 
+#include "core/utf8.h"
 #include "server/command.h"
 
 #include <ctype.h>
@@ -221,6 +222,7 @@ static enum slurm_state read_state(const char *word) {
 static void copy(char *to, size_t size, const char *from) {
     int nothing = strcmp(from, "None") == 0 || strcmp(from, "(null)") == 0;
     snprintf(to, size, "%s", nothing ? "" : from);
+    utf8_mend(to);
 }
 
 /* "%i|%j|%T|%r|%N", cut up in place. Returns 0 for what is none. */

@@ -2,6 +2,7 @@
 
 #include "server/clock.h"
 #include "server/digest.h"
+#include "server/log.h"
 
 #include <curl/curl.h>
 #include <errno.h>

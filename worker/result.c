@@ -3,6 +3,7 @@
 #include "server/clock.h"
 #include "server/digest.h"
 #include "server/files.h"
+#include "server/log.h"
 #include "worker/fetch.h"
 
 #include <dirent.h>

@@ -19,6 +19,7 @@ struct scene {
     struct cluster *cluster;
     struct cluster_config config;
     char bin[256];
+    char ended[ID_SIZE]; /* the last one; read it after n_ended */
     _Atomic int n_ended;
 };
 
@@ -32,8 +33,10 @@ static void format_path(const struct scene *scene, char path[256], const char *f
     va_end(args);
 }
 
-static void note_end(void *context) {
-    ((struct scene *)context)->n_ended++;
+static void note_end(void *context, const char *id) {
+    struct scene *scene = context;
+    snprintf(scene->ended, sizeof scene->ended, "%s", id);
+    scene->n_ended++;
 }
 
 /* Fake Slurm's directory, and the daemon's side without the thread. */
@@ -408,7 +411,29 @@ static void refusals(void **state) {
              "available\n");
     submit(&scene, too_big);
     await(&scene, too_big, STATE_FAILED, "Requested node configuration is not available");
-    assert_true(scene.n_ended > 0);
+    for (int waited = 0; !scene.n_ended && waited < PATIENCE_MS; waited += 20)
+        sleep_ms(20); /* it is told after the store */
+    assert_int_equal(scene.n_ended, 1);
+    assert_string_equal(scene.ended, too_big);
+    close_cluster(&scene);
+}
+
+/* Whoever posts many that can never run must not hold up the others. */
+static void too_large_ones_keep_nobody_waiting(void **state) {
+    enum { MANY = 8 };
+    struct scene scene;
+    char ids[MANY][ID_SIZE];
+    set_scene(&scene, state);
+    put_file(&scene, "refuse", "sbatch: error: Requested node configuration is not available\n");
+    for (int i = 0; i < MANY; i++)
+        submit(&scene, ids[i]);
+    open_cluster(&scene);
+    for (int i = 0; i < MANY; i++)
+        await(&scene, ids[i], STATE_FAILED, "Requested node configuration");
+    remove_file(&scene, "refuse");
+    submit(&scene, ids[0]);
+    await_job(&scene, ids[0], "1");
+    await_trouble(&scene, "");
     close_cluster(&scene);
 }
 
@@ -721,6 +746,7 @@ int main(void) {
         with_store(a_deaf_program),
         with_store(slurm_is_down),
         with_store(refusals),
+        with_store(too_large_ones_keep_nobody_waiting),
         with_store(cancelled_while_it_waits),
         with_store(paused_while_it_waits),
         with_store(cancelled_while_it_runs),
