@@ -201,10 +201,9 @@ static void files_of_who_is_late(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {with_store(names_of_files),
-                                       with_store(a_result_counts_by_its_report),
-                                       with_store(cancelled_at_its_end),
-                                       with_store(lost_and_failed),
-                                       with_store(files_of_who_is_late)};
+    const struct CMUnitTest tests[] = {
+        with_store(names_of_files), with_store(a_result_counts_by_its_report),
+        with_store(cancelled_at_its_end), with_store(lost_and_failed),
+        with_store(files_of_who_is_late)};
     return cmocka_run_group_tests_name("server/work", tests, NULL, NULL);
 }
