@@ -495,10 +495,8 @@ static void tidy(const struct work *work, const struct attempt *attempt,
         weights_remove(work->data_dir, attempt->id);
     }
     if (report->end)
-        remove_results(work->data_dir, attempt->id, attempt->number);
-    if (report->end == END_OUTCOME)
-        remove_checkpoints(work->data_dir, attempt->id, INT64_MAX, 0);
-    else if (!report->end && report->checkpoint)
+        work_forget(work, attempt->id);
+    else if (report->checkpoint)
         remove_checkpoints(work->data_dir, attempt->id, attempt->checkpoint,
                            attempt->checkpoint_before);
 }

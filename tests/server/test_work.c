@@ -165,7 +165,7 @@ static void lost_and_failed(void **state) {
     char token[WORK_TOKEN_SIZE];
     put_tensor(&work, &attempt);
     put_part(&work, &attempt);
-    assert_ok(store_lose_attempt(work.store, &attempt, "test", 9, &err), &err);
+    assert_ok(store_lose_attempt(work.store, &attempt, "test", &err), &err);
     work_forget(&work, e.id);
     assert_int_equal(count_entries(work.data_dir, "/experiments"), 0);
     assert_int_equal(count_entries(work.data_dir, "/checkpoints"), 1);
