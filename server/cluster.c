@@ -335,8 +335,7 @@ static void lose(struct cluster *cluster, struct entry *entry, const char *reaso
     struct ovr_err err = {0};
     log_line(LOG_WARN, "experiment=%s job %s was lost: %s", entry->attempt.id, entry->attempt.job,
              reason);
-    int rc = store_lose_attempt(cluster->config.store, &entry->attempt, reason,
-                                cluster->config.max_crashes, &err);
+    int rc = store_lose_attempt(cluster->config.store, &entry->attempt, reason, &err);
     if (settle(cluster, entry, rc, &err) &&
         !entry->attempt.begun_at) { /* others would fare alike */
         cluster->stillborn++;

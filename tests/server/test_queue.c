@@ -427,16 +427,11 @@ static void a_hundred_thousand_of_a_thousand(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        with_store(who_comes_later_gets_her_share),
-        with_store(what_was_sent_counts),
-        with_store(nobody_exceeds_her_limit),
-        with_store(use_is_remembered),
-        with_store(a_run_is_charged_once),
-        with_store(who_used_less_goes_first),
-        with_store(each_executor_has_its_queue),
-        with_store(what_was_sent_waits_elsewhere),
-        with_store(the_queue_goes_by_its_indices),
-        with_store(a_hundred_thousand_of_a_thousand),
+        with_store(who_comes_later_gets_her_share), with_store(what_was_sent_counts),
+        with_store(nobody_exceeds_her_limit),       with_store(use_is_remembered),
+        with_store(a_run_is_charged_once),          with_store(who_used_less_goes_first),
+        with_store(each_executor_has_its_queue),    with_store(what_was_sent_waits_elsewhere),
+        with_store(the_queue_goes_by_its_indices),  with_store(a_hundred_thousand_of_a_thousand),
     };
     return cmocka_run_group_tests_name("server/queue", tests, start_blas, NULL);
 }
