@@ -271,11 +271,13 @@ static void add(const struct sum *sum, size_t to, size_t from, struct span range
     if (sum->size == sizeof(double)) {
         double *restrict into = (double *)sum->parts + x;
         const double *restrict added = (const double *)sum->parts + y;
+#pragma omp simd
         for (size_t i = 0; i < range.n; i++)
             into[i] += added[i];
     } else {
         real *restrict into = (real *)sum->parts + x;
         const real *restrict added = (const real *)sum->parts + y;
+#pragma omp simd
         for (size_t i = 0; i < range.n; i++)
             into[i] += added[i];
     }

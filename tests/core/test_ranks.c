@@ -7,7 +7,7 @@
 #include <pthread.h>
 #include <time.h>
 
-enum { RANKS = 16, EPOCHS = 3, N_TRAIN = 205, MANY = 1500, N_TEST = 90 };
+enum { RANKS = 16, EPOCHS = 3, N_TRAIN = 205, MANY = 2500, N_TEST = 90 };
 
 /* ---- ranks that are threads ---- */
 
@@ -430,7 +430,8 @@ static int keep_report(void *context, const struct epoch_report *report, struct 
 static void *train_rank(void *arg) {
     struct history *h = arg;
     const int clusters = h->config->kind == MODEL_KMEANS || h->config->kind == MODEL_ONLINE_KMEANS;
-    const struct sphere_config shape = {clusters ? MANY : N_TRAIN, N_TEST, 2, 3, 4, 77};
+    const int many = clusters || h->config->batch_size > N_TRAIN;
+    const struct sphere_config shape = {many ? MANY : N_TRAIN, N_TEST, 2, 3, 4, 77};
     struct train_hooks hooks = {.context = h,
                                 .stop = &h->stop,
                                 .progress = &h->progress,
@@ -559,23 +560,34 @@ static void train_ranks(const struct train_config *config, int ranks, int thread
     run_ranks(h, ranks);
 }
 
-static void check_ranks(const struct train_config *config) {
+static void check_team(const struct train_config *config, int ranks, int threads, struct history *h,
+                       const struct history *alone) {
+    train_ranks(config, ranks, threads, h);
+    for (int i = 0; i < ranks; i++) {
+        assert_same(&h[i], alone);
+        release(&h[i]);
+    }
+}
+
+/* One alone and then so many as there are of numbers of ranks, each with one and with two threads.
+ */
+static void check_ranks_of(const struct train_config *config, const int *numbers, size_t n) {
     struct history *h = calloc(RANKS + 1, sizeof *h), *alone = &h[RANKS];
     assert_non_null(h);
     *alone = (struct history){.config = config, .threads = 2};
     train_rank(alone);
     assert_ok(alone->rc, &alone->err);
-    int most = team_most_ranks(train_code_units(config, 3));
-    for (int ranks = 2; ranks <= most && ranks <= RANKS; ranks++)
-        for (int threads = 1; threads <= 2; threads++) {
-            train_ranks(config, ranks, threads, h);
-            for (int i = 0; i < ranks; i++) {
-                assert_same(&h[i], alone);
-                release(&h[i]);
-            }
-        }
+    for (size_t i = 0; i < n; i++)
+        for (int threads = 1; threads <= 2; threads++)
+            check_team(config, numbers[i], threads, h, alone);
     release(alone);
     free(h);
+}
+
+static void check_ranks(const struct train_config *config) {
+    static const int numbers[] = {2, 3, 4, 5};
+    const int most = team_most_ranks(train_code_units(config, 3));
+    check_ranks_of(config, numbers, most > 5 ? 4 : (size_t)most - 1);
 }
 
 /* What becomes of the saves before an attempt: of the last rank so many are lost, or the last one
@@ -853,6 +865,22 @@ static void a_probe_that_is_stopped(void **state) {
     check_stopped_probe(&config, 3);
 }
 
+/* The tree from end to end, with sums that are short and, with many rows a batch, long. */
+static void powers_of_two(void **state) {
+    (void)state;
+    static const int numbers[] = {1, 2, 4, 8, 16};
+    struct train_config config = encoder_config(8192);
+    check_ranks_of(&config, numbers, COUNT(numbers));
+    config.kind = MODEL_MLP;
+    config.probe = 0;
+    config.batch_size = 1800;
+    assert_in_range(config.batch_size * 5 * sizeof(double), 1 << 16, 1 << 20);
+    check_ranks_of(&config, numbers, COUNT(numbers));
+    config.kind = MODEL_AUTOENCODER;
+    config.batch_size = 32;
+    check_ranks_of(&config, numbers, COUNT(numbers));
+}
+
 static void refused(const struct train_config *config, int ranks, const char *field) {
     struct history *h = calloc(RANKS, sizeof *h);
     assert_non_null(h);
@@ -892,6 +920,7 @@ int main(void) {
         cmocka_unit_test(interrupted_autoencoders),
         cmocka_unit_test(interrupted_centroids),
         cmocka_unit_test(a_probe_that_is_stopped),
+        cmocka_unit_test(powers_of_two),
         cmocka_unit_test(what_ranks_cannot_do),
     };
     return cmocka_run_group_tests_name("core/ranks", tests, start_blas, NULL);
