@@ -75,8 +75,8 @@ int store_withdraw_attempt(struct store *store, const struct attempt *attempt, c
 
 /* It was lost (its node failed, its time was over, its lease ran out): back to the queue with the
  * reason, from the last checkpoint; or paused, where somebody has asked for that; or failed as
- * `crashed`, when that happened max_crashes times without a new checkpoint: then, as after
- * store_fail_attempt(), its files are to go (server/work.h). OVR_CONFLICT when it is over. */
+ * `crashed`, when that happened max_crashes times without a new checkpoint. As after
+ * store_fail_attempt(), files are to go (work_forget()). OVR_CONFLICT when it is over. */
 int store_lose_attempt(struct store *store, const struct attempt *attempt, const char *reason,
                        int max_crashes, struct ovr_err *err);
 

@@ -123,8 +123,17 @@ int mpi_is_there(void) {
     return 1;
 }
 
+/* mpirun and srun tell a process that it has others. One that is alone needs no MPI, which would
+ * start a daemon of its own, and fail where that is not installed. */
+static int is_one_of_several(void) {
+    return getenv("PMIX_RANK") || getenv("PMI_RANK");
+}
+
 int mpi_start(struct ranks *ranks, struct ovr_err *err) {
     int support = 0;
+    *ranks = (struct ranks){.size = 1};
+    if (!is_one_of_several())
+        return 0;
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &support) != MPI_SUCCESS)
         return ovr_fail(err, OVR_IO, NULL, "MPI does not start");
     *ranks = (struct ranks){.context = ranks, .gather = gather, .exchange = exchange, .swap = swap};
@@ -140,7 +149,10 @@ int mpi_start(struct ranks *ranks, struct ovr_err *err) {
 }
 
 void mpi_end(void) {
-    MPI_Finalize();
+    int began = 0;
+    MPI_Initialized(&began);
+    if (began)
+        MPI_Finalize();
 }
 
 void mpi_abort(int status) {

@@ -16,6 +16,7 @@ import {
     placeOf,
     pretty,
     when,
+    whyQueued,
 } from './format.js';
 import { histogramPanel } from './histogram.js';
 import { go, href, mayChange } from './router.js';
@@ -303,10 +304,7 @@ function liveBar(model) {
         bar.element.hidden = e.state === 'queued';
         if (e.state === 'queued') {
             setText(left, `Place ${e.queue?.position ?? '?'} in the queue`);
-            setText(
-                right,
-                [e.queue?.reason, e.queue?.requeued_because].filter(Boolean).join(' · '),
-            );
+            setText(right, whyQueued(e.queue ?? {}));
         } else if (e.state === 'paused') {
             setText(left, 'Paused');
             setText(right, 'Goes on from where it was when it is resumed');
