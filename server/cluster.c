@@ -1,6 +1,7 @@
 #include "server/cluster.h"
 
 #include "server/log.h"
+#include "server/work.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -315,6 +316,16 @@ static void tell_ended(struct cluster *cluster) {
         cluster->config.ended(cluster->config.context);
 }
 
+/* Nobody goes on from what workers brought for an experiment that has ended without a result. */
+static void forget_if_ended(struct cluster *cluster, const char *id) {
+    struct experiment e;
+    if (store_get_experiment(cluster->config.store, id, &e, NULL))
+        return;
+    if (e.state > STATE_PAUSED)
+        work_forget(cluster->config.data_dir, id, e.attempts);
+    experiment_release(&e);
+}
+
 /* After the store took the end of an attempt, or had it already: Slurm is to forget it. Returns 0
  * if it did not. */
 static int settle(struct cluster *cluster, struct entry *entry, int rc, const struct ovr_err *err) {
@@ -328,6 +339,8 @@ static int settle(struct cluster *cluster, struct entry *entry, int rc, const st
         entry->over_ms = monotonic_ms();
     entry->over = entry->news.cancel = 1;
     pthread_mutex_unlock(&cluster->lock);
+    if (!rc)
+        forget_if_ended(cluster, entry->attempt.id);
     tell_ended(cluster);
     return 1;
 }

@@ -24,6 +24,7 @@ struct cluster;
 
 struct cluster_config {
     struct store *store;
+    const char *data_dir;
     struct slurm slurm; /* without `stop` */
     struct cluster_orders orders;
     int jobs; /* at most so many at once in Slurm's queue and running */

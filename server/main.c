@@ -242,6 +242,7 @@ static int open_cluster(struct daemon *d, const struct settings *settings, struc
     snprintf(d->srun, sizeof d->srun, "%s%ssrun", directory ? directory : "", directory ? "/" : "");
     const struct cluster_config config = {
         .store = d->store,
+        .data_dir = settings->data_dir,
         .slurm = {.directory = directory ? directory : "",
                   .options = options ? options : "",
                   .timeout_s = SLURM_SECONDS},
