@@ -382,7 +382,7 @@ static void fail_cancelled(struct cluster *cluster, struct entry *entry, const c
 static void judge_end(struct cluster *cluster, struct entry *entry) {
     const struct slurm_status *s = &entry->status;
     const char *node = *s->node ? s->node : "an unknown node";
-    char text[400];
+    char text[512], output[160];
     if (s->state == SLURM_CANCELLED) {
         fail_cancelled(cluster, entry, s->id);
     } else if (strcmp(s->word, "OUT_OF_MEMORY") == 0) {
@@ -391,11 +391,12 @@ static void judge_end(struct cluster *cluster, struct entry *entry) {
                  s->id, node);
         fail(cluster, entry, "out-of-memory", text);
     } else if (!entry->attempt.begun_at && s->state != SLURM_LOST) {
+        slurm_output(&cluster->config.slurm, s->id, output, sizeof output);
         snprintf(text, sizeof text,
-                 "job %s ended on %s (%s) before its worker reached the daemon: does %s exist "
-                 "there, and does %s answer there? Its output is on that node in %s/%s",
-                 s->id, node, s->word, cluster->config.orders.worker, cluster->config.orders.url,
-                 SLURM_CHDIR, SLURM_OUTPUT);
+                 "job %s ended on %s (%s) before its worker reached the daemon; its output is "
+                 "there in %s. Does %s answer there, and does %s exist there?",
+                 s->id, node, s->word, output, cluster->config.orders.url,
+                 cluster->config.orders.worker);
         lose(cluster, entry, text);
     } else {
         snprintf(text, sizeof text, "job %s ended on %s without a last report: Slurm says %s",

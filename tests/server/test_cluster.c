@@ -574,8 +574,9 @@ static void a_worker_dies(void **state) {
 
 static void a_worker_never_comes(void **state) {
     check_end(state, 0, "FAILED|NonZeroExitCode|h1", STATE_QUEUED,
-              "before its worker reached the daemon: does /opt/ovr-worker exist there, and does "
-              "http://ovrd.lab:8080 answer there?");
+              "before its worker reached the daemon; its output is there in "
+              "/tmp/ovr-worker-1.out. Does http://ovrd.lab:8080 answer there, and does "
+              "/opt/ovr-worker exist there?");
 }
 
 /* One that ended after its experiment was gone while no daemon was there, one that was sent twice,

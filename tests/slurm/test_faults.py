@@ -149,10 +149,10 @@ class Case(unittest.TestCase):
         self.nothing_is_left()
         return ended
 
-    def goes_on(self, ident, attempts):
+    def goes_on(self, ident, attempts, epochs=EPOCHS):
         """From a checkpoint."""
-        self.ends_well(ident, attempts)
-        self.assertRegex(self.log(ident), r"goes on in epoch \d\d")
+        self.ends_well(ident, attempts, epochs)
+        self.assertRegex(self.log(ident), r"goes on in epoch [2-9]|goes on in epoch [1-9][0-9]")
 
     def fails(self, ident, problem):
         error = self.lab.end(ident, "failed")["error"]
@@ -172,12 +172,13 @@ class Workers(Case):
     @unittest.skipUnless(shutil.which("mpirun"), "needs OpenMPI: scripts/deps.sh mpi")
     def test_two_ranks_on_two_nodes(self):
         """And of such, first one is killed, then the other."""
-        ident, _ = self.running(ranks=2)
+        epochs = EPOCHS // 3  # they share this machine's cores, and spin
+        ident, _ = self.running(ranks=2, epochs=epochs)
         for attempt, node in enumerate(NODES, 2):
             os.kill(self.worker(ident, node, attempt - 1), signal.SIGKILL)
             self.lab.wait(ident, lambda e: e["state"] == "running" and e["attempts"] == attempt)
             self.lab.until(lambda: all(self.lab.pids(node, "ovr-worker") for node in NODES), "no two workers")
-        self.goes_on(ident, 3)
+        self.goes_on(ident, 3, epochs)
 
     def test_one_hangs_and_wakes_up(self):
         """Somebody else has its experiment by then."""
@@ -185,7 +186,8 @@ class Workers(Case):
         pid = self.worker(ident, node)
         os.kill(pid, signal.SIGSTOP)
         self.lab.wait(ident, lambda e: e["attempts"] == 2)
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # where Slurm was quicker
+            os.kill(pid, signal.SIGCONT)
         self.goes_on(ident, 2)
         self.assertIn("was not heard of for", self.log(ident))
 
@@ -229,16 +231,15 @@ class Workers(Case):
         self.lab.until(lambda: all(ident in left for left in self.what_is_left()), "something is left")
 
     def test_its_time_in_slurm_is_over(self):
-        """One gets the time to save; the other hangs, and is ended as it is."""
+        """It hangs meanwhile, since Slurm looks at the time twice a minute only, and wakes it up to end it."""
         with self.restarted("--slurm-lease", "100"):
-            first, second = self.running(), self.running()
-            os.kill(self.worker(*second), signal.SIGSTOP)
-            for ident in first[0], second[0]:
-                self.lab.on("ctl", "scontrol", "update", f"JobId={self.job(ident)}",
-                            "EndTime=" + time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2)))
-            self.goes_on(first[0], 2)
-            self.goes_on(second[0], 2)
-            self.assertIn("Slurm says TIMEOUT", self.log(second[0]))
+            ident, node = self.running()
+            os.kill(self.worker(ident, node), signal.SIGSTOP)
+            soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
+            self.lab.on("ctl", "scontrol", "update", f"JobId={self.job(ident)}", f"EndTime={soon}")
+            self.goes_on(ident, 2)
+            self.assertEqual(self.lab.jobs()[f"ovrd-{ident}-1"][1], "TIMEOUT")
+            self.assertIn("its node was given to others", self.log(ident))
 
 
 @unittest.skipIf(MISSING, MISSING)
@@ -256,47 +257,57 @@ class Nodes(Case):
         self.cluster("start", node)
         self.ends_well(ident, 1)
 
-    def test_slurmd_is_killed_and_stays_so(self):
-        """Slurm gives the node up, while the worker there trains on: it is told that its attempt is over."""
-        ident, node = self.running(epochs=10 * EPOCHS)
-        job = self.job(ident)
-        self.lab.kill(node)
-        self.addCleanup(self.revive, node)
-        moved = self.lab.wait(ident, lambda e: e["state"] == "running" and e["attempts"] == 2)
-        self.assertNotEqual(moved["node"], node)
-        self.assertIn("NODE_FAIL", self.log(ident))
-        self.lab.until(lambda: not self.lab.pids(node, "ovr-worker"), "the first worker goes on")
-        self.assertIn("409", self.output(job))
-        self.revive(node)
-        self.ends_well(ident, 2, 10 * EPOCHS)
+    def moves(self, ident, node):
+        """To the other node. Slurm may have tried the lost one once more. Returns the number of attempts."""
+        moved = self.lab.wait(ident, lambda e: e["state"] == "running" and e["attempts"] > 1)
+        while moved["node"] == node:
+            moved = self.lab.wait(ident, lambda e: e["state"] == "running" and e["attempts"] > moved["attempts"])
+        return moved["attempts"]
 
-    def cut_off(self, epochs):
-        ident, node = self.running(epochs=epochs)
+    def first_stops(self, node, job):
+        self.lab.until(lambda: not self.lab.pids(node, "ovr-worker"), "the first worker goes on")
+        said = self.output(job)
+        self.assertIn("ends without a result", said)
+        return said
+
+    def test_slurmd_is_killed_and_stays_so(self):
+        """Slurm gives the node up, while the worker there lives on and still has its lease."""
+        with self.restarted("--slurm-lease", "100"):
+            ident, node = self.running()
+            job, pid = self.job(ident), self.worker(ident, node)
+            os.kill(pid, signal.SIGSTOP)  # or it would be done by then
+            self.lab.kill(node)
+            self.addCleanup(self.revive, node)
+            attempts = self.moves(ident, node)
+            os.kill(pid, signal.SIGCONT)
+            self.assertIn("it answers 409", self.first_stops(node, job))
+            self.revive(node)
+            self.goes_on(ident, attempts)
+            self.assertIn("NODE_FAIL", self.log(ident))
+
+    def cut_off(self):
+        ident, node = self.running()
         job = self.job(ident)
         self.cluster("cut", node)
         self.addCleanup(self.revive, node)
         self.addCleanup(self.cluster, "join", node)
-        moved = self.lab.wait(ident, lambda e: e["state"] == "running" and e["attempts"] == 2)
-        self.assertNotEqual(moved["node"], node)
-        return ident, node, job
+        return ident, node, job, self.moves(ident, node)
 
     def test_one_is_cut_off(self):
-        """Its worker knows by itself when its lease is over, and healed it may still be sending."""
-        ident, node, job = self.cut_off(10 * EPOCHS)
-        self.lab.until(lambda: not self.lab.pids(node, "ovr-worker"), "the first worker goes on")
-        self.assertIn("ends without a result", self.output(job))
+        """Its worker knows by itself that its lease is over."""
+        ident, node, job, attempts = self.cut_off()
+        self.assertIn("lease", self.first_stops(node, job))
         self.cluster("join", node)
-        self.ends_well(ident, 2, 10 * EPOCHS)
+        self.goes_on(ident, attempts)
 
     def test_one_is_cut_off_and_comes_back_within_its_lease(self):
-        """But after Slurm gave it up."""
+        """But after Slurm gave it up, and with all of the result."""
         with self.restarted("--slurm-lease", "100"):
-            ident, node, job = self.cut_off(20 * EPOCHS)
+            ident, node, job, attempts = self.cut_off()
             self.assertTrue(self.lab.pids(node, "ovr-worker"))
             self.cluster("join", node)
-            self.lab.until(lambda: not self.lab.pids(node, "ovr-worker"), "the first worker goes on")
-            self.assertIn("ends without a result", self.output(job))
-            self.ends_well(ident, 2, 20 * EPOCHS)
+            self.first_stops(node, job)
+            self.goes_on(ident, attempts)
 
 
 @unittest.skipIf(MISSING, MISSING)
@@ -464,7 +475,7 @@ class Impossible(Case):
             ident = self.submit()
             self.lab.wait(ident, lambda e: e["queue"] and url in (e["queue"]["requeued_because"] or ""))
             detail = self.fails(ident, "crashed")
-        self.assertIn(f"does {url} answer there", detail)
+        self.assertIn(f"Does {url} answer there", detail)
         self.assertIn(f"{self.lab.directory}/out-{self.job(ident, 2)}", detail)
 
     def test_the_daemon_is_not_where_the_worker_looks(self):
