@@ -291,7 +291,6 @@ static int open_executors(struct daemon *d, const struct settings *settings, str
         .half_life_ms = settings->half_life_s * 1000,
         .cluster_jobs = d->api.cluster ? (int)settings->slurm_jobs : 0,
         .cluster = d->api.cluster,
-        .look = cluster_view,
     };
     return queue_new(&d->api.queue, &queue, err);
 }

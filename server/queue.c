@@ -265,7 +265,7 @@ static int make_snapshot(const struct queue *queue, struct queue_snapshot **out,
     s->cluster_jobs = config->cluster_jobs;
     s->cluster.answers = 1;
     if (config->cluster)
-        config->look(config->cluster, &s->cluster);
+        cluster_view(config->cluster, &s->cluster);
     s->newest = queue->snapshot ? queue->snapshot->newest : 0;
     s->version = store_queue_version(config->store);
     int rc = pool_view(config->pool, &s->pool, err);

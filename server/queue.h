@@ -18,10 +18,8 @@ struct queue_config {
     struct store *store;
     struct pool *pool;
     int64_t half_life_ms;
-    int cluster_jobs; /* that may be on the cluster at once; 0: there is none */
-    /* How the cluster is: cluster_view(); NULL: nobody can tell. */
-    struct cluster *cluster;
-    void (*look)(struct cluster *cluster, struct cluster_view *view);
+    int cluster_jobs;        /* that may be on the cluster at once; 0: there is none */
+    struct cluster *cluster; /* tells how it is; NULL: nobody can */
 };
 
 int queue_new(struct queue **queue, const struct queue_config *config, struct ovr_err *err);

@@ -83,7 +83,7 @@ static int take_from_queue(struct connection *c, int64_t seq, struct experiment 
 static int add_attempt(struct connection *c, const struct experiment *e, struct attempt *attempt,
                        const char *sha256, struct ovr_err *err) {
     *attempt = (struct attempt){.experiment = e->seq, .number = e->attempts};
-    snprintf(attempt->job_name, sizeof attempt->job_name, "ovrd-%s-%d", e->id, e->attempts);
+    snprintf(attempt->job_name, sizeof attempt->job_name, JOB_PREFIX "%s-%d", e->id, e->attempts);
     int rc = db_run(c,
                     db_bind(c, ADD_ATTEMPT, "iissi", e->seq, (int64_t)e->attempts, sha256,
                             attempt->job_name, now_ms()),

@@ -340,9 +340,12 @@ static void no_answer_is_looked_up_by_name(void **state) {
     char id[ID_SIZE];
     set_scene(&scene, state);
     scene.config.slurm.timeout_s = 1;
+    scene.config.poll_s = 3; /* it is woken before it may ask */
     put_file(&scene, "mute", "");
     open_cluster(&scene);
     submit(&scene, id);
+    for (int i = 0; i < 100; i++, sleep_ms(20))
+        wake(&scene); /* whatever else happens meanwhile */
     await_job(&scene, id, "1");
     char *second = file_text(&scene, "jobs/2");
     assert_string_equal(second, "");

@@ -186,6 +186,12 @@ static void what_starts_from_another(void **state) {
     assert_refused(&a, &spec, 1, "/training/executor", "another experiment's weights or steps");
 }
 
+/* All but the little that each job has to do by itself. */
+static void assert_shared(const struct cost *cost, int cores) {
+    double shared = cost->core_seconds / cores;
+    assert_true(cost->seconds >= shared && cost->seconds < 1.01 * shared);
+}
+
 /* Work that is cut is done once, wherever; what each rank does for itself is little. */
 static void what_it_costs(void **state) {
     (void)state;
@@ -203,11 +209,11 @@ static void what_it_costs(void **state) {
     assert_true(there.core_seconds < 1.1 * here.core_seconds);
     assert_true(there.train.flops_per_epoch > 0.99 * here.train.flops_per_epoch);
     assert_true(there.train.memory_bytes < here.train.memory_bytes);
-    assert_true(here.seconds == here.core_seconds / 4);
-    assert_true(there.seconds == there.core_seconds / 32);
+    assert_shared(&here, 4);
+    assert_shared(&there, 32);
     spec.threads = 2; /* of each rank */
     place(&a, &spec, &data, VALUES, 0, faults, &there);
-    assert_true(there.seconds == there.core_seconds / 8);
+    assert_shared(&there, 8);
     json_decref(faults);
 }
 
