@@ -174,7 +174,11 @@ int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id
     add(&words, "--job-name=%s", job->name);
     add_limits(&words, job);
     add_options(&words, slurm->options);
-    struct command command = {.input = job->script, .output = output, .output_size = sizeof output};
+    struct command command = {.input = job->script,
+                              .output = output,
+                              .output_size = sizeof output,
+                              .enough =
+                                  "sleeping and retrying"}; /* a full queue: we try ourselves */
     int rc = run(slurm, &words, &command, &why);
     if (rc == OVR_INVALID && !words.too_long)
         return ovr_fail(err, judge_refusal(command.complaint), "sbatch", "Slurm says: %.300s",

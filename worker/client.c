@@ -287,9 +287,9 @@ static int judge(const struct transfer *t, CURLcode code, long status) {
     return code || status < 200 || status >= 300;
 }
 
-/* Longer from try to try, and never the same for two workers; shorter again towards the deadline, or
- * a daemon that is back would be asked too late. Returns 0 when the deadline comes first, or one is
- * asked to stop. */
+/* Longer from try to try, and never the same for two workers; shorter again towards the deadline,
+ * or a daemon that is back would be asked too late. Returns 0 when the deadline comes first, or one
+ * is asked to stop. */
 static int wait_for_next(const struct call *call, int tries, int retry_after_s) {
     uint32_t random = 0;
     if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)

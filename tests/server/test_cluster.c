@@ -691,9 +691,10 @@ static void ranks_and_limits(void **state) {
     assert_int_equal(job.minutes, 50); /* 600 s with all 12 cores, by 4, and 10 minutes */
     assert_string_equal(script, "#!/bin/sh\n# Experiment abc of http://h:1, attempt 2\n"
                                 "export OPENBLAS_CORETYPE=Haswell\numask 077\n"
-                                "order=$(mktemp) || exit 1\ncat >\"$order\" <<'END' || exit 1\n"
+                                "order=$(mktemp) || exit 1\ntrap 'rm -f \"$order\"' EXIT\n"
+                                "cat >\"$order\" <<'END' || exit 1\n"
                                 "url=http://h:1\ntoken=ovrw_x\nca=/etc/lab.pem\nEND\n"
-                                "exec /opt/bin/srun --mpi=pmix --export=ALL --kill-on-bad-exit=1 "
+                                "/opt/bin/srun --mpi=pmix --export=ALL --kill-on-bad-exit=1 "
                                 "--cpus-per-task=4 ovr-worker \"$order\"\n");
     e.core_seconds = NAN;
     cluster_describe(&orders, &attempt, "ovrw_x", &e, &spec, script, &job);
