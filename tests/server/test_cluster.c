@@ -42,8 +42,8 @@ static void set_scene(struct scene *scene, void **state) {
     char path[256], relative[64], program[PATH_MAX];
     *scene = (struct scene){.place = *state};
     scene->store = scene->place->store;
-    static const char *const parts[] = {"bin", "jobs", "scripts"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const parts[] = {"bin", "jobs", "scripts", "checkpoints"};
+    for (int i = 0; i < 4; i++) {
         format_path(scene, path, "%s", parts[i]);
         assert_int_equal(mkdir(path, 0755), 0);
     }
@@ -57,6 +57,7 @@ static void set_scene(struct scene *scene, void **state) {
 
     scene->config =
         (struct cluster_config){.store = scene->store,
+                                .data_dir = scene->place->dir,
                                 .slurm = {.directory = scene->bin, .options = "", .timeout_s = 10},
                                 .orders = {.url = "http://ovrd.lab:8080",
                                            .worker = "/opt/ovr-worker",
@@ -509,16 +510,20 @@ static void nodes_fail(void **state) {
 static void check_end(void **state, int begun, const char *status, enum state wanted,
                       const char *words) {
     struct scene scene;
-    char id[ID_SIZE], token[WORK_TOKEN_SIZE];
+    char id[ID_SIZE], token[WORK_TOKEN_SIZE], name[64], part[256];
     set_scene(&scene, state);
     open_cluster(&scene);
     submit(&scene, id);
     await_job(&scene, id, "1");
     if (begun)
         begin(&scene, 1, id, 1, token);
+    snprintf(name, sizeof name, "checkpoints/%s.work-1.0", id);
+    put_file(&scene, name, "a part of a checkpoint");
+    format_path(&scene, part, "%s", name);
     set_job(&scene, 1, id, 1, status);
     await(&scene, id, wanted, words);
     close_cluster(&scene);
+    assert_int_equal(access(part, F_OK) == 0, wanted == STATE_QUEUED);
 }
 
 static void somebody_uses_scancel(void **state) {
