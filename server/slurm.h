@@ -29,10 +29,11 @@ struct slurm_job {
 };
 
 /* *id, of 32 bytes, becomes its number. It gets SIGTERM a minute before its time is over, ten
- * seconds for each minute where it has less than six: the process that the script becomes or, of several ranks, each of those. OVR_IO: no answer, so it may
- * have been taken: look by name before another try. OVR_FULL: Slurm takes no more now.
- * OVR_TOO_LARGE: this job wants more than the cluster has. OVR_INVALID: Slurm refuses it for
- * another reason, and would any other. OVR_NOT_FOUND: there is no sbatch. *err has Slurm's words.
+ * seconds for each minute where it has less than six: the process that the script becomes or, of
+ * several ranks, each of those. OVR_IO: no answer, so it may have been taken: look by name before
+ * another try. OVR_FULL: Slurm takes no more now. OVR_TOO_LARGE: this job wants more than the
+ * cluster has. OVR_INVALID: Slurm refuses it for another reason, and would any other.
+ * OVR_NOT_FOUND: there is no sbatch. *err has Slurm's words.
  */
 int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id[32],
                  struct ovr_err *err);
