@@ -366,7 +366,7 @@ static void fail_cancelled(struct cluster *cluster, struct entry *entry, const c
 static void judge_end(struct cluster *cluster, struct entry *entry) {
     const struct slurm_status *s = &entry->status;
     const char *node = *s->node ? s->node : "an unknown node";
-    char text[520];
+    char text[640], output[160];
     if (s->state == SLURM_CANCELLED) {
         fail_cancelled(cluster, entry, s->id);
     } else if (strcmp(s->word, "OUT_OF_MEMORY") == 0) {
@@ -375,12 +375,13 @@ static void judge_end(struct cluster *cluster, struct entry *entry) {
                  s->id, node);
         fail(cluster, entry, "out-of-memory", text);
     } else if (!entry->attempt.begun_at && s->state != SLURM_LOST) {
-        snprintf(text, sizeof text,
-                 "job %s ended on %s (%s) before its worker reached the daemon. " SLURM_CHDIR
-                 "/" SLURM_OUTPUT("%s") ", on the first of its nodes, says why; does %.100s exist "
-                                        "there, and does %.100s answer from there?",
-                 s->id, node, s->word, s->id, cluster->config.orders.worker,
-                 cluster->config.orders.url);
+        slurm_output(&cluster->config.slurm, s->id, output, sizeof output);
+        snprintf(
+            text, sizeof text,
+            "job %s ended on %s (%s) before its worker reached the daemon. %s, on the first of "
+            "its nodes, says why; does %.100s exist there, and does %.100s answer from there?",
+            s->id, node, s->word, output, cluster->config.orders.worker,
+            cluster->config.orders.url);
         lose(cluster, entry, text);
     } else {
         snprintf(text, sizeof text, "job %s ended on %s without a last report: Slurm says %s",

@@ -52,11 +52,11 @@ static void write_line(char line[TEXT_MOST + 100], const char *name, const char 
 }
 
 /* OpenBLAS looks for its kernel when the worker is loaded, hence the variable. With exec, so that
- * the worker, or what starts its ranks, is the job's own process: it gets the job's signals, and
- * its end is the job's. The worker removes the file once it has read it. */
+ * the worker is the job's own process: it gets the job's signals. (Those of several ranks go to the
+ * ranks.) The worker removes the file once it has read it; where it does not start, the shell. */
 static void write_script(const struct cluster_orders *orders, const struct attempt *attempt,
                          const char *token, int threads, char script[CLUSTER_SCRIPT_SIZE]) {
-    char start[TEXT_MOST + 100] = "", kernel[TEXT_MOST + 100], ca[TEXT_MOST + 100];
+    char start[TEXT_MOST + 100] = "exec ", kernel[TEXT_MOST + 100], ca[TEXT_MOST + 100];
     write_line(kernel, "export OPENBLAS_CORETYPE=", orders->blas_kernel);
     write_line(ca, "ca=", orders->ca);
     if (attempt->ranks > 1)
@@ -74,10 +74,11 @@ static void write_script(const struct cluster_orders *orders, const struct attem
              "}\n"
              "umask 077\n"
              "order=$(mktemp) || exit 1\n"
+             "trap 'rm -f \"$order\"' EXIT\n"
              "cat >\"$order\" <<'END' || exit 1\n"
              "url=%s\ntoken=%s\n%s"
              "END\n"
-             "exec %s$worker \"$order\"\n",
+             "%s$worker \"$order\"\n",
              attempt->id, orders->url, attempt->number, kernel, orders->worker, orders->url, token,
              ca, start);
 }

@@ -452,6 +452,7 @@ static const char *meaning_of(const char *reason) {
         {"Nodes required for job are DOWN", "nodes that it needs are down or reserved"},
         {"PartitionNodeLimit", "the partition never gives so much: see --slurm-options"},
         {"PartitionTimeLimit", "the partition never gives so much time: see --slurm-max-minutes"},
+        {"PartitionConfig", "the partition has no node like that: see --slurm-options"},
         {"Partition", "the partition is closed"},
         {"BadConstraints", "no node has what it asks for: see --slurm-options"},
         {"Running on ", "its worker starts there, and has not reached this daemon yet"},

@@ -74,6 +74,10 @@ int slurm_check(const struct slurm *slurm, struct ovr_err *err) {
 
 /* sbatch */
 
+/* A job's output goes there, below its node's directory unless the options say otherwise. */
+#define CHDIR "/tmp"
+#define OUTPUT "ovr-worker-%j.out"
+
 /* What Slurm says when it refuses a job, and what that means; the first that is found counts. Of
  * what is not here any other job would be refused as well: a partition, an account that is not
  * there. */
@@ -142,6 +146,12 @@ static int refuse(const struct command *command, const struct ovr_err *why,
                     code == OVR_INVALID ? " (see --slurm-options)" : "");
 }
 
+/* Of the end of a job's time. Slurm may give it a minute earlier, and a short job is to get on
+ * before. */
+static int notice_s(int minutes) {
+    return minutes > 0 && minutes < 6 ? minutes * 10 : 60;
+}
+
 static void add_limits(struct words *words, const struct slurm_job *job) {
     const long long mib = 1 << 20;
     long long bytes = job->memory_bytes_per_rank / job->cores_per_rank;
@@ -151,7 +161,7 @@ static void add_limits(struct words *words, const struct slurm_job *job) {
         add(words, "--mem-per-cpu=%lldM", (bytes + mib - 1) / mib);
     if (job->minutes)
         add(words, "--time=%d", job->minutes);
-    add(words, "--signal=%sTERM@60", job->ranks == 1 ? "B:" : "");
+    add(words, "--signal=%sTERM@%d", job->ranks == 1 ? "B:" : "", notice_s(job->minutes));
 }
 
 static void add_options(struct words *words, const char *options) {
@@ -172,6 +182,19 @@ static int read_id(const char *output, char id[32]) {
     return 0;
 }
 
+void slurm_output(const struct slurm *slurm, const char *id, char *path, size_t size) {
+    static const char OPTION[] = "--output=";
+    const char *given = strstr(slurm->options, OPTION);
+    const char *pattern = given ? given + strlen(OPTION) : CHDIR "/" OUTPUT;
+    size_t n = strcspn(pattern, " "), before = 0;
+    while (before < n && strncmp(pattern + before, "%j", 2) != 0)
+        before++;
+    int has_id = before < n;
+    size_t after = has_id ? before + 2 : n;
+    snprintf(path, size, "%.*s%s%.*s", (int)before, pattern, has_id ? id : "", (int)(n - after),
+             pattern + after);
+}
+
 int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id[32],
                  struct ovr_err *err) {
     struct words words;
@@ -181,12 +204,16 @@ int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id
     add(&words, "--parsable");
     add(&words, "--no-requeue");
     add(&words, "--export=NIL");
-    add(&words, "--chdir=%s", SLURM_CHDIR);
-    add(&words, "--output=%s", SLURM_OUTPUT("%j"));
+    add(&words, "--chdir=%s", CHDIR);
+    add(&words, "--output=%s", OUTPUT);
     add(&words, "--job-name=%s", job->name);
     add_limits(&words, job);
     add_options(&words, slurm->options);
-    struct command command = {.input = job->script, .output = output, .output_size = sizeof output};
+    struct command command = {.input = job->script,
+                              .output = output,
+                              .output_size = sizeof output,
+                              .enough =
+                                  "sleeping and retrying"}; /* a full queue: we try ourselves */
     int rc = run(slurm, &words, &command, &why);
     if (rc == OVR_INVALID && !words.too_long)
         return refuse(&command, &why, job, err);

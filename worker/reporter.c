@@ -112,8 +112,13 @@ static int send_report(struct reporter *r, const char *text, struct ovr_err *err
     const struct call call = {
         .path = "/v1/work/reports", .json = text, .deadline_ms = r->deadline_ms, .stop = &r->over};
     int64_t sent_ms = monotonic_ms();
-    int rc = client_call(r->config.client, &call, &answer, err);
-    if (!rc)
+    struct ovr_err why = {0};
+    int rc = client_call(r->config.client, &call, &answer, &why);
+    if (rc)
+        ovr_fail(err, rc, NULL, "%s%s",
+                 rc == OVR_IO ? "the lease ran out without an answer; the last try: " : "",
+                 why.text);
+    else
         rc = read_answer(r, answer, err);
     free(answer);
     r->sent_ms = monotonic_ms();
