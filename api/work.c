@@ -255,7 +255,7 @@ struct reply *handle_work_upload(struct request *request) {
 
 /* Those that wait for the end of an experiment go on. */
 static void tell(struct api *api, const struct attempt *attempt, const struct received *received) {
-    static const char *const ends[] = {[END_PAUSED] = "paused", [END_QUEUED] = "back in the queue"};
+    static const char *const ends[] = {[END_PAUSED] = "paused", [END_QUEUED] = "given back"};
     const struct report *report = &received->report;
     if (report->node)
         log_line(LOG_INFO, "experiment=%s attempt=%d runs on %s", attempt->id, attempt->number,

@@ -138,9 +138,9 @@ static int make(const struct backup_job *job, const char *all, const char *name,
 static int must_be_new(const char *all, const char *name, struct ovr_err *err) {
     backup_path done;
     snprintf(done, sizeof done, "%.1000s/%s", all, name);
-    return access(done, F_OK) ? 0
-                              : ovr_fail(err, OVR_CONFLICT, NULL,
-                                         "there is a backup of this second already");
+    return access(done, F_OK)
+               ? 0
+               : ovr_fail(err, OVR_CONFLICT, NULL, "there is a backup of this second already");
 }
 
 int backup_make(const struct backup_job *job, struct backup_outcome *outcome, struct ovr_err *err) {

@@ -335,8 +335,7 @@ static void lose(struct cluster *cluster, struct entry *entry, const char *reaso
     struct ovr_err err = {0};
     log_line(LOG_WARN, "experiment=%s job %s was lost: %s", entry->attempt.id, entry->attempt.job,
              reason);
-    int rc = store_lose_attempt(cluster->config.store, &entry->attempt, reason,
-                                cluster->config.max_crashes, &err);
+    int rc = store_lose_attempt(cluster->config.store, &entry->attempt, reason, &err);
     if (settle(cluster, entry, rc, &err) &&
         !entry->attempt.begun_at) { /* others would fare alike */
         cluster->stillborn++;
@@ -367,7 +366,7 @@ static void fail_cancelled(struct cluster *cluster, struct entry *entry, const c
 static void judge_end(struct cluster *cluster, struct entry *entry) {
     const struct slurm_status *s = &entry->status;
     const char *node = *s->node ? s->node : "an unknown node";
-    char text[500];
+    char text[520];
     if (s->state == SLURM_CANCELLED) {
         fail_cancelled(cluster, entry, s->id);
     } else if (strcmp(s->word, "OUT_OF_MEMORY") == 0) {
@@ -377,9 +376,9 @@ static void judge_end(struct cluster *cluster, struct entry *entry) {
         fail(cluster, entry, "out-of-memory", text);
     } else if (!entry->attempt.begun_at && s->state != SLURM_LOST) {
         snprintf(text, sizeof text,
-                 "job %s ended on %s (%s) before its worker reached the daemon. On that "
-                 "node, " SLURM_CHDIR "/" SLURM_OUTPUT(
-                     "%s") " says why; does %.100s exist there, and does %.100s answer from there?",
+                 "job %s ended on %s (%s) before its worker reached the daemon. " SLURM_CHDIR
+                 "/" SLURM_OUTPUT("%s") ", on the first of its nodes, says why; does %.100s exist "
+                                        "there, and does %.100s answer from there?",
                  s->id, node, s->word, s->id, cluster->config.orders.worker,
                  cluster->config.orders.url);
         lose(cluster, entry, text);

@@ -28,7 +28,6 @@ struct cluster_config {
     struct cluster_orders orders;
     int jobs; /* at most so many at once in Slurm's queue and running */
     int poll_s, lease_s;
-    int max_crashes;
     /* An attempt is over though its worker has not said so: its files are to go, and others may
      * have waited for the end of the experiment, where that is its end. Called without a lock; may
      * be NULL. */

@@ -202,7 +202,8 @@ static int open_pool(struct daemon *d, const struct settings *settings, struct o
     const struct admission *admission = &d->api.admission;
     int workers = settings->workers ? (int)settings->workers : admission->cores;
     const struct queue_rules rules = {.half_life_ms = settings->half_life_s * 1000,
-                                      .memory_bytes = admission->memory_bytes};
+                                      .memory_bytes = admission->memory_bytes,
+                                      .max_losses = (int)settings->max_crashes};
     const struct pool_config pool = {
         .workplace = {.store = d->store,
                       .cache = &d->cache,
@@ -257,7 +258,6 @@ static int open_cluster(struct daemon *d, const struct settings *settings, struc
         .jobs = (int)settings->slurm_jobs,
         .poll_s = (int)settings->slurm_poll_s,
         .lease_s = (int)settings->slurm_lease_s,
-        .max_crashes = (int)settings->max_crashes,
         .ended = cluster_ended,
         .context = d,
     };

@@ -451,7 +451,7 @@ static const char *meaning_of(const char *reason) {
         {"ReqNodeNotAvail", "nodes that it needs are down or reserved"},
         {"Nodes required for job are DOWN", "nodes that it needs are down or reserved"},
         {"PartitionNodeLimit", "the partition never gives so much: see --slurm-options"},
-        {"PartitionTimeLimit", "the partition never gives so much time: see --slurm-options"},
+        {"PartitionTimeLimit", "the partition never gives so much time: see --slurm-max-minutes"},
         {"Partition", "the partition is closed"},
         {"BadConstraints", "no node has what it asks for: see --slurm-options"},
         {"Running on ", "its worker starts there, and has not reached this daemon yet"},

@@ -193,9 +193,10 @@ int work_put_checkpoint(struct work_upload **out, const struct work *work,
                         "checkpoint %lld was reported already; the next is number %lld",
                         (long long)attempt->checkpoint, (long long)attempt->checkpoint + 1);
     if (number - attempt->checkpoint > MOST_AHEAD)
-        return ovr_fail(err, OVR_INVALID, NULL,
-                        "checkpoint %lld is more than %d ahead of the newest that was reported, %lld",
-                        (long long)number, MOST_AHEAD, (long long)attempt->checkpoint);
+        return ovr_fail(
+            err, OVR_INVALID, NULL,
+            "checkpoint %lld is more than %d ahead of the newest that was reported, %lld",
+            (long long)number, MOST_AHEAD, (long long)attempt->checkpoint);
     struct work_upload *upload = upload_new(work, attempt, sha256, err);
     if (!upload)
         return OVR_NOMEM;
@@ -494,10 +495,8 @@ static void tidy(const struct work *work, const struct attempt *attempt,
         weights_remove(work->data_dir, attempt->id);
     }
     if (report->end)
-        remove_results(work->data_dir, attempt->id, attempt->number);
-    if (report->end == END_OUTCOME)
-        remove_checkpoints(work->data_dir, attempt->id, INT64_MAX, 0);
-    else if (!report->end && report->checkpoint)
+        work_forget(work, attempt->id);
+    else if (report->checkpoint)
         remove_checkpoints(work->data_dir, attempt->id, attempt->checkpoint,
                            attempt->checkpoint_before);
 }

@@ -50,9 +50,8 @@ int work_open_checkpoint(const struct work *work, const struct attempt *attempt,
 int work_take_report(const struct work *work, struct attempt *attempt, const struct experiment *e,
                      const struct report *report, int *repeated, struct ovr_err *err);
 
-/* For an experiment whose attempt is over otherwise than by a report: removes the files of results
- * that were on their way and, where the experiment has ended, its checkpoints and what was named
- * but not stored. */
+/* For an experiment whose attempt is over: removes the files of results that were on their way and,
+ * where the experiment has ended, its checkpoints and a result that was named but not stored. */
 void work_forget(const struct work *work, const char *id);
 
 #endif

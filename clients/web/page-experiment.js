@@ -155,7 +155,7 @@ function heading(e, refresh, me) {
     const sub = [
         badge(e.state),
         e.private && h('span.tag', { title: 'Seen by its owner and admins only' }, 'private'),
-        e.executor === 'slurm' && h('span.tag', { title: 'Where it runs' }, placeOf(e)),
+        e.executor === 'slurm' && h('span.tag.place', { title: 'Where it runs' }, placeOf(e)),
         e.tags.map((t) => tag(t, () => go('/experiments', { tag: t }))),
         h(
             'span.muted',

@@ -45,6 +45,7 @@ static void set_scene(struct scene *scene, void **state) {
     char path[256], relative[64], program[PATH_MAX];
     *scene = (struct scene){.place = *state};
     scene->store = scene->place->store;
+    store_set_rules(scene->store, &(struct queue_rules){86400000, INT64_MAX, 3});
     static const char *const parts[] = {"bin", "jobs", "scripts"};
     for (int i = 0; i < 3; i++) {
         format_path(scene, path, "%s", parts[i]);
@@ -68,7 +69,6 @@ static void set_scene(struct scene *scene, void **state) {
                                 .jobs = 10,
                                 .poll_s = 1,
                                 .lease_s = 60,
-                                .max_crashes = 3,
                                 .ended = note_end,
                                 .context = scene};
 }
@@ -520,7 +520,7 @@ static void nodes_fail(void **state) {
     set_scene(&scene, state);
     open_cluster(&scene);
     submit(&scene, id);
-    for (int n = 1; n <= 3; n++) { /* as often as max_crashes says */
+    for (int n = 1; n <= 3; n++) { /* as often as the rules say */
         char job[16];
         snprintf(job, sizeof job, "%d", n);
         await_job(&scene, id, job);
@@ -602,8 +602,9 @@ static void a_worker_dies(void **state) {
 
 static void a_worker_never_comes(void **state) {
     check_end(state, 0, "FAILED|NonZeroExitCode|h1", STATE_QUEUED,
-              "before its worker reached the daemon. On that node, /tmp/ovr-worker-1.out says why; "
-              "does /opt/ovr-worker exist there, and does http://ovrd.lab:8080 answer from there?");
+              "before its worker reached the daemon. /tmp/ovr-worker-1.out, on the first of its "
+              "nodes, says why; does /opt/ovr-worker exist there, and does http://ovrd.lab:8080 "
+              "answer from there?");
 }
 
 /* One that ended after its experiment was gone while no daemon was there, one that was sent twice,

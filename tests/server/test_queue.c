@@ -355,19 +355,18 @@ static void what_was_sent_waits_elsewhere(void **state) {
 static void the_queue_goes_by_its_indices(void **state) {
     static const struct {
         enum sql which;
-        const char *plan; /* its first step */
+        const char *step; /* of its plan */
     } statements[] = {
-        {NEXT_OWNER, "SEARCH experiment USING INDEX experiment_queue (executor=? AND "
-                     "owner>?)"},
+        {FIRSTS, "SEARCH experiment USING INDEX experiment_queue (executor=? AND owner>?)"},
         {READ_SENT, "SCAN a USING INDEX attempt_live"},
     };
-    static const enum sql whole[] = {
-        NEXT_OWNER, FIRST_OF_OWNER, FITTING_OF_OWNER, READ_WAITING, READ_SENT, COUNT_QUEUE, CLAIM};
+    static const enum sql whole[] = {FIRSTS,    FITTING_OF_OWNER, READ_WAITING,
+                                     READ_SENT, COUNT_QUEUE,      CLAIM};
     for (size_t i = 0; i < COUNT(whole); i++) {
         char *plan = plan_of(store_of(state)->writer.db, sql[whole[i]]), *rest;
         for (size_t k = 0; k < COUNT(statements); k++)
             if (statements[k].which == whole[i])
-                assert_ptr_equal(strstr(plan, statements[k].plan), plan);
+                assert_non_null(strstr(plan, statements[k].step));
         for (char *step = strtok_r(plan, "\n", &rest); step; step = strtok_r(NULL, "\n", &rest)) {
             if (strncmp(step, "SCAN experiment", 15) == 0 && !strstr(step, " USING "))
                 fail_msg("%s: %s", sql[whole[i]], step);
@@ -427,16 +426,11 @@ static void a_hundred_thousand_of_a_thousand(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        with_store(who_comes_later_gets_her_share),
-        with_store(what_was_sent_counts),
-        with_store(nobody_exceeds_her_limit),
-        with_store(use_is_remembered),
-        with_store(a_run_is_charged_once),
-        with_store(who_used_less_goes_first),
-        with_store(each_executor_has_its_queue),
-        with_store(what_was_sent_waits_elsewhere),
-        with_store(the_queue_goes_by_its_indices),
-        with_store(a_hundred_thousand_of_a_thousand),
+        with_store(who_comes_later_gets_her_share), with_store(what_was_sent_counts),
+        with_store(nobody_exceeds_her_limit),       with_store(use_is_remembered),
+        with_store(a_run_is_charged_once),          with_store(who_used_less_goes_first),
+        with_store(each_executor_has_its_queue),    with_store(what_was_sent_waits_elsewhere),
+        with_store(the_queue_goes_by_its_indices),  with_store(a_hundred_thousand_of_a_thousand),
     };
     return cmocka_run_group_tests_name("server/queue", tests, start_blas, NULL);
 }

@@ -158,7 +158,7 @@ static void lost_and_failed(void **state) {
     char token[WORK_TOKEN_SIZE];
     put_tensor(&work, &attempt);
     put_part(&work, &attempt);
-    assert_ok(store_lose_attempt(work.store, &attempt, "test", 9, &err), &err);
+    assert_ok(store_lose_attempt(work.store, &attempt, "test", &err), &err);
     work_forget(&work, e.id);
     assert_int_equal(count_entries(work.data_dir, "/experiments"), 0);
     assert_int_equal(count_entries(work.data_dir, "/checkpoints"), 1);
@@ -194,10 +194,9 @@ static void files_of_who_is_late(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {with_store(names_of_files),
-                                       with_store(a_result_counts_by_its_report),
-                                       with_store(cancelled_at_its_end),
-                                       with_store(lost_and_failed),
-                                       with_store(files_of_who_is_late)};
+    const struct CMUnitTest tests[] = {
+        with_store(names_of_files), with_store(a_result_counts_by_its_report),
+        with_store(cancelled_at_its_end), with_store(lost_and_failed),
+        with_store(files_of_who_is_late)};
     return cmocka_run_group_tests_name("server/work", tests, NULL, NULL);
 }
