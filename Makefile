@@ -34,7 +34,8 @@ CLIENT_LIBS := -lcurl -ljansson
 # The worker has ranks where OpenMPI is, and not with sanitizers, which find fault with MPI itself.
 MPI_CFLAGS  := $(if $(SANITIZE),,$(shell mpicc --showme:compile 2>/dev/null))
 MPI_LIBS    := $(if $(SANITIZE),,$(shell mpicc --showme:link 2>/dev/null))
-WORKER_LIBS := $(SERVER_LIBS) -lcurl $(MPI_LIBS)
+WORKER_LIBS := $(CORE_LIBS) -ljansson -lnettle -lcurl $(MPI_LIBS)
+MEET        := $(if $(MPI_LIBS),$(B)/tests/bench/meet)
 
 # The hot loops are compiled once per instruction set, all in one binary.
 ISAS         := baseline avx2 avx512
@@ -57,7 +58,7 @@ PYTHON_TESTS := $(patsubst %.py,$(B)/%,$(wildcard tests/*/test_*.py))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c)) \
          $(PYTHON_TESTS)
 
-.PHONY: all deps demo check check-fast check-web check-slurm soak check-source check-asan check-tsan bench bench-full run-bench fuzz-api clean help format
+.PHONY: all deps demo check check-fast check-web check-slurm soak check-source check-asan check-tsan bench bench-full bench-scale run-bench run-bench-scale fuzz-api clean help format
 all: $(B)/ovrd $(B)/ovrctl $(B)/ovr-worker
 
 help: ## this list
@@ -94,6 +95,12 @@ bench: ## install PyTorch, build, measure in minutes, beside the same work in Py
 	@$(MAKE) --no-print-directory run-bench
 bench-full: ## the same with the whole reference experiment: 45 minutes, most of it PyTorch
 	@$(MAKE) --no-print-directory run-bench BENCH=--full
+bench-scale: ## several ranks and 100,000 queued experiments, measured and computed: docs/scale.md
+	@scripts/deps.sh build mpi
+	@scripts/deps.sh bench || echo "Going on without what is missing."
+	@$(MAKE) -s --no-print-directory run-bench-scale
+run-bench-scale: all $(B)/tests/bench/bench $(B)/tests/bench/decide $(MEET)
+	@python3 tests/bench/scale.py --build $(B) $(SCALE)
 run-bench:
 	@scripts/deps.sh build
 	@scripts/deps.sh bench || echo "Going on without what is missing."
@@ -151,7 +158,11 @@ $(B)/worker/%.o: worker/%.c
 	@mkdir -p $(@D)
 	$(say) CC $@
 	$(Q)$(COMPILE) $(MPI_CFLAGS:-I%=-isystem %) -c $< -o $@
-$(B)/ovr-worker: $(WORKER) $(SERVER) $(CORE)
+# Of the server the worker takes what it needs: not the store, so that nodes need no SQLite.
+$(B)/server.a: $(SERVER)
+	$(say) AR $@
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(B)/ovr-worker: $(WORKER) $(B)/server.a $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(WORKER_LIBS)
 
@@ -180,9 +191,16 @@ $(PYTHON_TESTS): $(B)/%: %.py $(B)/ovrd $(B)/ovrctl
 	@mkdir -p $(@D)
 	$(Q)printf '#!/bin/sh\nPYTHONPATH="%s" exec /usr/bin/python3 -B "%s" "$$@"\n' \
 	    '$(CURDIR)/tests:$(CURDIR)/clients/python' '$(CURDIR)/$<' >$@ && chmod +x $@
-$(B)/tests/bench/bench: $(call objects,tests/bench) $(CORE)
+$(B)/tests/bench/bench: $(filter-out %/meet.o %/decide.o,$(call objects,tests/bench)) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson
+$(B)/tests/bench/decide: $(B)/tests/bench/decide.o $(SERVER) $(CORE)
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS)
+$(B)/tests/bench/meet.o: COMPILE += $(MPI_CFLAGS:-I%=-isystem %)
+$(B)/tests/bench/meet: $(B)/tests/bench/meet.o $(B)/worker/mpi.o $(B)/core/err.o $(B)/core/utf8.o
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(MPI_LIBS)
 
 include packaging/install.mk
 

@@ -1,13 +1,13 @@
 #include "server/cluster.h"
 
 #include "core/utf8.h"
+#include "server/clock.h"
 #include "server/log.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Between tries after a refusal: twice as long each time, up to this. */
 enum { HOLD_MOST_S = 300 };
@@ -347,8 +347,7 @@ static void lose(struct cluster *cluster, struct entry *entry, const char *reaso
 static void fail(struct cluster *cluster, struct entry *entry, const char *kind,
                  const char *detail) {
     struct ovr_err err = {0};
-    log_line(LOG_WARN, "experiment=%s job %s failed: %s", entry->attempt.id, entry->attempt.job,
-             detail);
+    log_line(LOG_WARN, "experiment=%s failed on the cluster: %s", entry->attempt.id, detail);
     int rc = store_fail_attempt(cluster->config.store, &entry->attempt, kind, detail, &err);
     settle(cluster, entry, rc, &err);
 }
@@ -367,7 +366,7 @@ static void fail_cancelled(struct cluster *cluster, struct entry *entry, const c
 static void judge_end(struct cluster *cluster, struct entry *entry) {
     const struct slurm_status *s = &entry->status;
     const char *node = *s->node ? s->node : "an unknown node";
-    char text[400];
+    char text[520];
     if (s->state == SLURM_CANCELLED) {
         fail_cancelled(cluster, entry, s->id);
     } else if (strcmp(s->word, "OUT_OF_MEMORY") == 0) {
@@ -377,10 +376,11 @@ static void judge_end(struct cluster *cluster, struct entry *entry) {
         fail(cluster, entry, "out-of-memory", text);
     } else if (!entry->attempt.begun_at && s->state != SLURM_LOST) {
         snprintf(text, sizeof text,
-                 "job %s ended on %s (%s) before its worker reached the daemon: does %s exist "
-                 "there, and does %s answer there? Its output is on that node in %s/%s",
-                 s->id, node, s->word, cluster->config.orders.worker, cluster->config.orders.url,
-                 SLURM_CHDIR, SLURM_OUTPUT);
+                 "job %s ended on %s (%s) before its worker reached the daemon. " SLURM_CHDIR
+                 "/" SLURM_OUTPUT("%s") ", on the first of its nodes, says why; does %.100s exist "
+                                        "there, and does %.100s answer from there?",
+                 s->id, node, s->word, s->id, cluster->config.orders.worker,
+                 cluster->config.orders.url);
         lose(cluster, entry, text);
     } else {
         snprintf(text, sizeof text, "job %s ended on %s without a last report: Slurm says %s",
@@ -395,6 +395,13 @@ static void note_reason(struct cluster *cluster, struct entry *entry, const char
         return;
     if (store_note_reason(cluster->config.store, &entry->attempt, reason, NULL) == 0)
         snprintf(entry->reason, sizeof entry->reason, "%s", reason);
+}
+
+/* It is on its node, where its worker begins, or fails to. */
+static void note_node(struct cluster *cluster, struct entry *entry) {
+    char text[100];
+    snprintf(text, sizeof text, "Running on %.64s", entry->status.node);
+    note_reason(cluster, entry, text);
 }
 
 /* It was sent, though the daemon that did it ended before it could note that. */
@@ -417,8 +424,10 @@ static void judge_status(struct cluster *cluster, struct entry *entry, int64_t n
     }
     if (!*entry->attempt.job)
         note_found(cluster, entry);
-    if (entry->status.state == SLURM_WAITS || entry->status.state == SLURM_RUNS)
-        note_reason(cluster, entry, entry->status.state == SLURM_WAITS ? entry->status.reason : "");
+    if (entry->status.state == SLURM_WAITS)
+        note_reason(cluster, entry, entry->status.reason);
+    else if (entry->status.state == SLURM_RUNS)
+        note_node(cluster, entry);
     else if (entry->status.state != SLURM_DONE || entry->gone_polls >= GONE_POLLS)
         judge_end(cluster, entry);
     if (!entry->over && !begun && entry->runs_since_ms && now - entry->runs_since_ms > arrive_ms)

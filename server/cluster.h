@@ -51,7 +51,7 @@ void cluster_heard(struct cluster *cluster, const struct attempt *attempt,
 struct cluster_view {
     int sent, running; /* attempts in Slurm's queue, and begun */
     int answers;       /* the last call of Slurm had an answer */
-    char trouble[200]; /* what was wrong with it; "": nothing */
+    char trouble[500]; /* what was wrong with it; "": nothing */
 };
 void cluster_view(struct cluster *cluster, struct cluster_view *view);
 

@@ -1,6 +1,6 @@
 #include "server/command.h"
 
-#include "server/log.h"
+#include "server/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -18,7 +18,6 @@ void log_line(enum log_level level, const char *format, ...) __attribute__((form
 void log_set_request(const char *id);
 
 int64_t now_ms(void);                                  /* since 1970, UTC */
-int64_t monotonic_ms(void);                            /* for spans of time */
 void format_time(int64_t ms, char *text, size_t size); /* RFC 3339 with ms; 25 bytes */
 
 #endif

@@ -1,5 +1,6 @@
 #include "server/pool.h"
 
+#include "server/clock.h"
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/sweeps.h"
@@ -10,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* A thread with its job. */
 struct slot {

@@ -108,6 +108,40 @@ static int judge_refusal(const char *complaint) {
     return OVR_INVALID;
 }
 
+/* What it complained of, as one sentence: several lines, each with "sbatch: error: " before it. */
+static void read_complaint(const char *complaint, char *text, size_t size) {
+    size_t used = 0;
+    *text = '\0';
+    for (const char *line = complaint; *line && used < size;) {
+        static const char *const starts[] = {"sbatch: ", "error: "};
+        size_t n = strcspn(line, "\n");
+        const char *next = line + n + (line[n] == '\n');
+        for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+            if (strncmp(line, starts[i], strlen(starts[i])) == 0)
+                line += strlen(starts[i]);
+        if (line < next && *line != '\n')
+            used += (size_t)snprintf(text + used, size - used, "%s%.*s", used ? "; " : "",
+                                     (int)strcspn(line, "\n"), line);
+        line = next;
+    }
+}
+
+static int refuse(const struct command *command, const struct ovr_err *why,
+                  const struct slurm_job *job, struct ovr_err *err) {
+    char said[COMMAND_COMPLAINT_SIZE];
+    int code = judge_refusal(command->complaint);
+    read_complaint(*command->complaint ? command->complaint : why->text, said, sizeof said);
+    if (code == OVR_TOO_LARGE)
+        return ovr_fail(err, code, "sbatch",
+                        "Slurm says: %.190s (asked for %d rank%s, each of %d cores and %lld MiB; "
+                        "see training.threads, --slurm-cores, --slurm-max-minutes, "
+                        "--slurm-options)",
+                        said, job->ranks, job->ranks == 1 ? "" : "s", job->cores_per_rank,
+                        job->memory_bytes_per_rank >> 20);
+    return ovr_fail(err, code, "sbatch", "Slurm says: %.300s%s", said,
+                    code == OVR_INVALID ? " (see --slurm-options)" : "");
+}
+
 static void add_limits(struct words *words, const struct slurm_job *job) {
     const long long mib = 1 << 20;
     long long bytes = job->memory_bytes_per_rank / job->cores_per_rank;
@@ -148,15 +182,14 @@ int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id
     add(&words, "--no-requeue");
     add(&words, "--export=NIL");
     add(&words, "--chdir=%s", SLURM_CHDIR);
-    add(&words, "--output=%s", SLURM_OUTPUT);
+    add(&words, "--output=%s", SLURM_OUTPUT("%j"));
     add(&words, "--job-name=%s", job->name);
     add_limits(&words, job);
     add_options(&words, slurm->options);
     struct command command = {.input = job->script, .output = output, .output_size = sizeof output};
     int rc = run(slurm, &words, &command, &why);
     if (rc == OVR_INVALID && !words.too_long)
-        return ovr_fail(err, judge_refusal(command.complaint), "sbatch", "Slurm says: %.300s",
-                        *command.complaint ? command.complaint : why.text);
+        return refuse(&command, &why, job, err);
     if (rc)
         return ovr_fail(err, rc, why.field, "%s", why.text);
     if (read_id(output, id))

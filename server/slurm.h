@@ -30,7 +30,7 @@ struct slurm_job {
 
 /* Where a job's output goes, below the directory of its node unless the options say otherwise. */
 #define SLURM_CHDIR "/tmp"
-#define SLURM_OUTPUT "ovr-worker-%j.out"
+#define SLURM_OUTPUT(job) "ovr-worker-" job ".out"
 
 /* *id, of 32 bytes, becomes its number. It gets SIGTERM a minute before its time is over: the
  * process that the script becomes or, of several ranks, each of those. OVR_IO: no answer, so it may

@@ -1,5 +1,6 @@
 #include "worker/client.h"
 
+#include "server/clock.h"
 #include "server/digest.h"
 #include "server/log.h"
 
@@ -10,7 +11,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {

@@ -1,6 +1,6 @@
 #include "worker/encode.h"
 
-#include "server/log.h"
+#include "server/clock.h"
 
 #include <math.h>
 

@@ -1,6 +1,7 @@
 #include "worker/reporter.h"
 
 #include "core/utf8.h"
+#include "server/clock.h"
 #include "server/log.h"
 
 #include <pthread.h>

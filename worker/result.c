@@ -1,5 +1,6 @@
 #include "worker/result.h"
 
+#include "server/clock.h"
 #include "server/digest.h"
 #include "server/files.h"
 #include "server/log.h"

@@ -159,31 +159,24 @@ int store_note_reason(struct store *store, const struct attempt *attempt, const 
 
 /* ---- Looking ---- */
 
+static int read_listed(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)context;
+    (void)err;
+    read_attempt(row, item);
+    return 0;
+}
+
+static const struct row_reader attempt_rows = {"the attempts on the cluster",
+                                               sizeof(struct attempt), read_listed, NULL};
+
 int store_list_attempts(struct store *store, struct attempt **list, size_t *n,
                         struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = db_bind(c, LIST_ATTEMPTS, "");
-    int rc = 0, step = SQLITE_DONE;
-    *list = NULL;
-    *n = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct attempt *longer = grow(*list, *n, sizeof *longer);
-        if (!longer) {
-            rc = ovr_nomem(err, "the attempts on the cluster");
-            break;
-        }
-        *list = longer;
-        read_attempt(row, &longer[(*n)++]);
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+    struct rows rows;
+    int rc = db_read_list(c, db_bind(c, LIST_ATTEMPTS, ""), &attempt_rows, NULL, &rows, err);
     db_give_back(c);
-    if (rc) {
-        free(*list);
-        *list = NULL;
-        *n = 0;
-    }
+    *list = rows.items;
+    *n = rows.n;
     return rc;
 }
 

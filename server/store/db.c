@@ -203,7 +203,37 @@ void *grow(void *array, size_t n, size_t size) {
     return realloc(array, (n ? 2 * n : 1) * size);
 }
 
-/* Opening */
+static int read_row(sqlite3_stmt *row, const struct row_reader *reader, const void *context,
+                    struct rows *rows, struct ovr_err *err) {
+    char *longer = grow(rows->items, rows->n, reader->size);
+    if (!longer)
+        return ovr_nomem(err, reader->what);
+    rows->items = longer;
+    int rc = reader->read(context, row, longer + rows->n * reader->size, err);
+    rows->n += !rc;
+    return rc;
+}
+
+int db_read_list(struct connection *c, sqlite3_stmt *row, const struct row_reader *reader,
+                 const void *context, struct rows *rows, struct ovr_err *err) {
+    int rc = 0, step = SQLITE_DONE;
+    *rows = (struct rows){0};
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW)
+        rc = read_row(row, reader, context, rows, err);
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    if (!rc)
+        return 0;
+    char *items = rows->items;
+    for (size_t i = 0; reader->release && i < rows->n; i++)
+        reader->release(items + i * reader->size);
+    free(items);
+    *rows = (struct rows){0};
+    return rc;
+}
+
+/* ---- Opening ---- */
 
 static int prepare_all(struct connection *c, struct ovr_err *err) {
     for (int i = 0; i < N_SQL; i++)

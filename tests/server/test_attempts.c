@@ -3,10 +3,9 @@
 #include "server/attempts.h"
 
 #include "server/people.h"
-#include "tests/server/check.h"
+#include "tests/server/past.h"
 
 #include <pthread.h>
-#include <sqlite3.h>
 
 static struct store *store_of(void **state) {
     return ((struct place *)*state)->store;
@@ -16,13 +15,10 @@ static struct store *store_of(void **state) {
 static int64_t queue_for_cluster(void **state, char id[ID_SIZE]) {
     struct place *place = *state;
     char text[200];
-    sqlite3 *db;
     enqueue(place->store, &(struct new_experiment){.memory_bytes = 1}, id);
     snprintf(text, sizeof text, "UPDATE experiment SET executor = 1, ranks = 2 WHERE id = '%s'",
              id);
-    assert_int_equal(sqlite3_open(place->database, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, text, NULL, NULL, NULL), SQLITE_OK);
-    sqlite3_close(db);
+    write_past(place, text);
     struct experiment e = look_up(place->store, id);
     int64_t seq = e.seq;
     experiment_release(&e);

@@ -244,13 +244,13 @@ static void from_the_queue_to_the_end(void **state) {
     await_job(&scene, id, "1");
     await_reason(&scene, id, "Priority");
     snprintf(words, sizeof words,
-             "--job-name=ovrd-%s-1 --ntasks=1 --cpus-per-task=2 --mem-per-cpu=60M --time=30 "
+             "--job-name=ovrd-%s-1 --ntasks=1 --cpus-per-task=2 --mem-per-cpu=92M --time=30 "
              "--signal=B:TERM@60",
              id);
     await_in_file(&scene, "words",
                   words); /* 120 MiB in two cores; 600 s in two, by 4, and 10 min */
     assert_true(has(&scene, "scripts/1", "url=http://ovrd.lab:8080\ntoken=ovrw_"));
-    assert_true(has(&scene, "scripts/1", "\nexec /opt/ovr-worker \"$order\"\n"));
+    assert_true(has(&scene, "scripts/1", "\nworker=/opt/ovr-worker\n"));
     struct executor executor = cluster_executor(scene.cluster);
     assert_int_equal(executor.poll(executor.context, id, &progress), 0);
     begin(&scene, 1, id, 1, token);
@@ -602,8 +602,9 @@ static void a_worker_dies(void **state) {
 
 static void a_worker_never_comes(void **state) {
     check_end(state, 0, "FAILED|NonZeroExitCode|h1", STATE_QUEUED,
-              "before its worker reached the daemon: does /opt/ovr-worker exist there, and does "
-              "http://ovrd.lab:8080 answer there?");
+              "before its worker reached the daemon. /tmp/ovr-worker-1.out, on the first of its "
+              "nodes, says why; does /opt/ovr-worker exist there, and does http://ovrd.lab:8080 "
+              "answer from there?");
 }
 
 /* One that ended after its experiment was gone while no daemon was there, one that was sent twice,
@@ -711,14 +712,17 @@ static void ranks_and_limits(void **state) {
     cluster_describe(&orders, &attempt, "ovrw_x", &e, &spec, script, &job);
     assert_int_equal(job.ranks, 3);
     assert_int_equal(job.cores_per_rank, 4);
-    assert_int_equal(job.memory_bytes_per_rank, 60 << 20);
+    assert_int_equal(job.memory_bytes_per_rank, (60 + 64) << 20);
     assert_int_equal(job.minutes, 50); /* 600 s with all 12 cores, by 4, and 10 minutes */
     assert_string_equal(script, "#!/bin/sh\n# Experiment abc of http://h:1, attempt 2\n"
-                                "export OPENBLAS_CORETYPE=Haswell\numask 077\n"
+                                "export OPENBLAS_CORETYPE=Haswell\n"
+                                "worker=ovr-worker\ncommand -v $worker >/dev/null || {\n"
+                                "    echo \"there is no $worker on $(hostname)\" >&2\n"
+                                "    exit 127\n}\numask 077\n"
                                 "order=$(mktemp) || exit 1\ncat >\"$order\" <<'END' || exit 1\n"
                                 "url=http://h:1\ntoken=ovrw_x\nca=/etc/lab.pem\nEND\n"
                                 "exec /opt/bin/srun --mpi=pmix --export=ALL --kill-on-bad-exit=1 "
-                                "--cpus-per-task=4 ovr-worker \"$order\"\n");
+                                "--cpus-per-task=4 $worker \"$order\"\n");
     e.core_seconds = NAN;
     cluster_describe(&orders, &attempt, "ovrw_x", &e, &spec, script, &job);
     assert_int_equal(job.minutes, 100);

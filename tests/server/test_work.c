@@ -3,10 +3,9 @@
 #include "server/work.h"
 
 #include "core/npy.h"
-#include "tests/server/check.h"
+#include "tests/server/past.h"
 
 #include <pthread.h>
-#include <sqlite3.h>
 
 static struct work work_of(void **state) {
     struct place *place = *state;
@@ -26,14 +25,8 @@ static struct attempt start(void **state, struct experiment *e) {
     struct ovr_err err = {0};
     struct attempt attempt;
     int repeated;
-    sqlite3 *db;
     enqueue(place->store, &(struct new_experiment){.memory_bytes = 1}, id);
-    assert_int_equal(sqlite3_open(place->database, &db), SQLITE_OK);
-    sqlite3_busy_timeout(db, 10000);
-    assert_int_equal(
-        sqlite3_exec(db, "UPDATE experiment SET executor = 1 WHERE attempts = 0", NULL, NULL, NULL),
-        SQLITE_OK);
-    sqlite3_close(db);
+    write_past(place, "UPDATE experiment SET executor = 1 WHERE attempts = 0");
     assert_ok(store_begin_attempt(place->store, &attempt, token, e, &err), &err);
     assert_string_equal(attempt.id, id);
     const struct report first = {.number = 1, .node = "h1", .cores = 1};
