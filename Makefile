@@ -34,7 +34,7 @@ CLIENT_LIBS := -lcurl -ljansson
 # The worker has ranks where OpenMPI is, and not with sanitizers, which find fault with MPI itself.
 MPI_CFLAGS  := $(if $(SANITIZE),,$(shell mpicc --showme:compile 2>/dev/null))
 MPI_LIBS    := $(if $(SANITIZE),,$(shell mpicc --showme:link 2>/dev/null))
-WORKER_LIBS := $(SERVER_LIBS) -lcurl $(MPI_LIBS)
+WORKER_LIBS := $(CORE_LIBS) -ljansson -lnettle -lcurl $(MPI_LIBS)
 MEET        := $(if $(MPI_LIBS),$(B)/tests/bench/meet)
 
 # The hot loops are compiled once per instruction set, all in one binary.
@@ -158,7 +158,11 @@ $(B)/worker/%.o: worker/%.c
 	@mkdir -p $(@D)
 	$(say) CC $@
 	$(Q)$(COMPILE) $(MPI_CFLAGS:-I%=-isystem %) -c $< -o $@
-$(B)/ovr-worker: $(WORKER) $(SERVER) $(CORE)
+# Of the server the worker takes what it needs: not the store, so that nodes need no SQLite.
+$(B)/server.a: $(SERVER)
+	$(say) AR $@
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(B)/ovr-worker: $(WORKER) $(B)/server.a $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(WORKER_LIBS)
 

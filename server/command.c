@@ -1,5 +1,7 @@
 #include "server/command.h"
 
+#include "server/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -12,7 +14,6 @@
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 static const char *const passed_on[] = {"PATH", "HOME", "SLURM_CONF", "SLURM_CONF_SERVER",
@@ -53,12 +54,6 @@ struct child {
     size_t n_output, n_complaint;
     int too_much;
 };
-
-static int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void close_fd(int *fd) {
     if (*fd >= 0)

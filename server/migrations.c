@@ -20,11 +20,9 @@ EMBED(migration_0010, "migrations/0010_computing_time.sql");
 EMBED(migration_0011, "migrations/0011_waiting_halves.sql");
 EMBED(migration_0012, "migrations/0012_cluster.sql");
 EMBED(migration_0013, "migrations/0013_tags.sql");
+EMBED(migration_0014, "migrations/0014_lists.sql");
 
-const char *const migrations[] = {migration_0001, migration_0002,
-                                  migration_0003, migration_0004,
-                                  migration_0005, migration_0006,
-                                  migration_0007, migration_0008,
-                                  migration_0009, migration_0010,
-                                  migration_0011, migration_0012,
-                                  migration_0013, NULL};
+const char *const migrations[] = {
+    migration_0001, migration_0002, migration_0003, migration_0004, migration_0005,
+    migration_0006, migration_0007, migration_0008, migration_0009, migration_0010,
+    migration_0011, migration_0012, migration_0013, migration_0014, NULL};

@@ -1,5 +1,6 @@
 #include "server/slurm.h"
 
+#include "core/utf8.h"
 #include "server/command.h"
 
 #include <ctype.h>
@@ -73,10 +74,6 @@ int slurm_check(const struct slurm *slurm, struct ovr_err *err) {
 
 /* sbatch */
 
-/* A job's output goes there, below its node's directory unless the options say otherwise. */
-#define CHDIR "/tmp"
-#define OUTPUT "ovr-worker-%j.out"
-
 /* What Slurm says when it refuses a job, and what that means; the first that is found counts. Of
  * what is not here any other job would be refused as well: a partition, an account that is not
  * there. */
@@ -117,6 +114,40 @@ static int notice_s(int minutes) {
     return minutes > 0 && minutes < 6 ? minutes * 10 : 60;
 }
 
+/* What it complained of, as one sentence: several lines, each with "sbatch: error: " before it. */
+static void read_complaint(const char *complaint, char *text, size_t size) {
+    size_t used = 0;
+    *text = '\0';
+    for (const char *line = complaint; *line && used < size;) {
+        static const char *const starts[] = {"sbatch: ", "error: "};
+        size_t n = strcspn(line, "\n");
+        const char *next = line + n + (line[n] == '\n');
+        for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+            if (strncmp(line, starts[i], strlen(starts[i])) == 0)
+                line += strlen(starts[i]);
+        if (line < next && *line != '\n')
+            used += (size_t)snprintf(text + used, size - used, "%s%.*s", used ? "; " : "",
+                                     (int)strcspn(line, "\n"), line);
+        line = next;
+    }
+}
+
+static int refuse(const struct command *command, const struct ovr_err *why,
+                  const struct slurm_job *job, struct ovr_err *err) {
+    char said[COMMAND_COMPLAINT_SIZE];
+    int code = judge_refusal(command->complaint);
+    read_complaint(*command->complaint ? command->complaint : why->text, said, sizeof said);
+    if (code == OVR_TOO_LARGE)
+        return ovr_fail(err, code, "sbatch",
+                        "Slurm says: %.190s (asked for %d rank%s, each of %d cores and %lld MiB; "
+                        "see training.threads, --slurm-cores, --slurm-max-minutes, "
+                        "--slurm-options)",
+                        said, job->ranks, job->ranks == 1 ? "" : "s", job->cores_per_rank,
+                        job->memory_bytes_per_rank >> 20);
+    return ovr_fail(err, code, "sbatch", "Slurm says: %.300s%s", said,
+                    code == OVR_INVALID ? " (see --slurm-options)" : "");
+}
+
 static void add_limits(struct words *words, const struct slurm_job *job) {
     const long long mib = 1 << 20;
     long long bytes = job->memory_bytes_per_rank / job->cores_per_rank;
@@ -150,7 +181,7 @@ static int read_id(const char *output, char id[32]) {
 void slurm_output(const struct slurm *slurm, const char *id, char *path, size_t size) {
     static const char OPTION[] = "--output=";
     const char *given = strstr(slurm->options, OPTION);
-    const char *pattern = given ? given + strlen(OPTION) : CHDIR "/" OUTPUT;
+    const char *pattern = given ? given + strlen(OPTION) : SLURM_CHDIR "/" SLURM_OUTPUT("%j");
     size_t n = strcspn(pattern, " "), before = 0;
     while (before < n && strncmp(pattern + before, "%j", 2) != 0)
         before++;
@@ -169,8 +200,8 @@ int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id
     add(&words, "--parsable");
     add(&words, "--no-requeue");
     add(&words, "--export=NIL");
-    add(&words, "--chdir=%s", CHDIR);
-    add(&words, "--output=%s", OUTPUT);
+    add(&words, "--chdir=%s", SLURM_CHDIR);
+    add(&words, "--output=%s", SLURM_OUTPUT("%j"));
     add(&words, "--job-name=%s", job->name);
     add_limits(&words, job);
     add_options(&words, slurm->options);
@@ -181,8 +212,7 @@ int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id
                                   "sleeping and retrying"}; /* a full queue: we try ourselves */
     int rc = run(slurm, &words, &command, &why);
     if (rc == OVR_INVALID && !words.too_long)
-        return ovr_fail(err, judge_refusal(command.complaint), "sbatch", "Slurm says: %.300s",
-                        *command.complaint ? command.complaint : why.text);
+        return refuse(&command, &why, job, err);
     if (rc)
         return ovr_fail(err, rc, why.field, "%s", why.text);
     if (read_id(output, id))
@@ -215,6 +245,7 @@ static enum slurm_state read_state(const char *word) {
 static void copy(char *to, size_t size, const char *from) {
     int nothing = strcmp(from, "None") == 0 || strcmp(from, "(null)") == 0;
     snprintf(to, size, "%s", nothing ? "" : from);
+    utf8_mend(to);
 }
 
 /* "%i|%j|%T|%r|%N", cut up in place. Returns 0 for what is none. */

@@ -1,6 +1,8 @@
 #include "worker/client.h"
 
+#include "server/clock.h"
 #include "server/digest.h"
+#include "server/log.h"
 
 #include <curl/curl.h>
 #include <errno.h>
@@ -9,7 +11,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -39,12 +40,6 @@ struct transfer {
     int retry_after_s;
     const char *fault; /* why we broke it off; NULL: we didn't */
 };
-
-int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 int client_new(struct client **out, const char *url, const char *token, const char *ca,
                struct ovr_err *err) {

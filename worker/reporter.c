@@ -1,5 +1,7 @@
 #include "worker/reporter.h"
 
+#include "core/utf8.h"
+#include "server/clock.h"
 #include "server/log.h"
 
 #include <pthread.h>
@@ -254,6 +256,7 @@ void reporter_log(struct reporter *r, int warning, const char *format, ...) {
     for (char *c = text; *c; c++) /* one line, whatever a library says */
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             *c = ' ';
+    utf8_mend(text); /* it may have been cut inside a character */
     log_line(warning ? LOG_WARN : LOG_INFO, "%s", text);
     pthread_mutex_lock(&r->lock); /* a line that finds no memory is in the worker's log alone */
     json_array_append_new(

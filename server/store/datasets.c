@@ -76,31 +76,24 @@ int store_get_split(struct store *store, const char *dataset, const char *split,
     return rc;
 }
 
+static int read_listed(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)context;
+    (void)err;
+    read_split(row, item);
+    return 0;
+}
+
+static const struct row_reader split_rows = {"a list of data sets", sizeof(struct dataset_split),
+                                         read_listed, NULL};
+
 int store_list_splits(struct store *store, const char *name, struct dataset_split **list, size_t *n,
                       struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = db_bind(c, LIST_SPLITS, "s", name);
-    int rc = 0, step = SQLITE_DONE;
-    *list = NULL;
-    *n = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct dataset_split *longer = grow(*list, *n, sizeof **list);
-        if (!longer) {
-            rc = ovr_nomem(err, "a list of data sets");
-            break;
-        }
-        *list = longer;
-        read_split(row, *list + (*n)++);
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+    struct rows rows;
+    int rc = db_read_list(c, db_bind(c, LIST_SPLITS, "s", name), &split_rows, NULL, &rows, err);
     db_give_back(c);
-    if (rc) {
-        free(*list);
-        *list = NULL;
-        *n = 0;
-    }
+    *list = rows.items;
+    *n = rows.n;
     return rc;
 }
 

@@ -1,7 +1,7 @@
 #include "server/store/db.h"
 
+#include "core/utf8.h"
 #include "server/metrics.h"
-
 #include "server/migrations.h"
 
 #include <math.h>
@@ -178,7 +178,9 @@ void db_give_back(struct connection *c) {
 
 void copy_column(sqlite3_stmt *row, int column, char *text, size_t size) {
     const unsigned char *value = sqlite3_column_text(row, column);
-    snprintf(text, size, "%s", value ? (const char *)value : "");
+    int n = snprintf(text, size, "%s", value ? (const char *)value : "");
+    if (n >= (int)size)
+        utf8_mend(text); /* it may have been cut inside a character */
 }
 
 char *dup_column(sqlite3_stmt *row, int column, int *failed) {
@@ -201,7 +203,37 @@ void *grow(void *array, size_t n, size_t size) {
     return realloc(array, (n ? 2 * n : 1) * size);
 }
 
-/* Opening */
+static int read_row(sqlite3_stmt *row, const struct row_reader *reader, const void *context,
+                    struct rows *rows, struct ovr_err *err) {
+    char *longer = grow(rows->items, rows->n, reader->size);
+    if (!longer)
+        return ovr_nomem(err, reader->what);
+    rows->items = longer;
+    int rc = reader->read(context, row, longer + rows->n * reader->size, err);
+    rows->n += !rc;
+    return rc;
+}
+
+int db_read_list(struct connection *c, sqlite3_stmt *row, const struct row_reader *reader,
+                 const void *context, struct rows *rows, struct ovr_err *err) {
+    int rc = 0, step = SQLITE_DONE;
+    *rows = (struct rows){0};
+    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW)
+        rc = read_row(row, reader, context, rows, err);
+    if (!rc && step != SQLITE_DONE)
+        rc = db_fail(c, err);
+    sqlite3_reset(row);
+    if (!rc)
+        return 0;
+    char *items = rows->items;
+    for (size_t i = 0; reader->release && i < rows->n; i++)
+        reader->release(items + i * reader->size);
+    free(items);
+    *rows = (struct rows){0};
+    return rc;
+}
+
+/* ---- Opening ---- */
 
 static int prepare_all(struct connection *c, struct ovr_err *err) {
     for (int i = 0; i < N_SQL; i++)

@@ -45,13 +45,13 @@ enum sql {
     LIST_FINISHED_LAST,
     LIST_LEAST,
     LIST_MOST,
-    TAGGED,
-    TAGGED_OLDEST,
-    TAGGED_FINISHED,
-    TAGGED_FINISHED_LAST,
-    TAGGED_LEAST,
-    TAGGED_MOST,
-    COUNT_TAGGED,
+    FOUND_EXPERIMENTS,
+    FOUND_OLDEST,
+    FOUND_FINISHED,
+    FOUND_FINISHED_LAST,
+    FOUND_LEAST,
+    FOUND_MOST,
+    COUNT_FOUND,
     ADD_TAG,
     REMOVE_TAG,
     NEXT_OWNER,
@@ -264,6 +264,24 @@ double real_column(sqlite3_stmt *row, int column);
 
 /* Room for one more in an array of n that doubles; NULL without memory. */
 void *grow(void *array, size_t n, size_t size);
+
+/* What makes items of the rows of a statement. */
+struct row_reader {
+    const char *what; /* that they are, for who has no memory left: "a list of users" */
+    size_t size;      /* of an item */
+    /* Fills *item, or leaves nothing in it that would have to be released. */
+    int (*read)(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err);
+    void (*release)(void *item); /* NULL: there is nothing to release in one */
+};
+
+struct rows {
+    void *items; /* on the heap, the caller's; NULL where there are none */
+    size_t n;
+};
+
+/* Reads all rows of a bound statement. On failure *rows is empty. */
+int db_read_list(struct connection *c, sqlite3_stmt *row, const struct row_reader *reader,
+                 const void *context, struct rows *rows, struct ovr_err *err);
 
 /* ---- experiments.c ---- */
 

@@ -223,61 +223,104 @@ int store_get_experiment(struct store *store, const char *id, struct experiment 
     return rc;
 }
 
-/* Whether to look at those with the tag, or at all in their order until enough have it. By age
- * those with it are in order too; else they have to be sorted, which is quicker where they are few.
- */
-static int is_by_tag(struct connection *c, const struct experiment_filter *f) {
-    enum { FEW = 500 };
-    if (!f->tag || f->order == ORDER_CREATED)
-        return f->tag != NULL;
-    sqlite3_stmt *row = db_bind(c, COUNT_TAGGED, "si", f->tag, (int64_t)FEW + 1);
-    int few = sqlite3_step(row) == SQLITE_ROW && sqlite3_column_int(row, 0) <= FEW;
+/* By which filter a list finds its experiments, as FOUND_NUMBERS of sql.c counts them. */
+enum finder {
+    FIND_ALL, /* all in their order, until enough pass the filters */
+    FIND_TAGGED,
+    FIND_IN_STATE,
+    FIND_OWNED,
+    FIND_VISIBLE, /* in order of age up to here */
+    FIND_NAMED,
+    FIND_IN_SWEEP,
+    FIND_CREATED,
+    N_FINDERS
+};
+
+static sqlite3_stmt *bind_found(struct connection *c, enum sql which,
+                                const struct experiment_filter *f, enum finder finder,
+                                int64_t limit) {
+    int64_t seq = f->before ? f->before : f->ascending ? 0 : INT64_MAX;
+    double key = f->before ? f->key : f->ascending ? -DBL_MAX : DBL_MAX;
+    return db_bind(c, which, "issssiirssii", seq, f->state, f->tag, f->name_prefix, f->sweep, limit,
+                   f->created_after, key, f->figure, f->owner, visible_to(), (int64_t)finder);
+}
+
+/* How many it finds, at most so many. */
+static int64_t count_found(struct connection *c, const struct experiment_filter *f,
+                           enum finder finder, int64_t most) {
+    sqlite3_stmt *row = bind_found(c, COUNT_FOUND, f, finder, most);
+    /* What is wrong with the database the list itself will tell. */
+    int64_t n = sqlite3_step(row) == SQLITE_ROW ? sqlite3_column_int64(row, 0) : most;
     sqlite3_reset(row);
-    return few;
+    return n;
+}
+
+/* The filter that finds the fewest. Where none finds few, it is quicker to go through all in their
+ * order than to sort what was found; by age some need no sorting and are never slower. */
+static enum finder choose_finder(struct connection *c, const struct experiment_filter *f) {
+    /* A result has some thirty figures to look through. */
+    static const int64_t few[] = {
+        [ORDER_CREATED] = 5000, [ORDER_FINISHED] = 5000, [ORDER_FIGURE] = 500};
+    const int given[N_FINDERS] = {
+        [FIND_TAGGED] = f->tag != NULL,
+        [FIND_IN_STATE] = f->state != NULL,
+        [FIND_OWNED] = f->owner != NULL,
+        [FIND_VISIBLE] = visible_to() != 0,
+        [FIND_NAMED] = f->name_prefix && *f->name_prefix,
+        [FIND_IN_SWEEP] = f->sweep != NULL,
+        [FIND_CREATED] = f->created_after > 0,
+    };
+    enum finder best = FIND_ALL;
+    int64_t least = few[f->order] + 1;
+    for (int i = N_FINDERS - 1; i > FIND_ALL; i--) { /* the rarest first, as a rule */
+        if (!given[i])
+            continue;
+        int64_t n = count_found(c, f, (enum finder)i, least);
+        int in_order = f->order == ORDER_CREATED && i <= FIND_VISIBLE;
+        if (n < least || (in_order && least > few[f->order]))
+            best = (enum finder)i;
+        least = n;
+    }
+    return best;
 }
 
 static sqlite3_stmt *bind_list(struct connection *c, const struct experiment_filter *f) {
     static const enum sql statements[][2][2] = {
-        [ORDER_CREATED] = {{LIST_EXPERIMENTS, LIST_OLDEST}, {TAGGED, TAGGED_OLDEST}},
+        [ORDER_CREATED] = {{LIST_EXPERIMENTS, LIST_OLDEST}, {FOUND_EXPERIMENTS, FOUND_OLDEST}},
         [ORDER_FINISHED] = {{LIST_FINISHED_LAST, LIST_FINISHED},
-                            {TAGGED_FINISHED_LAST, TAGGED_FINISHED}},
-        [ORDER_FIGURE] = {{LIST_MOST, LIST_LEAST}, {TAGGED_MOST, TAGGED_LEAST}},
+                            {FOUND_FINISHED_LAST, FOUND_FINISHED}},
+        [ORDER_FIGURE] = {{LIST_MOST, LIST_LEAST}, {FOUND_MOST, FOUND_LEAST}},
     };
-    enum sql which = statements[f->order][is_by_tag(c, f)][f->ascending != 0];
-    int64_t seq = f->before ? f->before : f->ascending ? 0 : INT64_MAX;
-    double key = f->before ? f->key : f->ascending ? -DBL_MAX : DBL_MAX;
-    return db_bind(c, which, "issssiirssi", seq, f->state, f->tag, f->name_prefix, f->sweep,
-                   (int64_t)f->limit, f->created_after, key, f->figure, f->owner, visible_to());
+    enum finder finder = choose_finder(c, f);
+    enum sql which = statements[f->order][finder != FIND_ALL][f->ascending != 0];
+    return bind_found(c, which, f, finder, f->limit);
 }
+
+/* With what its list is sorted by, in the last column. */
+static int read_listed(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)context;
+    struct experiment *e = item;
+    int rc = read_experiment(row, e, err);
+    if (!rc)
+        e->key = sqlite3_column_double(row, sqlite3_column_count(row) - 1);
+    return rc;
+}
+
+static void release_listed(void *item) {
+    experiment_release(item);
+}
+
+static const struct row_reader experiment_rows = {"a list of experiments", sizeof(struct experiment),
+                                              read_listed, release_listed};
 
 int store_list_experiments(struct store *store, const struct experiment_filter *f,
                            struct experiment **list, size_t *n, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = bind_list(c, f);
-    int rc = 0, step;
-    *list = NULL;
-    *n = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct experiment *longer = grow(*list, *n, sizeof **list);
-        if (!longer) {
-            rc = ovr_nomem(err, "a list of experiments");
-            break;
-        }
-        *list = longer;
-        rc = read_experiment(row, *list + *n, err);
-        if (!rc && f->order != ORDER_CREATED)
-            (*list)[*n].key = sqlite3_column_double(row, sqlite3_column_count(row) - 1);
-        *n += !rc;
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+    struct rows rows;
+    int rc = db_read_list(c, bind_list(c, f), &experiment_rows, NULL, &rows, err);
     db_give_back(c);
-    if (rc) {
-        experiment_list_free(*list, *n);
-        *list = NULL;
-        *n = 0;
-    }
+    *list = rows.items;
+    *n = rows.n;
     return rc;
 }
 

@@ -141,31 +141,24 @@ int store_get_user(struct store *store, const char *name, struct user *user, str
     return rc;
 }
 
+static int read_listed(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)context;
+    (void)err;
+    read_user(row, item);
+    return 0;
+}
+
+static const struct row_reader user_rows = {"a list of users", sizeof(struct user), read_listed, NULL};
+
 int store_list_users(struct store *store, const char *after, int limit, struct user **list,
                      size_t *n, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = db_bind(c, LIST_USERS, "si", after, (int64_t)limit);
-    int rc = 0, step = SQLITE_DONE;
-    *list = NULL;
-    *n = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct user *longer = grow(*list, *n, sizeof **list);
-        if (!longer) {
-            rc = ovr_nomem(err, "a list of users");
-            break;
-        }
-        *list = longer;
-        read_user(row, *list + (*n)++);
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+    struct rows rows;
+    int rc = db_read_list(c, db_bind(c, LIST_USERS, "si", after, (int64_t)limit), &user_rows, NULL,
+                          &rows, err);
     db_give_back(c);
-    if (rc) {
-        free(*list);
-        *list = NULL;
-        *n = 0;
-    }
+    *list = rows.items;
+    *n = rows.n;
     return rc;
 }
 
@@ -535,7 +528,9 @@ int store_may_change_dataset(struct store *store, const char *dataset, int64_t b
 
 /* ---- The audit ---- */
 
-static int read_entry(sqlite3_stmt *row, struct audit_entry *e) {
+static int read_entry(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)context;
+    struct audit_entry *e = item;
     int failed = 0;
     *e = (struct audit_entry){.seq = sqlite3_column_int64(row, 0),
                               .at = sqlite3_column_int64(row, 1),
@@ -545,40 +540,32 @@ static int read_entry(sqlite3_stmt *row, struct audit_entry *e) {
     copy_column(row, 4, e->address, sizeof e->address);
     copy_column(row, 5, e->action, sizeof e->action);
     copy_column(row, 6, e->object, sizeof e->object);
-    return failed;
+    return failed ? ovr_nomem(err, "the audit") : 0;
 }
+
+static void release_entry(void *item) {
+    struct audit_entry *e = item;
+    free(e->detail);
+}
+
+static const struct row_reader audit_rows = {"the audit", sizeof(struct audit_entry), read_entry,
+                                          release_entry};
 
 int store_list_audit(struct store *store, const struct audit_filter *f, struct audit_entry **list,
                      size_t *n, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
     sqlite3_stmt *row = db_bind(c, LIST_AUDIT, "iissi", f->before ? f->before : INT64_MAX, f->since,
                                 f->user, f->object, (int64_t)f->limit);
-    int rc = 0, step = SQLITE_DONE;
-    *list = NULL;
-    *n = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct audit_entry *longer = grow(*list, *n, sizeof **list);
-        if (longer)
-            *list = longer;
-        if (!longer || read_entry(row, *list + *n))
-            rc = ovr_nomem(err, "the audit");
-        else
-            ++*n;
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+    struct rows rows;
+    int rc = db_read_list(c, row, &audit_rows, NULL, &rows, err);
     db_give_back(c);
-    if (rc) {
-        audit_free(*list, *n);
-        *list = NULL;
-        *n = 0;
-    }
+    *list = rows.items;
+    *n = rows.n;
     return rc;
 }
 
 void audit_free(struct audit_entry *list, size_t n) {
     for (size_t i = 0; i < n; i++)
-        free(list[i].detail);
+        release_entry(&list[i]);
     free(list);
 }

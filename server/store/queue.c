@@ -117,6 +117,8 @@ static int read_first(const struct store *store, struct choice *choice, sqlite3_
     share->limit = limit_column(store, row, 3);
     share->use = read_use(store, row, 4, choice->room.now_ms);
     share->running = sqlite3_column_int(row, 6);
+    if (choice->executor == EXECUTOR_SLURM) /* one core each, until they say how many */
+        share->cores = share->running;
     first->blocked_ms = blocked_since(store, first->seq);
     return 0;
 }
@@ -237,88 +239,87 @@ int choose_next(struct store *store, struct connection *c, enum executor_kind ex
 
 /* ---- Looking at it ---- */
 
-static int read_waiting(struct connection *c, struct waiting **list, size_t *n,
-                        struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, READ_WAITING, "");
-    int step, rc = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct waiting *longer = grow(*list, *n, sizeof *longer);
-        if (!longer) {
-            rc = ovr_nomem(err, "the queue");
-            break;
-        }
-        *list = longer;
-        longer[(*n)++] =
-            (struct waiting){.seq = sqlite3_column_int64(row, 0),
-                             .owner = sqlite3_column_int64(row, 1),
-                             .waits_for = sqlite3_column_int64(row, 5),
-                             .executor = (enum executor_kind)sqlite3_column_int(row, 6),
-                             .priority = sqlite3_column_int(row, 2),
-                             .memory_bytes = sqlite3_column_int64(row, 3),
-                             .core_seconds = real_column(row, 4)};
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
-    return rc;
+static int read_waiting(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)context;
+    (void)err;
+    struct waiting *waiting = item;
+    *waiting = (struct waiting){.seq = sqlite3_column_int64(row, 0),
+                                .owner = sqlite3_column_int64(row, 1),
+                                .waits_for = sqlite3_column_int64(row, 5),
+                                .executor = (enum executor_kind)sqlite3_column_int(row, 6),
+                                .priority = sqlite3_column_int(row, 2),
+                                .memory_bytes = sqlite3_column_int64(row, 3),
+                                .core_seconds = real_column(row, 4)};
+    return 0;
 }
 
-static int read_owners(struct store *store, struct connection *c, struct owner **list, size_t *n,
-                       struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, READ_OWNERS, "");
+static int read_sent(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)context;
+    (void)err;
+    struct sent *sent = item;
+    *sent = (struct sent){.seq = sqlite3_column_int64(row, 0),
+                          .owner = sqlite3_column_int64(row, 1),
+                          .memory_bytes = sqlite3_column_int64(row, 2),
+                          .ranks = sqlite3_column_int(row, 3),
+                          .cores = sqlite3_column_int(row, 8),
+                          .begun_ms = sqlite3_column_int64(row, 7)};
+    copy_column(row, 4, sent->job, sizeof sent->job);
+    copy_column(row, 5, sent->node, sizeof sent->node);
+    copy_column(row, 6, sent->reason, sizeof sent->reason);
+    return 0;
+}
+
+/* context: the store. What runs is added afterwards. */
+static int read_owner(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)err;
+    const struct store *store = context;
+    struct owner *owner = item;
+    *owner = (struct owner){.seq = sqlite3_column_int64(row, 0),
+                            .max_running = limit_column(store, row, 2),
+                            .use = read_use(store, row, 3, now_ms()),
+                            .running = sqlite3_column_int(row, 5)};
+    copy_column(row, 1, owner->name, sizeof owner->name);
+    return 0;
+}
+
+static void add_runs_of(struct store *store, struct owner *owners, size_t n) {
     int64_t now = now_ms();
-    int step, rc = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct owner *longer = grow(*list, *n, sizeof *longer);
-        if (!longer) {
-            rc = ovr_nomem(err, "the owners");
-            break;
-        }
-        *list = longer;
-        struct owner *owner = &longer[(*n)++];
-        *owner = (struct owner){.seq = sqlite3_column_int64(row, 0),
-                                .max_running = limit_column(store, row, 2)};
-        copy_column(row, 1, owner->name, sizeof owner->name);
-        struct share share = {.owner = owner->seq,
-                              .use = read_use(store, row, 3, now),
-                              .running = sqlite3_column_int(row, 5)};
-        pthread_mutex_lock(&store->runs.lock);
+    pthread_mutex_lock(&store->runs.lock);
+    for (struct owner *owner = owners; owner < owners + n; owner++) {
+        struct share share = {.owner = owner->seq, .use = owner->use, .running = owner->running};
         add_runs(store, now, &share);
-        pthread_mutex_unlock(&store->runs.lock);
         owner->use = share.use;
         owner->running = share.running;
         owner->cores = share.cores;
     }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
-    return rc;
+    pthread_mutex_unlock(&store->runs.lock);
 }
 
-static int read_sent(struct connection *c, struct sent **list, size_t *n, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, READ_SENT, "");
-    int step, rc = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct sent *longer = grow(*list, *n, sizeof *longer);
-        if (!longer) {
-            rc = ovr_nomem(err, "the cluster's queue");
-            break;
-        }
-        *list = longer;
-        struct sent *sent = &longer[(*n)++];
-        *sent = (struct sent){.seq = sqlite3_column_int64(row, 0),
-                              .owner = sqlite3_column_int64(row, 1),
-                              .memory_bytes = sqlite3_column_int64(row, 2),
-                              .ranks = sqlite3_column_int(row, 3),
-                              .cores = sqlite3_column_int(row, 8),
-                              .begun_ms = sqlite3_column_int64(row, 7)};
-        copy_column(row, 4, sent->job, sizeof sent->job);
-        copy_column(row, 5, sent->node, sizeof sent->node);
-        copy_column(row, 6, sent->reason, sizeof sent->reason);
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+static const struct row_reader waiting_rows = {"the queue", sizeof(struct waiting), read_waiting,
+                                               NULL};
+static const struct row_reader sent_rows = {"the cluster's queue", sizeof(struct sent), read_sent,
+                                            NULL};
+static const struct row_reader owner_rows = {"the owners", sizeof(struct owner), read_owner, NULL};
+
+/* In the transaction at hand. */
+static int read_queue(struct store *store, struct connection *c, struct queue_rows *queue,
+                      struct ovr_err *err) {
+    struct rows rows;
+    int rc = db_read_list(c, db_bind(c, READ_WAITING, ""), &waiting_rows, NULL, &rows, err);
+    queue->waiting = rows.items;
+    queue->n_waiting = rows.n;
+    if (rc)
+        return rc;
+    rc = db_read_list(c, db_bind(c, READ_SENT, ""), &sent_rows, NULL, &rows, err);
+    queue->sent = rows.items;
+    queue->n_sent = rows.n;
+    if (rc)
+        return rc;
+    rc = db_read_list(c, db_bind(c, READ_OWNERS, ""), &owner_rows, store, &rows, err);
+    queue->owners = rows.items;
+    queue->n_owners = rows.n;
+    if (!rc)
+        add_runs_of(store, queue->owners, queue->n_owners);
     return rc;
 }
 
@@ -327,9 +328,7 @@ int store_read_queue(struct store *store, struct queue_rows *rows, struct ovr_er
     *rows = (struct queue_rows){0};
     int rc = db_run(c, db_bind(c, BEGIN_READING, ""), err);
     if (!rc) {
-        rc = read_waiting(c, &rows->waiting, &rows->n_waiting, err);
-        rc = rc ? rc : read_sent(c, &rows->sent, &rows->n_sent, err);
-        rc = rc ? rc : read_owners(store, c, &rows->owners, &rows->n_owners, err);
+        rc = read_queue(store, c, rows, err);
         db_run(c, db_bind(c, COMMIT, ""), NULL);
     }
     db_give_back(c);

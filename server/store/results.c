@@ -143,7 +143,11 @@ int store_read_unit_table(struct store *store, int64_t seq, int layer, struct un
     return rc;
 }
 
-static void read_tensor(sqlite3_stmt *row, const char *epoch, struct tensor *t) {
+/* context: of which epoch. */
+static int read_tensor(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)err;
+    const char *epoch = context;
+    struct tensor *t = item;
     *t = (struct tensor){.dtype = "float32",
                          .dimensions = sqlite3_column_int(row, 2),
                          .rows = (size_t)sqlite3_column_int64(row, 3),
@@ -153,32 +157,20 @@ static void read_tensor(sqlite3_stmt *row, const char *epoch, struct tensor *t) 
     if (sqlite3_column_text(row, 1) &&
         strcmp((const char *)sqlite3_column_text(row, 1), "float64") == 0)
         t->dtype = "float64";
+    return 0;
 }
+
+static const struct row_reader tensor_rows = {"a list of tensors", sizeof(struct tensor),
+                                              read_tensor, NULL};
 
 int store_read_tensors(struct store *store, int64_t seq, const char *epoch, struct tensor **tensors,
                        size_t *n, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
-    sqlite3_stmt *row = db_bind(c, READ_TENSORS, "is", seq, epoch);
-    int rc = 0, step = SQLITE_DONE;
-    *tensors = NULL;
-    *n = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct tensor *longer = grow(*tensors, *n, sizeof **tensors);
-        if (!longer) {
-            rc = ovr_nomem(err, "a list of tensors");
-            break;
-        }
-        *tensors = longer;
-        read_tensor(row, epoch, *tensors + (*n)++);
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+    struct rows rows;
+    int rc = db_read_list(c, db_bind(c, READ_TENSORS, "is", seq, epoch), &tensor_rows, epoch, &rows,
+                          err);
     db_give_back(c);
-    if (rc) {
-        free(*tensors);
-        *tensors = NULL;
-        *n = 0;
-    }
+    *tensors = rows.items;
+    *n = rows.n;
     return rc;
 }

@@ -40,28 +40,45 @@
     "(?4 IS NULL OR substr(name, 1, length(?4)) = ?4) AND (?5 IS NULL OR sweep = (SELECT s.seq "   \
     "FROM sweep AS s WHERE s.id = ?5)) AND created_at > ?7 AND (?10 IS NULL OR owner = (SELECT "   \
     "u.seq FROM user AS u WHERE u.name = ?10)) AND " VISIBLE("?11") " "
-/* Where a list looks: at all, or at those that have the tag. */
+/* Where a list looks: at all, or at those that one filter finds by its index, which ?12 names (enum
+ * finder). By age SQLite merges the parts; all but the last three have that order already. No byte
+ * of a name is 255, so what begins with a prefix is below the prefix with that behind it. */
 #define ALL "experiment AS e"
-#define WITH_TAG                                                                                   \
-    "(SELECT experiment AS tagged FROM experiment_tag WHERE tag = ?3) CROSS JOIN experiment AS e " \
-    "ON e.seq = tagged"
+#define FROM_INDEX "UNION ALL SELECT seq FROM experiment INDEXED BY "
+#define FOUND_NUMBERS                                                                              \
+    "(SELECT experiment AS number FROM experiment_tag WHERE ?12 = 1 AND tag = ?3 " FROM_INDEX      \
+    "experiment_state WHERE ?12 = 2 AND state = ?2 " FROM_INDEX                                    \
+    "experiment_owner WHERE ?12 = 3 AND owner = "                                                  \
+    "(SELECT u.seq FROM user AS u WHERE u.name = ?10) " FROM_INDEX                                 \
+    "experiment_private WHERE ?12 = 4 AND private = 0 " FROM_INDEX                                 \
+    "experiment_owner WHERE ?12 = 4 AND owner = ?11 AND private " FROM_INDEX                       \
+    "experiment_name WHERE ?12 = 5 AND name >= ?4 AND "                                            \
+    "name < ?4 || CAST(x'ff' AS TEXT) " FROM_INDEX "experiment_sweep WHERE ?12 = 6 AND sweep = "   \
+    "(SELECT s.seq FROM sweep AS s WHERE s.id = ?5) " FROM_INDEX                                   \
+    "experiment_created WHERE ?12 = 7 AND created_at > ?7)"
+#define FOUND FOUND_NUMBERS " CROSS JOIN experiment AS e ON e.seq = number"
 #define RESULTS "figure AS f WHERE f.name = ?9"
 /* The plus keeps it from the index of all results in order. */
-#define RESULTS_WITH_TAG                                                                           \
-    "experiment_tag AS t CROSS JOIN figure AS f ON f.experiment = t.experiment WHERE t.tag = ?3 "  \
-    "AND +f.name = ?9"
-/* Pages by (key, seq) of the row before: rows that come or go meanwhile move nothing. */
-#define LIST_BY_AGE(source, seq, beyond)                                                           \
-    LISTED_EXPERIMENTS " FROM " source " WHERE " seq " " beyond " ?1 AND " LIST_FILTER             \
-                       " ORDER BY " seq
-#define LIST_BY_END(source, beyond)                                                                \
-    LISTED_EXPERIMENTS ", finished_at FROM " source " WHERE finished_at IS NOT NULL AND "          \
-                       "(finished_at, seq) " beyond " (?8, ?1) AND " LIST_FILTER
-#define LIST_BY_FIGURE(results, beyond)                                                            \
-    LISTED_EXPERIMENTS ", key FROM (SELECT f.experiment AS number, value AS key FROM " results     \
-                       " AND f.epoch = 0 AND typeof(value) IN ('integer', 'real')) "               \
-                       "CROSS JOIN experiment AS e ON e.seq = number WHERE (key, number) " beyond  \
-                       " (?8, ?1) AND " LIST_FILTER
+#define FOUND_RESULTS                                                                              \
+    FOUND_NUMBERS " CROSS JOIN figure AS f ON f.experiment = number WHERE +f.name = ?9"
+/* Pages by (key, seq) of the row before: rows that come or go meanwhile move nothing. Only what is
+ * on the page is read whole. */
+#define PAGE(rows, order)                                                                          \
+    LISTED_EXPERIMENTS ", key FROM (SELECT " rows " ORDER BY " order " LIMIT ?6) CROSS JOIN "      \
+                       "experiment AS e ON e.seq = number ORDER BY " order
+#define LIST_BY_AGE(source, seq, beyond, way)                                                      \
+    PAGE(seq " AS number, NULL AS key FROM " source " WHERE " seq " " beyond                       \
+             " ?1 AND " LIST_FILTER,                                                               \
+         "number" way)
+#define LIST_BY_END(source, beyond, way)                                                           \
+    PAGE("seq AS number, finished_at AS key FROM " source " WHERE finished_at IS NOT NULL AND "    \
+         "(finished_at, seq) " beyond " (?8, ?1) AND " LIST_FILTER,                                \
+         "key" way ", number" way)
+#define LIST_BY_FIGURE(results, beyond, way)                                                       \
+    PAGE("number, key FROM (SELECT f.experiment AS number, value AS key FROM " results             \
+         " AND f.epoch = 0 AND typeof(value) IN ('integer', 'real')) CROSS JOIN experiment AS e "  \
+         "ON e.seq = number WHERE (key, number) " beyond " (?8, ?1) AND " LIST_FILTER,             \
+         "key" way ", number" way)
 #define SWEEP_COLUMNS                                                                              \
     "s.seq, s.id, s.name, s.tags, s.notes, s.request, s.axes, s.target, s.points, s.repeats, "     \
     "s.more, s.cancelled, s.created_at, max(e.finished_at), s.revision + total(e.revision), "      \
@@ -108,20 +125,19 @@ const char *const sql[N_SQL] = {
                  "LEFT JOIN sweep AS s ON s.seq = i.sweep WHERE i.owner = ?1 AND i.key = ?2",
     [GET_EXPERIMENT] = "SELECT " ALL_COLUMNS " FROM experiment AS e WHERE id = ?1",
     [GET_NUMBERED] = "SELECT " ALL_COLUMNS " FROM experiment AS e WHERE seq = ?1",
-    [LIST_EXPERIMENTS] = LIST_BY_AGE(ALL, "seq", "<") " DESC LIMIT ?6",
-    [LIST_OLDEST] = LIST_BY_AGE(ALL, "seq", ">") " LIMIT ?6",
-    [LIST_FINISHED] = LIST_BY_END(ALL, ">") "ORDER BY finished_at, seq LIMIT ?6",
-    [LIST_FINISHED_LAST] = LIST_BY_END(ALL, "<") "ORDER BY finished_at DESC, seq DESC LIMIT ?6",
-    [LIST_LEAST] = LIST_BY_FIGURE(RESULTS, ">") "ORDER BY key, number LIMIT ?6",
-    [LIST_MOST] = LIST_BY_FIGURE(RESULTS, "<") "ORDER BY key DESC, number DESC LIMIT ?6",
-    [TAGGED] = LIST_BY_AGE(WITH_TAG, "tagged", "<") " DESC LIMIT ?6",
-    [TAGGED_OLDEST] = LIST_BY_AGE(WITH_TAG, "tagged", ">") " LIMIT ?6",
-    [TAGGED_FINISHED] = LIST_BY_END(WITH_TAG, ">") "ORDER BY finished_at, seq LIMIT ?6",
-    [TAGGED_FINISHED_LAST] =
-        LIST_BY_END(WITH_TAG, "<") "ORDER BY finished_at DESC, seq DESC LIMIT ?6",
-    [TAGGED_LEAST] = LIST_BY_FIGURE(RESULTS_WITH_TAG, ">") "ORDER BY key, number LIMIT ?6",
-    [TAGGED_MOST] = LIST_BY_FIGURE(RESULTS_WITH_TAG, "<") "ORDER BY key DESC, number DESC LIMIT ?6",
-    [COUNT_TAGGED] = "SELECT count(*) FROM (SELECT 1 FROM experiment_tag WHERE tag = ?1 LIMIT ?2)",
+    [LIST_EXPERIMENTS] = LIST_BY_AGE(ALL, "seq", "<", " DESC"),
+    [LIST_OLDEST] = LIST_BY_AGE(ALL, "seq", ">", ""),
+    [LIST_FINISHED] = LIST_BY_END(ALL, ">", ""),
+    [LIST_FINISHED_LAST] = LIST_BY_END(ALL, "<", " DESC"),
+    [LIST_LEAST] = LIST_BY_FIGURE(RESULTS, ">", ""),
+    [LIST_MOST] = LIST_BY_FIGURE(RESULTS, "<", " DESC"),
+    [FOUND_EXPERIMENTS] = LIST_BY_AGE(FOUND, "number", "<", " DESC"),
+    [FOUND_OLDEST] = LIST_BY_AGE(FOUND, "number", ">", ""),
+    [FOUND_FINISHED] = LIST_BY_END(FOUND, ">", ""),
+    [FOUND_FINISHED_LAST] = LIST_BY_END(FOUND, "<", " DESC"),
+    [FOUND_LEAST] = LIST_BY_FIGURE(FOUND_RESULTS, ">", ""),
+    [FOUND_MOST] = LIST_BY_FIGURE(FOUND_RESULTS, "<", " DESC"),
+    [COUNT_FOUND] = "SELECT count(*) FROM (SELECT 1 FROM " FOUND_NUMBERS " LIMIT ?6)",
     [ADD_TAG] = "INSERT OR IGNORE INTO experiment_tag (experiment, tag) VALUES (?1, ?2)",
     [REMOVE_TAG] = "DELETE FROM experiment_tag WHERE experiment = ?1 AND tag = ?2",
     [NEXT_OWNER] = "SELECT owner FROM " QUEUE " AND executor = ?2 AND owner > ?1 ORDER BY owner "

@@ -218,33 +218,28 @@ int store_read_sweep(struct store *store, const char *id, struct sweep *s,
     return rc;
 }
 
+static int read_listed(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)context;
+    return read_sweep(row, item, err);
+}
+
+static void release_listed(void *item) {
+    sweep_release(item);
+}
+
+static const struct row_reader sweep_rows = {"a list of sweeps", sizeof(struct sweep), read_listed,
+                                         release_listed};
+
 int store_list_sweeps(struct store *store, const char *owner, int64_t before, int limit,
                       struct sweep **list, size_t *n, struct ovr_err *err) {
     struct connection *c = db_take_reader(store);
     sqlite3_stmt *row = db_bind(c, LIST_SWEEPS, "iisi", before ? before : INT64_MAX, (int64_t)limit,
                                 owner, visible_to());
-    int rc = 0, step = SQLITE_DONE;
-    *list = NULL;
-    *n = 0;
-    while (!rc && (step = sqlite3_step(row)) == SQLITE_ROW) {
-        struct sweep *longer = grow(*list, *n, sizeof **list);
-        if (!longer) {
-            rc = ovr_nomem(err, "a list of sweeps");
-            break;
-        }
-        *list = longer;
-        rc = read_sweep(row, *list + *n, err);
-        *n += !rc;
-    }
-    if (!rc && step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
+    struct rows rows;
+    int rc = db_read_list(c, row, &sweep_rows, NULL, &rows, err);
     db_give_back(c);
-    if (rc) {
-        sweep_list_free(*list, *n);
-        *list = NULL;
-        *n = 0;
-    }
+    *list = rows.items;
+    *n = rows.n;
     return rc;
 }
 

@@ -3,9 +3,7 @@
 #include "server/people.h"
 #include "server/retention.h"
 #include "server/weights.h"
-#include "tests/server/check.h"
-
-#include <sqlite3.h>
+#include "tests/server/past.h"
 
 enum { DAY_MS = 86400000 };
 
@@ -51,12 +49,9 @@ static void end(struct scene *s, enum state how, int days, size_t bytes, const c
     char *zeros = calloc(1, bytes + 1);
     write_whole(path, zeros, bytes);
     free(zeros);
-    sqlite3 *db;
     snprintf(sql, sizeof sql, "UPDATE experiment SET finished_at = %lld WHERE id = '%s'",
              (long long)(s->now - (int64_t)days * DAY_MS), id);
-    assert_int_equal(sqlite3_open(s->place->database, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    sqlite3_close(db);
+    write_past(s->place, sql);
 }
 
 static int is_there(const struct scene *s, const char *id) {

@@ -119,7 +119,14 @@ static void check_refusal(struct fake *fake, const char *script, int code, const
 static void refusals_are_told_apart(void **state) {
     struct fake fake = set_scene(state);
     check_refusal(&fake, SAYS(FAILED "Invalid partition name specified"), OVR_INVALID,
-                  "Slurm says: sbatch: error: Batch job submission failed: Invalid partition");
+                  "Slurm says: Batch job submission failed: Invalid partition name specified (see "
+                  "--slurm-options)");
+    check_refusal(&fake,
+                  "echo 'sbatch: error: invalid partition specified: cpu' >&2\n" SAYS(
+                      FAILED "Invalid partition name specified"),
+                  OVR_INVALID,
+                  "Slurm says: invalid partition specified: cpu; Batch job submission failed: "
+                  "Invalid partition name specified (");
     check_refusal(&fake, SAYS("QOSMaxSubmitJobPerUserLimit") ";", OVR_FULL, "QOSMaxSubmit");
     check_refusal(&fake, SAYS(FAILED "Job violates accounting/QOS policy (job submit limit)"),
                   OVR_FULL, "submit limit");
@@ -129,7 +136,7 @@ static void refusals_are_told_apart(void **state) {
                   OVR_FULL, "temporarily unable");
     check_refusal(&fake, SAYS(FAILED "Resource temporarily unavailable"), OVR_FULL, "temporarily");
     check_refusal(&fake, SAYS(FAILED "Requested node configuration is not available"),
-                  OVR_TOO_LARGE, "not available");
+                  OVR_TOO_LARGE, "not available (asked for 2 ranks, each of 3 cores and ");
     check_refusal(&fake, SAYS(FAILED "Unable to contact slurm controller (connect failure)"),
                   OVR_IO, "contact");
     check_refusal(&fake, SAYS("If munged is up, restart with --num-threads=10"), OVR_IO, "munged");

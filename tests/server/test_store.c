@@ -1,13 +1,10 @@
 /* The store: what goes in comes out, states change along legal ways only, and many threads may ask.
  */
 #include "server/migrations.h"
-#include "tests/server/check.h"
-
-#include <sqlite3.h>
+#include "tests/server/past.h"
 
 #include <pthread.h>
 #include <signal.h>
-#include <sqlite3.h>
 #include <sys/resource.h>
 
 static struct store *store_of(void **state) {
@@ -155,12 +152,8 @@ static void finish_with(struct store *store, double accuracy) {
 
 /* How many have a tag by the table that lists go by. */
 static int count_tagged(const struct place *place, const char *tag) {
-    sqlite3 *db;
-    sqlite3_stmt *row;
-    assert_int_equal(sqlite3_open(place->database, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM experiment_tag WHERE tag = ?1",
-                                        -1, &row, NULL),
-                     SQLITE_OK);
+    sqlite3 *db = open_past(place);
+    sqlite3_stmt *row = prepare(db, "SELECT count(*) FROM experiment_tag WHERE tag = ?1");
     sqlite3_bind_text(row, 1, tag, -1, SQLITE_STATIC);
     assert_int_equal(sqlite3_step(row), SQLITE_ROW);
     int n = sqlite3_column_int(row, 0);
@@ -176,7 +169,7 @@ static void lists_by_tag_in_every_order(void **state) {
     struct store *store = store_of(state);
     char id[ID_SIZE], other[ID_SIZE];
     for (int i = 0; i < MANY; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "n%d", i);
         enqueue(store,
                 &(struct new_experiment){.name = name,
