@@ -99,7 +99,7 @@ bench-scale: ## several ranks and 100,000 queued experiments, measured and compu
 	@scripts/deps.sh build mpi
 	@scripts/deps.sh bench || echo "Going on without what is missing."
 	@$(MAKE) -s --no-print-directory run-bench-scale
-run-bench-scale: all $(B)/tests/bench/bench $(MEET)
+run-bench-scale: all $(B)/tests/bench/bench $(B)/tests/bench/decide $(MEET)
 	@python3 tests/bench/scale.py --build $(B) $(SCALE)
 run-bench:
 	@scripts/deps.sh build
@@ -191,9 +191,12 @@ $(PYTHON_TESTS): $(B)/%: %.py $(B)/ovrd $(B)/ovrctl
 	@mkdir -p $(@D)
 	$(Q)printf '#!/bin/sh\nPYTHONPATH="%s" exec /usr/bin/python3 -B "%s" "$$@"\n' \
 	    '$(CURDIR)/tests:$(CURDIR)/clients/python' '$(CURDIR)/$<' >$@ && chmod +x $@
-$(B)/tests/bench/bench: $(filter-out $(B)/tests/bench/meet.o,$(call objects,tests/bench)) $(CORE)
+$(B)/tests/bench/bench: $(filter-out %/meet.o %/decide.o,$(call objects,tests/bench)) $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(CORE_LIBS) -ljansson
+$(B)/tests/bench/decide: $(B)/tests/bench/decide.o $(SERVER) $(CORE)
+	$(say) LD $@
+	$(Q)$(LINK) $^ -o $@ $(SERVER_LIBS)
 $(B)/tests/bench/meet.o: COMPILE += $(MPI_CFLAGS:-I%=-isystem %)
 $(B)/tests/bench/meet: $(B)/tests/bench/meet.o $(B)/worker/mpi.o $(B)/core/err.o $(B)/core/utf8.o
 	$(say) LD $@

@@ -166,8 +166,8 @@ static int read_listed(const void *context, sqlite3_stmt *row, void *item, struc
     return 0;
 }
 
-static const struct row_reader attempt_rows = {"the attempts on the cluster", sizeof(struct attempt),
-                                           read_listed, NULL};
+static const struct row_reader attempt_rows = {"the attempts on the cluster",
+                                               sizeof(struct attempt), read_listed, NULL};
 
 int store_list_attempts(struct store *store, struct attempt **list, size_t *n,
                         struct ovr_err *err) {

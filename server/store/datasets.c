@@ -84,7 +84,7 @@ static int read_listed(const void *context, sqlite3_stmt *row, void *item, struc
 }
 
 static const struct row_reader split_rows = {"a list of data sets", sizeof(struct dataset_split),
-                                         read_listed, NULL};
+                                             read_listed, NULL};
 
 int store_list_splits(struct store *store, const char *name, struct dataset_split **list, size_t *n,
                       struct ovr_err *err) {

@@ -310,8 +310,8 @@ static void release_listed(void *item) {
     experiment_release(item);
 }
 
-static const struct row_reader experiment_rows = {"a list of experiments", sizeof(struct experiment),
-                                              read_listed, release_listed};
+static const struct row_reader experiment_rows = {
+    "a list of experiments", sizeof(struct experiment), read_listed, release_listed};
 
 int store_list_experiments(struct store *store, const struct experiment_filter *f,
                            struct experiment **list, size_t *n, struct ovr_err *err) {

@@ -148,7 +148,8 @@ static int read_listed(const void *context, sqlite3_stmt *row, void *item, struc
     return 0;
 }
 
-static const struct row_reader user_rows = {"a list of users", sizeof(struct user), read_listed, NULL};
+static const struct row_reader user_rows = {"a list of users", sizeof(struct user), read_listed,
+                                            NULL};
 
 int store_list_users(struct store *store, const char *after, int limit, struct user **list,
                      size_t *n, struct ovr_err *err) {
@@ -549,7 +550,7 @@ static void release_entry(void *item) {
 }
 
 static const struct row_reader audit_rows = {"the audit", sizeof(struct audit_entry), read_entry,
-                                          release_entry};
+                                             release_entry};
 
 int store_list_audit(struct store *store, const struct audit_filter *f, struct audit_entry **list,
                      size_t *n, struct ovr_err *err) {

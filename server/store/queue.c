@@ -18,6 +18,12 @@ void store_set_cores(struct store *store, int64_t seq, int cores) {
 
 /* ---- Use ---- */
 
+/* What rows are read with. */
+struct reading {
+    const struct store *store;
+    int64_t now;
+};
+
 /* From a row's columns core_seconds and at, which may be NULL. */
 static double read_use(const struct store *store, sqlite3_stmt *row, int column, int64_t now) {
     const struct use use = {sqlite3_column_double(row, column),
@@ -54,7 +60,8 @@ static void add_runs(const struct store *store, int64_t now, struct share *share
 
 /* ---- Who is next ---- */
 
-/* What there is to choose from, a share for each owner. */
+/* What there is to choose from: a share for each owner of whom something waits, and of each her
+ * first and, where that does not fit, the first that does. */
 struct choice {
     struct share *shares;
     struct candidate *candidates;
@@ -64,21 +71,39 @@ struct choice {
     enum executor_kind executor;
 };
 
-static struct candidate *add_candidate(struct choice *choice, sqlite3_stmt *row,
-                                       struct ovr_err *err) {
-    struct candidate *longer = grow(choice->candidates, choice->n_candidates, sizeof *longer);
-    if (!longer) {
-        ovr_nomem(err, "the queue");
-        return NULL;
-    }
-    choice->candidates = longer;
-    struct candidate *candidate = &longer[choice->n_candidates++];
-    *candidate = (struct candidate){.seq = sqlite3_column_int64(row, 0),
-                                    .share = choice->n_shares,
-                                    .priority = sqlite3_column_int(row, 1),
-                                    .memory_bytes = sqlite3_column_int64(row, 2)};
-    return candidate;
+/* An owner's share, and what is first of hers. */
+struct first {
+    struct share share;
+    struct candidate candidate;
+};
+
+static int limit_column(const struct store *store, sqlite3_stmt *row, int column) {
+    int64_t limit = sqlite3_column_type(row, column) == SQLITE_NULL
+                        ? store->quotas.running
+                        : sqlite3_column_int64(row, column);
+    return limit > 0 && limit < NO_LIMIT ? (int)limit : NO_LIMIT;
 }
+
+/* Columns seq, priority, memory_bytes. */
+static struct candidate read_candidate(sqlite3_stmt *row, int column) {
+    return (struct candidate){.seq = sqlite3_column_int64(row, column),
+                              .priority = sqlite3_column_int(row, column + 1),
+                              .memory_bytes = sqlite3_column_int64(row, column + 2)};
+}
+
+static int read_first(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
+    (void)err;
+    const struct reading *reading = context;
+    struct first *first = item;
+    first->share = (struct share){.owner = sqlite3_column_int64(row, 0),
+                                  .limit = limit_column(reading->store, row, 4),
+                                  .use = read_use(reading->store, row, 5, reading->now),
+                                  .running = sqlite3_column_int(row, 7)};
+    first->candidate = read_candidate(row, 1);
+    return 0;
+}
+
+static const struct row_reader first_rows = {"the queue", sizeof(struct first), read_first, NULL};
 
 /* With the lock of `blocked` held. */
 static int64_t blocked_since(const struct store *store, int64_t seq) {
@@ -89,72 +114,32 @@ static int64_t blocked_since(const struct store *store, int64_t seq) {
 }
 
 /* The first of hers that fits, behind one that does not. */
-static int add_fitting(struct choice *choice, struct connection *c, int64_t owner,
+static int add_fitting(struct choice *choice, struct connection *c, size_t share,
                        struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, FITTING_OF_OWNER, "Iii", owner, (int64_t)choice->executor,
-                                choice->room.free_bytes);
-    int step = sqlite3_step(row), rc = 0;
-    if (step == SQLITE_ROW)
-        rc = add_candidate(choice, row, err) ? 0 : OVR_NOMEM;
-    else if (step != SQLITE_DONE)
-        rc = db_fail(c, err);
+    sqlite3_stmt *row = db_bind(c, FITTING_OF_OWNER, "Iii", choice->shares[share].owner,
+                                (int64_t)choice->executor, choice->room.free_bytes);
+    int step = sqlite3_step(row);
+    if (step == SQLITE_ROW) {
+        choice->candidates[choice->n_candidates] = read_candidate(row, 0);
+        choice->candidates[choice->n_candidates++].share = share;
+    }
     sqlite3_reset(row);
-    return rc;
+    return step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
 }
 
-static int limit_column(const struct store *store, sqlite3_stmt *row, int column) {
-    int64_t limit = sqlite3_column_type(row, column) == SQLITE_NULL
-                        ? store->quotas.running
-                        : sqlite3_column_int64(row, column);
-    return limit > 0 && limit < NO_LIMIT ? (int)limit : NO_LIMIT;
-}
-
-static int read_first(const struct store *store, struct choice *choice, sqlite3_stmt *row,
-                      struct share *share, struct ovr_err *err) {
-    struct candidate *first = add_candidate(choice, row, err);
-    if (!first)
-        return OVR_NOMEM;
-    share->limit = limit_column(store, row, 3);
-    share->use = read_use(store, row, 4, choice->room.now_ms);
-    share->running = sqlite3_column_int(row, 6);
+static int add_first(struct store *store, struct connection *c, struct choice *choice,
+                     const struct first *first, struct ovr_err *err) {
+    struct candidate *candidate = &choice->candidates[choice->n_candidates++];
+    *candidate = first->candidate;
+    candidate->share = choice->n_shares;
+    candidate->blocked_ms = blocked_since(store, candidate->seq);
+    struct share *share = &choice->shares[choice->n_shares++];
+    *share = first->share;
     if (choice->executor == EXECUTOR_SLURM) /* one core each, until they say how many */
         share->cores = share->running;
-    first->blocked_ms = blocked_since(store, first->seq);
-    return 0;
-}
-
-/* Her share and candidates, if something of hers waits. */
-static int add_owner(struct store *store, struct connection *c, struct choice *choice,
-                     int64_t owner, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, FIRST_OF_OWNER, "Ii", owner, (int64_t)choice->executor);
-    struct share share = {.owner = owner}, *longer;
-    int step = sqlite3_step(row), rc = 0;
-    if (step == SQLITE_ROW)
-        rc = read_first(store, choice, row, &share, err);
-    else if (step != SQLITE_DONE)
-        rc = db_fail(c, err);
-    sqlite3_reset(row);
-    if (rc || step == SQLITE_DONE)
-        return rc;
-    if (choice->candidates[choice->n_candidates - 1].memory_bytes > choice->room.free_bytes)
-        rc = add_fitting(choice, c, owner, err);
-    longer = rc ? NULL : grow(choice->shares, choice->n_shares, sizeof *longer);
-    if (!longer)
-        return rc ? rc : ovr_nomem(err, "the queue");
-    choice->shares = longer;
-    longer[choice->n_shares++] = share;
-    return 0;
-}
-
-/* *owner becomes the next one with something in the queue; 0: there is none. */
-static int next_owner(struct connection *c, enum executor_kind executor, int64_t *owner,
-                      struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, NEXT_OWNER, "ii", *owner, (int64_t)executor);
-    int step = sqlite3_step(row);
-    int rc = step == SQLITE_ROW || step == SQLITE_DONE ? 0 : db_fail(c, err);
-    *owner = step == SQLITE_ROW ? sqlite3_column_int64(row, 0) : 0;
-    sqlite3_reset(row);
-    return rc;
+    return candidate->memory_bytes > choice->room.free_bytes
+               ? add_fitting(choice, c, candidate->share, err)
+               : 0;
 }
 
 /* Shares of what runs, and the runs. */
@@ -196,15 +181,18 @@ static int note_blocked(struct store *store, const struct choice *choice, struct
 
 static int read_choice(struct store *store, struct connection *c, struct choice *choice,
                        struct ovr_err *err) {
-    int64_t owner = 0;
-    int rc = add_owner(store, c, choice, 0, err);
-    if (!rc)
-        rc = next_owner(c, choice->executor, &owner, err);
-    while (!rc && owner) {
-        rc = add_owner(store, c, choice, owner, err);
-        if (!rc)
-            rc = next_owner(c, choice->executor, &owner, err);
-    }
+    const struct reading reading = {store, choice->room.now_ms};
+    struct rows rows;
+    int rc = db_read_list(c, db_bind(c, FIRSTS, "i", (int64_t)choice->executor), &first_rows,
+                          &reading, &rows, err);
+    const struct first *firsts = rows.items;
+    choice->shares = calloc(rows.n + 1, sizeof *choice->shares);
+    choice->candidates = calloc(2 * rows.n + 1, sizeof *choice->candidates);
+    if (!rc && (!choice->shares || !choice->candidates))
+        rc = ovr_nomem(err, "the queue");
+    for (size_t i = 0; !rc && i < rows.n; i++)
+        rc = add_first(store, c, choice, &firsts[i], err);
+    free(rows.items);
     return rc ? rc : read_runs(store, choice, err);
 }
 
@@ -269,21 +257,20 @@ static int read_sent(const void *context, sqlite3_stmt *row, void *item, struct 
     return 0;
 }
 
-/* context: the store. What runs is added afterwards. */
+/* What runs is added afterwards. */
 static int read_owner(const void *context, sqlite3_stmt *row, void *item, struct ovr_err *err) {
     (void)err;
-    const struct store *store = context;
+    const struct reading *reading = context;
     struct owner *owner = item;
     *owner = (struct owner){.seq = sqlite3_column_int64(row, 0),
-                            .max_running = limit_column(store, row, 2),
-                            .use = read_use(store, row, 3, now_ms()),
+                            .max_running = limit_column(reading->store, row, 2),
+                            .use = read_use(reading->store, row, 3, reading->now),
                             .running = sqlite3_column_int(row, 5)};
     copy_column(row, 1, owner->name, sizeof owner->name);
     return 0;
 }
 
-static void add_runs_of(struct store *store, struct owner *owners, size_t n) {
-    int64_t now = now_ms();
+static void add_runs_of(struct store *store, int64_t now, struct owner *owners, size_t n) {
     pthread_mutex_lock(&store->runs.lock);
     for (struct owner *owner = owners; owner < owners + n; owner++) {
         struct share share = {.owner = owner->seq, .use = owner->use, .running = owner->running};
@@ -304,6 +291,7 @@ static const struct row_reader owner_rows = {"the owners", sizeof(struct owner),
 /* In the transaction at hand. */
 static int read_queue(struct store *store, struct connection *c, struct queue_rows *queue,
                       struct ovr_err *err) {
+    const struct reading reading = {store, now_ms()};
     struct rows rows;
     int rc = db_read_list(c, db_bind(c, READ_WAITING, ""), &waiting_rows, NULL, &rows, err);
     queue->waiting = rows.items;
@@ -315,11 +303,11 @@ static int read_queue(struct store *store, struct connection *c, struct queue_ro
     queue->n_sent = rows.n;
     if (rc)
         return rc;
-    rc = db_read_list(c, db_bind(c, READ_OWNERS, ""), &owner_rows, store, &rows, err);
+    rc = db_read_list(c, db_bind(c, READ_OWNERS, ""), &owner_rows, &reading, &rows, err);
     queue->owners = rows.items;
     queue->n_owners = rows.n;
     if (!rc)
-        add_runs_of(store, queue->owners, queue->n_owners);
+        add_runs_of(store, reading.now, queue->owners, queue->n_owners);
     return rc;
 }
 

@@ -140,15 +140,19 @@ const char *const sql[N_SQL] = {
     [COUNT_FOUND] = "SELECT count(*) FROM (SELECT 1 FROM " FOUND_NUMBERS " LIMIT ?6)",
     [ADD_TAG] = "INSERT OR IGNORE INTO experiment_tag (experiment, tag) VALUES (?1, ?2)",
     [REMOVE_TAG] = "DELETE FROM experiment_tag WHERE experiment = ?1 AND tag = ?2",
-    [NEXT_OWNER] = "SELECT owner FROM " QUEUE " AND executor = ?2 AND owner > ?1 ORDER BY owner "
-                   "LIMIT 1",
-    [FIRST_OF_OWNER] =
-        "SELECT q.seq, q.priority, q.memory_bytes, u.max_running, s.core_seconds, s.at, " SENT_OF(
-            "?1") " FROM "
-                  "(SELECT seq, priority, memory_bytes FROM " QUEUE
-                  " AND executor = ?2 AND owner IS ?1 ORDER BY priority DESC, seq LIMIT 1) AS q "
-                  "LEFT JOIN user AS u ON "
-                  "u.seq = ?1 LEFT JOIN usage AS s ON s.owner = coalesce(?1, 0)",
+    /* The index begins with the owner, then priority and age: what follows on her first one among
+     * those of later owners is the first one of the next. Owner 0: nobody's, if there is any. */
+    [FIRSTS] = "WITH RECURSIVE first (owner, seq) AS (SELECT 0, (SELECT seq FROM " QUEUE
+               " AND executor = ?1 AND owner IS NULL ORDER BY priority DESC, seq LIMIT 1) UNION "
+               "ALL SELECT next.owner, next.seq FROM first AS f CROSS JOIN experiment AS next ON "
+               "next.seq = (SELECT seq FROM " QUEUE
+               " AND executor = ?1 AND owner > f.owner ORDER BY owner, priority DESC, seq LIMIT "
+               "1)) SELECT f.owner, q.seq, q.priority, q.memory_bytes, u.max_running, "
+               "s.core_seconds, s.at, " SENT_OF(
+                   "nullif(f.owner, 0)") " FROM first AS f CROSS JOIN "
+                                         "experiment AS q ON q.seq = f.seq LEFT JOIN user AS u ON "
+                                         "u.seq = f.owner LEFT JOIN "
+                                         "usage AS s ON s.owner = f.owner",
     /* Behind so many that do not fit nobody looks. */
     [FITTING_OF_OWNER] =
         "SELECT seq, priority, memory_bytes FROM (SELECT seq, priority, memory_bytes FROM " QUEUE

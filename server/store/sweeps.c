@@ -228,7 +228,7 @@ static void release_listed(void *item) {
 }
 
 static const struct row_reader sweep_rows = {"a list of sweeps", sizeof(struct sweep), read_listed,
-                                         release_listed};
+                                             release_listed};
 
 int store_list_sweeps(struct store *store, const char *owner, int64_t before, int limit,
                       struct sweep **list, size_t *n, struct ovr_err *err) {

@@ -1,20 +1,21 @@
-"""A hundred thousand experiments that wait: how fast more are taken, how long pages of the queue and of lists take, and
-what deciding who is next adds. All of it through the API. A daemon with few that wait is measured first, to compare.
+"""A hundred thousand experiments that wait: how fast more are taken, how long pages of the queue and of lists take, through
+the API; and what deciding who is next takes by itself (decide.c). A daemon with few that wait is measured first, to compare.
 
 One worker trains a long experiment the while, with one thread, so that nothing else starts; it takes one core."""
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 
 from daemon import Daemon
-from pool import milliseconds
 from service import deep_page, page_times, wrk
 
 FEW, MANY = 1000, 100000
 SWEEP = 1000  # SWEEP_MAX_EXPERIMENTS of server/sweeps.h
-ROUNDS, DECISIONS = 300, 400
+ROUNDS = 300
+OWNERS = (1, 10, 1000)
 SMALL = {"name": "small", "tags": ["bench"], "dataset": {"generator": "sphere", "samples": 500},
          "model": {"kind": "mlp", "hidden": [20]}, "training": {"epochs": 1}}
 LONG = {**SMALL, "name": "long", "priority": 100, "dataset": {"generator": "sphere", "samples": 5000},
@@ -61,44 +62,42 @@ def measure_pages(daemon, client):
              "GET /v1/experiments?tag=bench": "/v1/experiments?tag=bench",
              "GET /v1/experiments?tag=nobody": "/v1/experiments?tag=nobody",
              "GET /v1/experiments?name=nobody": "/v1/experiments?name=nobody",
+             "GET /v1/experiments?owner=nobody": "/v1/experiments?owner=nobody",
+             "GET /v1/experiments?state=failed": "/v1/experiments?state=failed",
+             "GET /v1/experiments?created_after=2100…": "/v1/experiments?created_after=2100-01-01T00:00:00Z",
              "GET /v1/experiments/{id}, in the middle of the queue": "/v1/experiments/" + some}
     return {name: page_times(client, path, ROUNDS) for name, path in paths.items()}
 
 
-def measure_decisions(daemon, client, holder):
-    """Lets the small ones run: ms from one start to the next. In it is one decision of who is next; all else in it is the
-    same with few that wait and with many. (Who ran before may still be at its files when the next one starts.)"""
-    daemon.call(client, "POST", f"/v1/experiments/{holder}/cancel")
-    ends, listed = time.monotonic() + 60, []
-    while len(listed) < DECISIONS and time.monotonic() < ends:
-        time.sleep(0.5)
-        path = f"/v1/experiments?state=succeeded&sort=finished&limit={DECISIONS}"
-        listed = daemon.call(client, "GET", path)["experiments"]
-    starts = sorted(milliseconds(e["started_at"]) for e in listed)
-    return {"n": len(starts) - 1, "mean": (starts[-1] - starts[0]) / (len(starts) - 1)}
+def measure_decisions(decide, where, n):
+    """By the number of owners; each of them has two at least."""
+    return {str(owners): json.loads(subprocess.run([decide, where, str(n), str(owners)], stdout=subprocess.PIPE, check=True)
+                                    .stdout) for owners in OWNERS if n >= 2 * owners}
 
 
-def measure(program, where, n, seconds):
-    with Daemon(program, where, "--workers", "1") as daemon:
+def measure(build, where, n, seconds):
+    figures = {"decisions": measure_decisions(os.path.join(build, "tests/bench/decide"), where, n)}
+    with Daemon(os.path.join(build, "ovrd"), where, "--workers", "1") as daemon:
         client = daemon.client()
-        holder = daemon.call(client, "POST", "/v1/experiments", json.dumps(LONG).encode())["id"]
+        daemon.call(client, "POST", "/v1/experiments", json.dumps(LONG).encode())
         sweeps = post_sweeps(daemon, client, n)
         pages = measure_pages(daemon, client)
-        figures = {"waiting": n, "sweeps": {"first": sweeps[0], "last": sweeps[-1], "all": sum(sweeps)}, "pages": pages,
-                   "posts": post_some(daemon, client, seconds), "after_posts": waiting(daemon, client)}
-        figures["decisions"] = measure_decisions(daemon, client, holder)
+        figures |= {"waiting": n, "sweeps": {"first": sweeps[0], "last": sweeps[-1], "all": sum(sweeps)}, "pages": pages,
+                    "posts": post_some(daemon, client, seconds), "after_posts": waiting(daemon, client)}
         client.close()
     return figures
 
 
-def run(program, many=MANY, seconds=4):
+def run(build, many=MANY, seconds=4):
     with tempfile.TemporaryDirectory(prefix="ovrd-bench.") as where:
-        return {str(n): measure(program, where, n, seconds) for n in (FEW, many)}
+        return {str(n): measure(build, where, n, seconds) for n in (FEW, many)}
 
 
 # --- as a table ------------------------------------------------------------------------------------
 
 SUBMITS, PAGE_MS = 2000, 5  # targets
+DECISIONS = {"choice": "choosing who is next", "claim": "a claim, with its commit",
+             "choice_remote": "choosing who is sent to a cluster", "send": "sending, with its commit"}
 
 
 def mark(text, met):
@@ -120,6 +119,9 @@ def rows(figures):
     found.append((f"POST of a sweep of {SWEEP:,}, the last one, ms", *(f"{1e3 * side['sweeps']['last']:.0f}" for side in sides)))
     for name in sides[0]["pages"]:
         found.append((f"{name}, p50 / p99 ms (target {PAGE_MS})", *(page_cell(side["pages"][name]) for side in sides)))
-    found.append(("small experiments one after the other, from start to start, ms",
-                  *(f"{side['decisions']['mean']:.2f}" for side in sides)))
+    for owners in sides[-1]["decisions"]:
+        for name, what in DECISIONS.items():
+            cells = (side["decisions"].get(owners) for side in sides)
+            found.append((f"{what}, {owners} owners, p50 / p99 ms (target {PAGE_MS})",
+                          *(page_cell(cell[name]) if cell else "" for cell in cells)))
     return ("", *(f"{side['waiting']:,} wait" for side in sides)), found

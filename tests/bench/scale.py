@@ -221,7 +221,7 @@ def measure_step(scale):
 
 
 def measure_queue(scale):
-    return crowd.run(os.path.join(scale.build, "ovrd"))
+    return crowd.run(scale.build)
 
 
 SECTIONS = {"links": measure_links, "cores": measure_cores, "traffic": measure_traffic, "step": measure_step,

@@ -355,19 +355,18 @@ static void what_was_sent_waits_elsewhere(void **state) {
 static void the_queue_goes_by_its_indices(void **state) {
     static const struct {
         enum sql which;
-        const char *plan; /* its first step */
+        const char *step; /* of its plan */
     } statements[] = {
-        {NEXT_OWNER, "SEARCH experiment USING INDEX experiment_queue (executor=? AND "
-                     "owner>?)"},
+        {FIRSTS, "SEARCH experiment USING INDEX experiment_queue (executor=? AND owner>?)"},
         {READ_SENT, "SCAN a USING INDEX attempt_live"},
     };
-    static const enum sql whole[] = {
-        NEXT_OWNER, FIRST_OF_OWNER, FITTING_OF_OWNER, READ_WAITING, READ_SENT, COUNT_QUEUE, CLAIM};
+    static const enum sql whole[] = {FIRSTS,    FITTING_OF_OWNER, READ_WAITING,
+                                     READ_SENT, COUNT_QUEUE,      CLAIM};
     for (size_t i = 0; i < COUNT(whole); i++) {
         char *plan = plan_of(store_of(state)->writer.db, sql[whole[i]]), *rest;
         for (size_t k = 0; k < COUNT(statements); k++)
             if (statements[k].which == whole[i])
-                assert_ptr_equal(strstr(plan, statements[k].plan), plan);
+                assert_non_null(strstr(plan, statements[k].step));
         for (char *step = strtok_r(plan, "\n", &rest); step; step = strtok_r(NULL, "\n", &rest)) {
             if (strncmp(step, "SCAN experiment", 15) == 0 && !strstr(step, " USING "))
                 fail_msg("%s: %s", sql[whole[i]], step);
