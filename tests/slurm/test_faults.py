@@ -484,7 +484,7 @@ class Impossible(Case):
             ident = self.submit()
             self.lab.wait(ident, lambda e: e["queue"] and url in (e["queue"]["requeued_because"] or ""))
             detail = self.fails(ident, "crashed")
-        self.assertIn(f"Does {url} answer there", detail)
+        self.assertIn(f"does {url} answer from there", detail)
         self.assertIn(f"{self.lab.directory}/out-{self.job(ident, 2)}", detail)
 
     def test_the_daemon_is_not_where_the_worker_looks(self):

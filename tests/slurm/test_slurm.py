@@ -96,7 +96,7 @@ class Misconfigured(unittest.TestCase):
         ident = self.lab.submit(spec("slurm"))
         error = self.lab.end(ident, "failed")["error"]
         self.assertEqual(error["type"], "/problems/crashed")
-        self.assertIn("does /nowhere/ovr-worker exist there?", error["detail"])
+        self.assertIn("does /nowhere/ovr-worker exist there", error["detail"])
         self.assertEqual(glob.glob(os.path.join(self.lab.cluster, "tmp", "h?", "*")), [], "the token is left there")
 
     def test_more_memory_than_a_node_has(self):
