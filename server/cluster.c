@@ -366,7 +366,7 @@ static void fail_cancelled(struct cluster *cluster, struct entry *entry, const c
 static void judge_end(struct cluster *cluster, struct entry *entry) {
     const struct slurm_status *s = &entry->status;
     const char *node = *s->node ? s->node : "an unknown node";
-    char text[640], output[120];
+    char text[640], output[160];
     if (s->state == SLURM_CANCELLED) {
         fail_cancelled(cluster, entry, s->id);
     } else if (strcmp(s->word, "OUT_OF_MEMORY") == 0) {
@@ -376,12 +376,12 @@ static void judge_end(struct cluster *cluster, struct entry *entry) {
         fail(cluster, entry, "out-of-memory", text);
     } else if (!entry->attempt.begun_at && s->state != SLURM_LOST) {
         slurm_output(&cluster->config.slurm, s->id, output, sizeof output);
-        snprintf(text, sizeof text,
-                 "job %s ended on %s (%s) before its worker reached the daemon. %s, on the first "
-                 "of its nodes, says why; does %.100s exist there, and does %.100s answer from "
-                 "there?",
-                 s->id, node, s->word, output, cluster->config.orders.worker,
-                 cluster->config.orders.url);
+        snprintf(
+            text, sizeof text,
+            "job %s ended on %s (%s) before its worker reached the daemon. %s, on the first of "
+            "its nodes, says why; does %.100s exist there, and does %.100s answer from there?",
+            s->id, node, s->word, output, cluster->config.orders.worker,
+            cluster->config.orders.url);
         lose(cluster, entry, text);
     } else {
         snprintf(text, sizeof text, "job %s ended on %s without a last report: Slurm says %s",

@@ -252,8 +252,9 @@ static void index_jobs(struct queue_snapshot *s) {
             s->blocked_bytes = s->jobs[i].memory_bytes;
 }
 
-/* The pool is looked at first: what it has claimed meanwhile is not in the queue any more. */
-static int make_snapshot(const struct queue *queue, struct queue_snapshot **out,
+/* The pool is looked at first: what it has claimed meanwhile is not in the queue any more. newest:
+ * that of the one before. */
+static int make_snapshot(const struct queue *queue, int64_t newest, struct queue_snapshot **out,
                          struct ovr_err *err) {
     const struct queue_config *config = &queue->config;
     struct queue_snapshot *s = calloc(1, sizeof *s);
@@ -266,7 +267,7 @@ static int make_snapshot(const struct queue *queue, struct queue_snapshot **out,
     s->cluster.answers = 1;
     if (config->cluster)
         cluster_view(config->cluster, &s->cluster);
-    s->newest = queue->snapshot ? queue->snapshot->newest : 0;
+    s->newest = newest;
     s->version = store_queue_version(config->store);
     int rc = pool_view(config->pool, &s->pool, err);
     rc = rc ? rc : store_read_queue(config->store, &rows, err);
@@ -309,10 +310,11 @@ void queue_put(struct queue *queue, struct queue_snapshot *snapshot) {
  * others go on with the old one. */
 static int renew(struct queue *queue, struct ovr_err *err) {
     struct queue_snapshot *made = NULL;
+    int64_t newest = queue->snapshot ? queue->snapshot->newest : 0;
     queue->being_made = 1;
     pthread_mutex_unlock(&queue->lock);
     double started = seconds_now();
-    int rc = make_snapshot(queue, &made, err);
+    int rc = make_snapshot(queue, newest, &made, err);
     pthread_mutex_lock(&queue->lock);
     queue->being_made = 0;
     queue->budget_s -= seconds_now() - started;

@@ -74,6 +74,10 @@ int slurm_check(const struct slurm *slurm, struct ovr_err *err) {
 
 /* sbatch */
 
+/* A job's output goes there, below its node's directory unless the options say otherwise. */
+#define CHDIR "/tmp"
+#define OUTPUT "ovr-worker-%j.out"
+
 /* What Slurm says when it refuses a job, and what that means; the first that is found counts. Of
  * what is not here any other job would be refused as well: a partition, an account that is not
  * there. */
@@ -106,12 +110,6 @@ static int judge_refusal(const char *complaint) {
         if (strstr(complaint, refusals[i].words))
             return refusals[i].code;
     return OVR_INVALID;
-}
-
-/* Of the end of a job's time. Slurm may give it a minute earlier, and a short job is to get on
- * before. */
-static int notice_s(int minutes) {
-    return minutes > 0 && minutes < 6 ? minutes * 10 : 60;
 }
 
 /* What it complained of, as one sentence: several lines, each with "sbatch: error: " before it. */
@@ -148,6 +146,12 @@ static int refuse(const struct command *command, const struct ovr_err *why,
                     code == OVR_INVALID ? " (see --slurm-options)" : "");
 }
 
+/* Of the end of a job's time. Slurm may give it a minute earlier, and a short job is to get on
+ * before. */
+static int notice_s(int minutes) {
+    return minutes > 0 && minutes < 6 ? minutes * 10 : 60;
+}
+
 static void add_limits(struct words *words, const struct slurm_job *job) {
     const long long mib = 1 << 20;
     long long bytes = job->memory_bytes_per_rank / job->cores_per_rank;
@@ -181,7 +185,7 @@ static int read_id(const char *output, char id[32]) {
 void slurm_output(const struct slurm *slurm, const char *id, char *path, size_t size) {
     static const char OPTION[] = "--output=";
     const char *given = strstr(slurm->options, OPTION);
-    const char *pattern = given ? given + strlen(OPTION) : SLURM_CHDIR "/" SLURM_OUTPUT("%j");
+    const char *pattern = given ? given + strlen(OPTION) : CHDIR "/" OUTPUT;
     size_t n = strcspn(pattern, " "), before = 0;
     while (before < n && strncmp(pattern + before, "%j", 2) != 0)
         before++;
@@ -200,8 +204,8 @@ int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id
     add(&words, "--parsable");
     add(&words, "--no-requeue");
     add(&words, "--export=NIL");
-    add(&words, "--chdir=%s", SLURM_CHDIR);
-    add(&words, "--output=%s", SLURM_OUTPUT("%j"));
+    add(&words, "--chdir=%s", CHDIR);
+    add(&words, "--output=%s", OUTPUT);
     add(&words, "--job-name=%s", job->name);
     add_limits(&words, job);
     add_options(&words, slurm->options);

@@ -28,10 +28,6 @@ struct slurm_job {
     int minutes; /* 0: as the partition has it */
 };
 
-/* Where a job's output goes, below the directory of its node unless the options say otherwise. */
-#define SLURM_CHDIR "/tmp"
-#define SLURM_OUTPUT(job) "ovr-worker-" job ".out"
-
 /* *id, of 32 bytes, becomes its number. It gets SIGTERM a minute before its time is over, ten
  * seconds for each minute where it has less than six: the process that the script becomes or, of
  * several ranks, each of those. OVR_IO: no answer, so it may have been taken: look by name before

@@ -279,26 +279,29 @@ int work_write(struct work_upload *upload, const char *bytes, size_t n) {
     return rc;
 }
 
-int work_finish(struct work_upload *upload, struct ovr_err *err) {
-    char sha256[DIGEST_SIZE];
-    int rc = upload->err.code;
-    if (rc)
-        ovr_fail(err, rc, NULL, "%s", upload->err.text);
-    digest_hex(&upload->digest, sha256);
-    if (!rc && *upload->expected && strcmp(upload->expected, sha256))
-        rc = ovr_fail(err, OVR_INVALID, NULL,
-                      "the bytes that arrived have SHA-256 %s, Content-Digest says %s; send them "
-                      "again",
-                      sha256, upload->expected);
-    if (!rc && fsync(upload->fd))
-        rc = files_fail(err, "store the upload");
+/* Its draft is whole: then it is on disk under its name. */
+static int name_upload(const struct work_upload *upload, struct ovr_err *err) {
+    int rc = fsync(upload->fd) ? files_fail(err, "store the upload") : 0;
     rc = rc ? rc : must_be_current(upload->work, &upload->attempt, err);
     if (!rc && rename(upload->draft, upload->path))
         rc = files_fail(err, "give the upload its name");
-    rc = rc ? rc : files_sync_directory(upload->directory, err);
-    rc = rc ? rc : must_be_current(upload->work, &upload->attempt, err);
+    return rc ? rc : files_sync_directory(upload->directory, err);
+}
+
+int work_finish(struct work_upload *upload, struct ovr_err *err) {
+    char sha256[DIGEST_SIZE];
+    struct ovr_err why = upload->err;
+    int rc = why.code;
+    digest_hex(&upload->digest, sha256);
+    if (!rc && *upload->expected && strcmp(upload->expected, sha256))
+        rc = ovr_fail(&why, OVR_INVALID, NULL,
+                      "the bytes that arrived have SHA-256 %s, Content-Digest says %s; send them "
+                      "again",
+                      sha256, upload->expected);
+    rc = rc ? rc : name_upload(upload, &why);
+    int over = rc && rc != OVR_IO ? 0 : must_be_current(upload->work, &upload->attempt, err);
     work_abort(upload);
-    return rc;
+    return over ? over : rc ? ovr_fail(err, rc, why.field, "%s", why.text) : 0;
 }
 
 int work_open_checkpoint(const struct work *work, const struct attempt *attempt, int64_t number,
@@ -520,7 +523,8 @@ int work_take_report(const struct work *work, struct attempt *attempt, const str
     *repeated = 0;
     int rc = take(work, attempt, e, report, repeated, &why);
     /* Its files may be missing because it was cancelled meanwhile. */
-    if (rc == OVR_INVALID && look_again(work, attempt, &now, NULL) == OVR_NOT_FOUND) {
+    if ((rc == OVR_INVALID || rc == OVR_IO) &&
+        look_again(work, attempt, &now, NULL) == OVR_NOT_FOUND) {
         rc = OVR_CONFLICT;
         attempt->live = 0;
     }

@@ -272,12 +272,12 @@ static enum finder choose_finder(struct connection *c, const struct experiment_f
     };
     enum finder best = FIND_ALL;
     int64_t least = few[f->order] + 1;
+    int by_age = f->order == ORDER_CREATED;
     for (int i = N_FINDERS - 1; i > FIND_ALL; i--) { /* the rarest first, as a rule */
         if (!given[i])
             continue;
         int64_t n = count_found(c, f, (enum finder)i, least);
-        int in_order = f->order == ORDER_CREATED && i <= FIND_VISIBLE;
-        if (n < least || (in_order && least > few[f->order]))
+        if (n < least || (by_age && i <= FIND_VISIBLE && least > few[f->order]))
             best = (enum finder)i;
         least = n;
     }

@@ -121,7 +121,7 @@ def rows(figures):
         found.append((f"{name}, p50 / p99 ms (target {PAGE_MS})", *(page_cell(side["pages"][name]) for side in sides)))
     for owners in sides[-1]["decisions"]:
         for name, what in DECISIONS.items():
-            cells = (side["decisions"].get(owners) for side in sides)
-            found.append((f"{what}, {owners} owners, p50 / p99 ms (target {PAGE_MS})",
-                          *(page_cell(cell[name]) if cell else "" for cell in cells)))
+            cells = (side["decisions"].get(owners, {}).get(name) for side in sides)
+            found.append((f"{what}, owners: {owners}, p50 / p99 ms",
+                          *(f"{cell['p50']:.3g} / {cell['p99']:.3g}" if cell else "" for cell in cells)))
     return ("", *(f"{side['waiting']:,} wait" for side in sides)), found

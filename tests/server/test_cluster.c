@@ -1,6 +1,7 @@
 /* The cluster's thread against programs that play Slurm's (tests/slurm/fake). Workers are played
  * by hand: through the store, as the API would. */
 #include "server/cluster.h"
+#include "server/work.h"
 #include "tests/server/check.h"
 
 #include <limits.h>
@@ -33,8 +34,10 @@ static void format_path(const struct scene *scene, char path[256], const char *f
     va_end(args);
 }
 
+/* As the daemon does. */
 static void note_end(void *context, const char *id) {
     struct scene *scene = context;
+    work_forget(&(struct work){scene->store, scene->place->dir, NULL}, id);
     snprintf(scene->ended, sizeof scene->ended, "%s", id);
     scene->n_ended++;
 }
@@ -46,8 +49,8 @@ static void set_scene(struct scene *scene, void **state) {
     *scene = (struct scene){.place = *state};
     scene->store = scene->place->store;
     store_set_rules(scene->store, &(struct queue_rules){86400000, INT64_MAX, 3});
-    static const char *const parts[] = {"bin", "jobs", "scripts"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const parts[] = {"bin", "jobs", "scripts", "checkpoints"};
+    for (int i = 0; i < 4; i++) {
         format_path(scene, path, "%s", parts[i]);
         assert_int_equal(mkdir(path, 0755), 0);
     }
@@ -534,16 +537,20 @@ static void nodes_fail(void **state) {
 static void check_end(void **state, int begun, const char *status, enum state wanted,
                       const char *words) {
     struct scene scene;
-    char id[ID_SIZE], token[WORK_TOKEN_SIZE];
+    char id[ID_SIZE], token[WORK_TOKEN_SIZE], name[64], part[256];
     set_scene(&scene, state);
     open_cluster(&scene);
     submit(&scene, id);
     await_job(&scene, id, "1");
     if (begun)
         begin(&scene, 1, id, 1, token);
+    snprintf(name, sizeof name, "checkpoints/%s.work-1.0", id);
+    put_file(&scene, name, "a part of a checkpoint");
+    format_path(&scene, part, "%s", name);
     set_job(&scene, 1, id, 1, status);
     await(&scene, id, wanted, words);
     close_cluster(&scene);
+    assert_int_equal(access(part, F_OK) == 0, wanted == STATE_QUEUED);
 }
 
 static void somebody_uses_scancel(void **state) {

@@ -12,6 +12,7 @@ from support import Process, main
 from workdaemon import AS_ROOT, MPIRUN, ONE_RANK, WORKER
 
 ROWS, CLASSES, INPUTS = 128, 10, 3
+LONG = 64 << 10  # bytes of a vector: LONG_SUM of core/team.c
 
 
 def spec(kind, units, **more):
@@ -59,7 +60,7 @@ class SameWeights(unittest.TestCase):
         alone = run(document)
         self.assertEqual(alone["best"], known["weights"]["best_sha256"])
         self.assertEqual(alone["last"], known["weights"]["last_sha256"])
-        for ranks, threads in (1, 1), (2, 1), (2, 2), (3, 1), (3, 2):
+        for ranks, threads in (1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1):
             if ranks <= (document["model"]["hidden"][0] + 511) // 512:
                 found = run(document, ranks, threads)
                 for what in "best", "last", "accuracy", "files":
@@ -85,29 +86,40 @@ class Traffic(unittest.TestCase):
     """Two runs that differ in their number of steps alone: with a rate that leaves the weights as they are, so that
     evaluating them sends the same."""
 
-    def check(self, kind, bytes_of_sums, **more):
+    def check(self, kind, *vectors, ranks=2, rows=ROWS, **more):
+        """vectors: bytes of what is added up in a step. log2(ranks) times those that are short, and of long ones all that
+        is not a rank's own part, twice."""
         found = []
-        for samples in 10 * ROWS, 20 * ROWS:
-            document = spec(kind, 2048, training={"protocol": "published", "epochs": 1},
+        for samples in 10 * rows, 20 * rows:
+            document = spec(kind, 2048, training={"protocol": "published", "epochs": 1, "batch_size": rows},
                             optimizer={"name": "adam", "learning_rate": 1e-30}, probe=None, **more)
             document["dataset"]["samples"] = samples
-            found.append(run(document, 2))
+            found.append(run(document, ranks))
         steps = found[1]["steps"] - found[0]["steps"]
         self.assertEqual(steps, 10)
         meetings = (found[1]["meetings"] - found[0]["meetings"]) / steps
         sent = (found[1]["bytes"] - found[0]["bytes"]) / steps
-        print(f"# {kind}: {sent:.0f} bytes and {meetings:.0f} meetings a step, 2048 units in 2 ranks, {ROWS} rows")
-        self.assertEqual(sent, bytes_of_sums)
+        print(f"# {kind}: {sent:.0f} bytes and {meetings:.0f} meetings a step, 2048 units in {ranks} ranks, {rows} rows")
+        rounds, is_long = ranks.bit_length() - 1, [n >= LONG for n in vectors]
+        self.assertEqual(sent, sum(2 * n * (ranks - 1) // ranks if long else n * rounds for n, long in zip(vectors, is_long)))
+        self.assertEqual(meetings, 1 + sum(2 * rounds if long else rounds for long in is_long))
 
     # Of each row its norm and t; six sums of the whole batch (ΣH, OVR, four penalties).
     def test_encoder(self):
-        self.check("ovr_encoder", 8 * (2 * ROWS + 6))
+        for ranks in 2, 4:
+            self.check("ovr_encoder", 8 * (ROWS + 6), 8 * ROWS, ranks=ranks)
 
     def test_mlp(self):
-        self.check("mlp", 8 * (ROWS * (CLASSES + 2) + 6))
+        for ranks in 2, 4:
+            self.check("mlp", 8 * (ROWS * (CLASSES + 1) + 6), 8 * ROWS, ranks=ranks)
+
+    def test_vectors_that_are_long(self):
+        rows = 1024
+        for ranks in 2, 4:
+            self.check("mlp", 8 * (rows * (CLASSES + 1) + 6), 8 * rows, ranks=ranks, rows=rows)
 
     def test_autoencoder(self):
-        self.check("autoencoder", 8 * (2 * ROWS + 6) + 4 * ROWS * INPUTS)
+        self.check("autoencoder", 8 * (ROWS + 6), 8 * ROWS, 4 * ROWS * INPUTS)
 
 
 class Refusals(unittest.TestCase):
