@@ -74,6 +74,10 @@ int slurm_check(const struct slurm *slurm, struct ovr_err *err) {
 
 /* sbatch */
 
+/* A job's output goes there, below its node's directory unless the options say otherwise. */
+#define CHDIR "/tmp"
+#define OUTPUT "ovr-worker-%j.out"
+
 /* What Slurm says when it refuses a job, and what that means; the first that is found counts. Of
  * what is not here any other job would be refused as well: a partition, an account that is not
  * there. */
@@ -181,7 +185,7 @@ static int read_id(const char *output, char id[32]) {
 void slurm_output(const struct slurm *slurm, const char *id, char *path, size_t size) {
     static const char OPTION[] = "--output=";
     const char *given = strstr(slurm->options, OPTION);
-    const char *pattern = given ? given + strlen(OPTION) : SLURM_CHDIR "/" SLURM_OUTPUT("%j");
+    const char *pattern = given ? given + strlen(OPTION) : CHDIR "/" OUTPUT;
     size_t n = strcspn(pattern, " "), before = 0;
     while (before < n && strncmp(pattern + before, "%j", 2) != 0)
         before++;

@@ -103,7 +103,7 @@ class Documents(unittest.TestCase):
                 self.assertTrue(os.path.exists(path), f"{name}: {target}")
 
     def test_options_that_are_named_exist(self):
-        known = {"--data-binary", "--profile", "--build", "--now",  # of curl, docker, systemctl
+        known = {"--data-binary", "--cacert", "--profile", "--build", "--now",  # of curl, docker, systemctl
                  "--bind-to", "--mca", "--oversubscribe", "--mpi",  # of mpirun and srun
                  "--wait", "--wrap", "--chdir", "--ntasks", "--cpus-per-task", "--mem-per-cpu", "--time", "--no-requeue",
                  "--partition", "--account", "--constraint", "--signal"}  # and of sbatch

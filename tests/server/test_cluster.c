@@ -537,16 +537,20 @@ static void nodes_fail(void **state) {
 static void check_end(void **state, int begun, const char *status, enum state wanted,
                       const char *words) {
     struct scene scene;
-    char id[ID_SIZE], token[WORK_TOKEN_SIZE];
+    char id[ID_SIZE], token[WORK_TOKEN_SIZE], name[64], part[256];
     set_scene(&scene, state);
     open_cluster(&scene);
     submit(&scene, id);
     await_job(&scene, id, "1");
     if (begun)
         begin(&scene, 1, id, 1, token);
+    snprintf(name, sizeof name, "checkpoints/%s.work-1.0", id);
+    put_file(&scene, name, "a part of a checkpoint");
+    format_path(&scene, part, "%s", name);
     set_job(&scene, 1, id, 1, status);
     await(&scene, id, wanted, words);
     close_cluster(&scene);
+    assert_int_equal(access(part, F_OK) == 0, wanted == STATE_QUEUED);
 }
 
 static void somebody_uses_scancel(void **state) {
