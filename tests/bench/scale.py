@@ -196,7 +196,7 @@ def measure_traffic(scale):
             counted.append(scale.worker.per_step(machine, ranks, 1, kind, COUNTED_UNITS, 1, 2))
     with scale.nodes() as nodes:
         for kind in KINDS:
-            wire.append(scale.worker.per_step(nodes, 2, 1, kind, WIRE_UNITS, 1, 41))
+            wire.append(scale.worker.per_step(nodes, 2, 1, kind, WIRE_UNITS, 1, 121))
     return {"counted": counted, "wire": wire}
 
 
