@@ -34,7 +34,7 @@ CLIENT_LIBS := -lcurl -ljansson
 # The worker has ranks where OpenMPI is, and not with sanitizers, which find fault with MPI itself.
 MPI_CFLAGS  := $(if $(SANITIZE),,$(shell mpicc --showme:compile 2>/dev/null))
 MPI_LIBS    := $(if $(SANITIZE),,$(shell mpicc --showme:link 2>/dev/null))
-WORKER_LIBS := $(SERVER_LIBS) -lcurl $(MPI_LIBS)
+WORKER_LIBS := $(CORE_LIBS) -ljansson -lnettle -lcurl $(MPI_LIBS)
 MEET        := $(if $(MPI_LIBS),$(B)/tests/bench/meet)
 
 # The hot loops are compiled once per instruction set, all in one binary.
@@ -81,7 +81,7 @@ check-web: ## the dashboard's tests in a real browser; pictures of every page go
 	@scripts/run-tests.sh $(B) web
 check-slurm: ## experiments on a Slurm cluster of this machine's own (root; installs Slurm and OpenMPI)
 	@scripts/deps.sh build test mpi slurm
-	@$(MAKE) --no-print-directory all $(B)/tests/slurm/test_slurm
+	@$(MAKE) --no-print-directory all $(filter $(B)/tests/slurm/%,$(PYTHON_TESTS))
 	@scripts/run-tests.sh $(B) slurm
 soak: all $(B)/tests/api/test_soak ## kill the daemon over and over for SOAK_SECONDS (600), and look what is left
 	@OVRD_TEST_BUILD=$(B) OVRD_SOAK_SECONDS=$(SOAK_SECONDS) $(B)/tests/api/test_soak
@@ -158,7 +158,11 @@ $(B)/worker/%.o: worker/%.c
 	@mkdir -p $(@D)
 	$(say) CC $@
 	$(Q)$(COMPILE) $(MPI_CFLAGS:-I%=-isystem %) -c $< -o $@
-$(B)/ovr-worker: $(WORKER) $(SERVER) $(CORE)
+# Of the server the worker takes what it needs: not the store, so that nodes need no SQLite.
+$(B)/server.a: $(SERVER)
+	$(say) AR $@
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(B)/ovr-worker: $(WORKER) $(B)/server.a $(CORE)
 	$(say) LD $@
 	$(Q)$(LINK) $^ -o $@ $(WORKER_LIBS)
 

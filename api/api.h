@@ -64,9 +64,6 @@ const char *read_token(const struct request *request);
  * failure returns the problem. */
 struct reply *read_content_digest(const struct request *request, char hex[DIGEST_SIZE]);
 
-/* What workers brought for an experiment that was cancelled is needed no more. */
-void forget_work(const struct api *api, const char *id);
-
 /* JSON of the server's structs (api/json.c). Those that return JSON return NULL when memory runs
  * out. */
 json_t *json_split(const struct dataset_split *split);

@@ -345,10 +345,10 @@ struct reply *handle_cancel(struct request *request) {
         return problem_from(&err);
     if (was_running) {
         executors_cancel(&api->executors, request->segments[0], STOP_CANCEL);
-        forget_work(api, request->segments[0]);
     } else {
         executors_submit(&api->executors); /* the next in the queue may be one that fits */
         leftovers_sweep_checkpoints(api->store, api->data_dir);
     }
+    work_forget(&api->work, request->segments[0]);
     return reply_experiment(api, 202, request->segments[0], NULL);
 }

@@ -341,9 +341,10 @@ static int read_progress(const struct reading *in, json_t *json) {
 
 /* ---- The beginning, checkpoints ---- */
 
+/* It may become an argument of a program, where it is not to be an option. */
 static int is_word(const char *text, size_t most) {
     size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+");
-    return n > 0 && n <= most && !text[n];
+    return n > 0 && n <= most && !text[n] && *text != '-';
 }
 
 static int read_begin(const struct reading *in, json_t *json) {

@@ -538,7 +538,7 @@ struct reply *handle_cancel_sweep(struct request *request) {
         return problem_from(&err);
     for (size_t i = 0; i < n; i++) {
         executors_cancel(&api->executors, running[i], STOP_CANCEL);
-        forget_work(api, running[i]);
+        work_forget(&api->work, running[i]);
     }
     free(running);
     executors_submit(&api->executors); /* the next in the queue may be one that fits */

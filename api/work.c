@@ -33,14 +33,6 @@ static struct reply *find_work(const struct request *request, struct attempt *at
     return attempt->live ? NULL : attempt_over(attempt);
 }
 
-void forget_work(const struct api *api, const char *id) {
-    struct experiment e;
-    if (store_get_experiment(api->store, id, &e, NULL))
-        return;
-    work_forget(api->data_dir, id, e.attempts);
-    experiment_release(&e);
-}
-
 /* ---- What is to be done ---- */
 
 static int find_split(const struct api *api, const struct spec *spec, const char *name,
@@ -178,9 +170,15 @@ struct reply *handle_work_checkpoint(struct request *request) {
 
 /* ---- Files on their way in ---- */
 
-static struct reply *refuse_upload(const struct ovr_err *err) {
-    return err->code == OVR_TOO_LARGE ? problem(413, "too-large", "%s", err->text)
-                                      : problem_from(err);
+/* A conflict may be that the attempt is over by now. */
+static struct reply *refuse_upload(const struct request *request, const struct ovr_err *err) {
+    struct attempt attempt;
+    struct reply *reply = NULL;
+    if (err->code == OVR_TOO_LARGE)
+        return problem(413, "too-large", "%s", err->text);
+    if (err->code == OVR_CONFLICT)
+        reply = find_work(request, &attempt, NULL);
+    return reply ? reply : problem_from(err);
 }
 
 /* Before the bytes come: its length, where it is told, has to fit on the disk. */
@@ -218,7 +216,7 @@ static void *open_checkpoint(const struct request *request, struct reply **refus
     if (!read_part(request, &number, &rank))
         *refusal = no_part();
     else if (work_put_checkpoint(&upload, &api->work, &attempt, number, rank, digest, &err))
-        *refusal = refuse_upload(&err);
+        *refusal = refuse_upload(request, &err);
     return upload;
 }
 
@@ -232,7 +230,7 @@ static void *open_result(const struct request *request, struct reply **refusal) 
         return NULL;
     if (work_put_file(&upload, &api->work, &attempt, request->segments[0], request->segments[1],
                       digest, &err))
-        *refusal = refuse_upload(&err);
+        *refusal = refuse_upload(request, &err);
     return upload;
 }
 
@@ -248,21 +246,16 @@ const struct sink checkpoint_sink = {open_checkpoint, write_upload, abort_upload
 const struct sink result_sink = {open_result, write_upload, abort_upload};
 
 struct reply *handle_work_upload(struct request *request) {
-    struct attempt attempt;
     struct ovr_err err = {0};
     int rc = work_finish(request->upload, &err);
-    if (rc == OVR_CONFLICT) { /* over by now: no other conflict comes so late */
-        struct reply *reply = find_work(request, &attempt, NULL);
-        return reply ? reply : problem_from(&err);
-    }
-    return rc ? refuse_upload(&err) : reply_text(204, NULL, "");
+    return rc ? refuse_upload(request, &err) : reply_text(204, NULL, "");
 }
 
 /* ---- Reports ---- */
 
 /* Those that wait for the end of an experiment go on. */
 static void tell(struct api *api, const struct attempt *attempt, const struct received *received) {
-    static const char *const ends[] = {[END_PAUSED] = "paused", [END_QUEUED] = "back in the queue"};
+    static const char *const ends[] = {[END_PAUSED] = "paused", [END_QUEUED] = "given back"};
     const struct report *report = &received->report;
     if (report->node)
         log_line(LOG_INFO, "experiment=%s attempt=%d runs on %s", attempt->id, attempt->number,

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { RANKS_MAX = 1024 };
+enum { RANKS_MAX = 1024, SPANS_MAX = 64 };
 
 /* Items first .. first + n - 1. */
 struct span {
@@ -23,8 +23,13 @@ struct ranks {
     /* To each rank its span of `send`, from each the one of `receive`. */
     void (*exchange)(void *context, const void *send, const struct span *sends, void *receive,
                      const struct span *receives, size_t size);
-    /* Counted by core/team.c: how often all met, and what this rank sent, once for each other rank
-     * that has to get it. */
+    /* With one partner, who calls it for this rank: the spans of `array`, of items of `size` bytes,
+     * that it gets, and those that come from it, which don't overlap them: at most SPANS_MAX each
+     * way, or none. */
+    void (*swap)(void *context, int partner, void *array, size_t size, const struct span *sends,
+                 size_t n_sends, const struct span *receives, size_t n_receives);
+    /* Counted by core/team.c: how often this rank met others, and what it sent, once for each other
+     * rank that has to get it. */
     uint64_t meetings, bytes;
 };
 

@@ -259,28 +259,62 @@ void team_send_rows(const struct member *member, const real *send, real *receive
 
 /* ---- sums ---- */
 
+/* n_parts vectors of `length` elements, of `size` bytes each. */
+struct sum {
+    void *parts;
+    size_t n_parts, length, size;
+};
+
+/* Of the elements in the range: part `from` to part `to`. */
+static void add(const struct sum *sum, size_t to, size_t from, struct span range) {
+    const size_t x = to * sum->length + range.first, y = from * sum->length + range.first;
+    if (sum->size == sizeof(double)) {
+        double *restrict into = (double *)sum->parts + x;
+        const double *restrict added = (const double *)sum->parts + y;
+#pragma omp simd
+        for (size_t i = 0; i < range.n; i++)
+            into[i] += added[i];
+    } else {
+        real *restrict into = (real *)sum->parts + x;
+        const real *restrict added = (const real *)sum->parts + y;
+#pragma omp simd
+        for (size_t i = 0; i < range.n; i++)
+            into[i] += added[i];
+    }
+}
+
 /* The node of the tree that begins with part j, has `size` leaves where the parts go on so far, and
  * is whole within the span. */
 static int is_within(struct span span, size_t n_parts, size_t j, size_t size) {
     return j >= span.first && min_size(j + size, n_parts) <= span.first + span.n;
 }
 
-/* Elements first .. end - 1 of all parts, in a binary tree over the part index: the pairs for which
- * `wanted` holds. */
-#define FOLD(parts, n_parts, length, first, end, wanted)                                           \
-    for (size_t stride = 1; stride < n_parts; stride *= 2)                                         \
-        for (size_t j = 0; j + stride < n_parts; j += 2 * stride)                                  \
-            if (wanted)                                                                            \
-                for (size_t i = first; i < end; i++)                                               \
-    (parts)[j * length + i] += (parts)[(j + stride) * length + i]
+/* Two spans side by side, the second from part `at` on, have each added up what is theirs alone:
+ * here the nodes follow that are whole within both together. On each level of the tree that is one
+ * at most. */
+static void fold_across(const struct sum *sum, struct span both, size_t at, struct span range) {
+    for (size_t stride = 1; stride < sum->n_parts; stride *= 2) {
+        size_t j = at & ~(2 * stride - 1);
+        if (j < at && j + stride < sum->n_parts && is_within(both, sum->n_parts, j, 2 * stride))
+            add(sum, j, j + stride, range);
+    }
+}
+
+/* All nodes that are whole within the span: it grows part by part, so that what is to be added is
+ * what was last written. */
+static void fold(const struct sum *sum, struct span span, struct span range) {
+    for (size_t n = 1; n < span.n; n++)
+        fold_across(sum, (struct span){span.first, n + 1}, span.first + n, range);
+}
 
 /* Between the barriers each member folds some whole cache lines of the vectors. */
-static void share_lines(struct member *member, size_t length, size_t size, size_t *first,
-                        size_t *end) {
-    const size_t line = OVR_ALIGN / size;
-    team_share(member, (length + line - 1) / line, first, end);
-    *first *= line;
-    *end = min_size(*end * line, length);
+static struct span share_lines(const struct member *member, const struct sum *sum,
+                               struct span range) {
+    const size_t line = OVR_ALIGN / sum->size;
+    size_t first, end;
+    team_share(member, (range.n + line - 1) / line, &first, &end);
+    first *= line;
+    return (struct span){range.first + first, min_size(end * line, range.n) - first};
 }
 
 /* The largest node that begins with part `at` and is whole within the span, which it does not leave
@@ -292,80 +326,157 @@ static size_t node_size(struct span span, size_t n_parts, size_t at) {
     return min_size(size, span.first + span.n - at);
 }
 
-static size_t count_nodes(struct span span, size_t n_parts) {
+/* ---- sums of several ranks ----
+ *
+ * What a rank has added up are nodes of the tree: one where its parts are a whole subtree, else a
+ * few. Neighbours in rank are neighbours in the tree, so they make groups, always a power of two of
+ * them. In a round each trades its group's nodes for those of the group beside it, and both fold
+ * what lies across, from the same numbers in the same order; so the groups double until all is
+ * added up.
+ *
+ * Where the ranks are no power of two, the first groups start as pairs: the second rank of a pair
+ * tells the first what it has, and hears the sum in the end.
+ *
+ * A short vector takes part as a whole, log2(ranks) times its bytes, by the first member alone:
+ * waiting for the others would take longer. Of a long one a rank keeps in each round only half of
+ * the elements that it has left, and gives the partner the other half; when all is added up, they
+ * give each other their halves of the sum: at most twice its bytes, in twice as many rounds.
+ */
+
+/* Bytes of a vector from which on halves cost less than rounds do. */
+enum { LONG_SUM = 64 << 10 };
+
+struct meeting {
+    struct member *member;
+    enum pieces kind;
+    const struct sum *sum;
+    int groups, pairs; /* at first; the first ones are of two ranks */
+    int is_long;
+};
+
+/* The one that speaks for a group; `groups` gives the number of ranks. */
+static int speaker(const struct meeting *m, int group) {
+    return group + (group < m->pairs ? group : m->pairs);
+}
+
+/* Parts of n groups. */
+static struct span parts_of(const struct meeting *m, int first, int n) {
+    const struct team *team = m->member->team;
+    const size_t n_parts = m->sum->n_parts;
+    size_t begin = held(team, m->kind, n_parts, speaker(m, first)).first;
+    return (struct span){begin, held(team, m->kind, n_parts, speaker(m, first + n)).first - begin};
+}
+
+/* Where the nodes of the span are among all elements: these elements of each. Returns how many: two
+ * of each size at most. */
+static size_t list_nodes(const struct sum *sum, struct span parts, struct span range,
+                         struct span *list) {
+    const size_t end = parts.first + parts.n;
     size_t n = 0;
-    for (size_t at = span.first; at < span.first + span.n; n++)
-        at += node_size(span, n_parts, at);
+    for (size_t at = parts.first; at < end; at += node_size(parts, sum->n_parts, at))
+        list[n++] = (struct span){at * sum->length + range.first, range.n};
     return n;
 }
 
-/* Node number i of a span's has its place at part `at`, and travels as the i-th part of the span.
- */
-static void pack_nodes(char *parts, size_t bytes, struct span span, size_t n_parts) {
-    size_t to = span.first;
-    for (size_t at = span.first; at < span.first + span.n; at += node_size(span, n_parts, at))
-        memmove(parts + to++ * bytes, parts + at * bytes, bytes);
-}
-
-/* The last ones first: places lie behind. */
-static void unpack_nodes(char *parts, size_t bytes, struct span span, size_t n_parts, size_t at,
-                         size_t from) {
-    if (at == span.first + span.n)
+/* Tells a rank nodes of the span `given`, and hears from it those of `taken`: of these elements. */
+static void trade(const struct meeting *m, int partner, struct span given, struct span give,
+                  struct span taken, struct span take) {
+    const struct sum *sum = m->sum;
+    struct ranks *ranks = m->member->team->ranks;
+    struct span sends[SPANS_MAX], receives[SPANS_MAX];
+    if (m->member->rank)
         return;
-    unpack_nodes(parts, bytes, span, n_parts, at + node_size(span, n_parts, at), from + 1);
-    memmove(parts + at * bytes, parts + from * bytes, bytes);
+    size_t n_sends = list_nodes(sum, given, give, sends);
+    size_t n_receives = list_nodes(sum, taken, take, receives);
+    ranks->meetings++;
+    ranks->bytes += n_sends * give.n * sum->size;
+    ranks->swap(ranks->context, partner, sum->parts, sum->size, sends, n_sends, receives,
+                n_receives);
 }
 
-/* What each rank added up becomes known to all: vectors of so many bytes. */
-static void share_nodes(struct team *team, enum pieces kind, void *parts, size_t n_parts,
-                        size_t bytes) {
-    struct ranks *ranks = team->ranks;
-    struct span spans[RANKS_MAX], nodes[RANKS_MAX];
-    for (int rank = 0; rank < ranks->size; rank++) {
-        spans[rank] = held(team, kind, n_parts, rank);
-        nodes[rank] = (struct span){spans[rank].first, count_nodes(spans[rank], n_parts)};
+static void fold_groups(const struct meeting *m, struct span low, struct span high,
+                        struct span range) {
+    const struct span both = {low.first, low.n + high.n};
+    if (!m->is_long) {
+        fold_across(m->sum, both, high.first, range);
+        return;
     }
-    pack_nodes(parts, bytes, spans[ranks->rank], n_parts);
-    gather(ranks, parts, bytes, nodes);
-    for (int rank = 0; rank < ranks->size; rank++)
-        unpack_nodes(parts, bytes, spans[rank], n_parts, spans[rank].first, spans[rank].first);
+    team_barrier(m->member);
+    fold_across(m->sum, both, high.first, share_lines(m->member, m->sum, range));
+    team_barrier(m->member);
 }
 
-/* Whether the node is whole with one rank, which has added it up. */
-static int is_done(const struct team *team, enum pieces kind, size_t n_parts, size_t j,
-                   size_t size) {
-    size_t ranks = (size_t)team_n_ranks(team), blocks = (n_parts + kind - 1) / kind;
-    size_t rank = (ranks * (j / kind + 1) - 1) / blocks;
-    return is_within(held(team, kind, n_parts, (int)rank), n_parts, j, size);
+/* Groups that are `size` of the first ones each have added up theirs, of a range of elements:
+ * afterwards this range of the sum is there. */
+static void double_groups(const struct meeting *m, int group, int size, struct span range) {
+    if (size == m->groups)
+        return;
+    const struct span all = {0, m->sum->n_parts};
+    const int first = group & ~(2 * size - 1);
+    const struct span low = parts_of(m, first, size), high = parts_of(m, first + size, size);
+    const struct span halves[] = {{range.first, range.n / 2},
+                                  {range.first + range.n / 2, range.n - range.n / 2}};
+    const int is_high = (group & size) != 0, partner = speaker(m, group ^ size);
+    const struct span keep = m->is_long ? halves[is_high] : range;
+    const struct span give = m->is_long ? halves[!is_high] : range;
+    trade(m, partner, is_high ? high : low, give, is_high ? low : high, keep);
+    fold_groups(m, low, high, keep);
+    double_groups(m, group, 2 * size, keep);
+    if (m->is_long)
+        trade(m, partner, all, keep, all, give);
 }
 
-#define SUM(member, kind, parts, n_parts, length)                                                  \
-    size_t first, end;                                                                             \
-    struct team *team = (member)->team;                                                            \
-    team_barrier(member);                                                                          \
-    share_lines(member, length, sizeof *(parts), &first, &end);                                    \
-    if ((kind) == EVERYWHERE || !team->ranks) {                                                    \
-        FOLD(parts, n_parts, length, first, end, 1);                                               \
-        team_barrier(member);                                                                      \
-        return;                                                                                    \
-    }                                                                                              \
-    const struct span own = held(team, kind, n_parts, team_rank(team));                            \
-    FOLD(parts, n_parts, length, first, end, is_within(own, n_parts, j, 2 * stride));              \
-    team_barrier(member);                                                                          \
-    if ((member)->rank == 0)                                                                       \
-        share_nodes(team, kind, parts, n_parts, (length) * sizeof *(parts));                       \
-    team_barrier(member);                                                                          \
-    FOLD(parts, n_parts, length, first, end, !is_done(team, kind, n_parts, j, 2 * stride));        \
-    team_barrier(member)
+static void sum_ranks(const struct meeting *m) {
+    const int rank = team_rank(m->member->team);
+    const int group = rank < 2 * m->pairs ? rank / 2 : rank - m->pairs;
+    const struct span none = {0, 0}, all = {0, m->sum->n_parts}, whole = {0, m->sum->length};
+    const struct span first = held(m->member->team, m->kind, all.n, speaker(m, group));
+    const struct span second = {first.first + first.n, parts_of(m, group, 1).n - first.n};
+    if (rank != speaker(m, group)) {
+        trade(m, rank - 1, second, whole, none, whole);
+        trade(m, rank - 1, none, whole, all, whole);
+        return;
+    }
+    if (group < m->pairs) {
+        trade(m, rank + 1, none, whole, second, whole);
+        fold_groups(m, first, second, whole);
+    }
+    double_groups(m, group, 1, whole);
+    if (group < m->pairs)
+        trade(m, rank + 1, all, whole, none, whole);
+}
+
+static struct meeting plan_meeting(struct member *member, enum pieces kind, const struct sum *sum) {
+    const int ranks = team_n_ranks(member->team);
+    int groups = 1;
+    while (2 * groups <= ranks)
+        groups *= 2;
+    return (struct meeting){member, kind,           sum,
+                            groups, ranks - groups, sum->length * sum->size >= LONG_SUM};
+}
+
+static void sum_parts(struct member *member, enum pieces kind, const struct sum *sum) {
+    const struct team *team = member->team;
+    const struct span whole = {0, sum->length};
+    team_barrier(member);
+    fold(sum, held(team, kind, sum->n_parts, team_rank(team)), share_lines(member, sum, whole));
+    team_barrier(member);
+    if (kind == EVERYWHERE || !team->ranks)
+        return;
+    const struct meeting meeting = plan_meeting(member, kind, sum);
+    if (meeting.is_long || member->rank == 0)
+        sum_ranks(&meeting);
+    team_barrier(member);
+}
 
 void team_sum(struct member *member, enum pieces kind, double *parts, size_t n_parts,
               size_t length) {
-    SUM(member, kind, parts, n_parts, length);
+    sum_parts(member, kind, &(struct sum){parts, n_parts, length, sizeof *parts});
 }
 
 void team_sum_reals(struct member *member, enum pieces kind, real *parts, size_t n_parts,
                     size_t length) {
-    SUM(member, kind, parts, n_parts, length);
+    sum_parts(member, kind, &(struct sum){parts, n_parts, length, sizeof *parts});
 }
 
 static void flush_denormals(void) {

@@ -119,9 +119,11 @@ int team_agree_both(struct member *member, const _Atomic int *flag, const _Atomi
 /* Adds n_parts vectors of `length` doubles, stored one after the other in `parts`, in a fixed
  * binary tree over the part index; parts[0..length-1] then holds the sum and the other parts are
  * spoilt. Every member calls it with the same arguments after filling its own parts; on return the
- * sum is complete for all. The caller must not refill `parts` before the next barrier. Ranks send
- * the sums of the largest subtrees that are all theirs: one each where both the parts and the ranks
- * are a power of two. */
+ * sum is complete for all. The caller must not refill `parts` before the next barrier.
+ *
+ * Ranks fold along the same tree, in groups that double: log2(ranks) times a vector's bytes, or
+ * twice them where it is long. Where the parts or the ranks are no power of two a few times more:
+ * then a group has several subtrees that are all its own. */
 void team_sum(struct member *member, enum pieces kind, double *parts, size_t n_parts,
               size_t length);
 

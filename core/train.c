@@ -1173,7 +1173,8 @@ static size_t measure_bytes(size_t n_units, size_t max_rows, const struct crew *
 }
 
 /* What a run touches of its arena. Of several ranks each has as much as a net of its own units
- * would; besides the measures' arrays of whole rows, and the sums of the others. */
+ * would; besides the measures' arrays of whole rows, and of a reconstruction half of what a partner
+ * added up, a quarter and so on, and in the end the sum. */
 static uint64_t resident(const struct plan *plan) {
     const struct train_config *config = plan->config;
     const struct kernels *kernels = kernels_get(ISA_AUTO);
@@ -1188,7 +1189,7 @@ static uint64_t resident(const struct plan *plan) {
     own.config = &share;
     size_t sums = config->kind == MODEL_AUTOENCODER ? rows * plan->n_inputs * sizeof(real) : 0;
     return count_arena(&own, kernels).used + measure_bytes(n_units, rows, &plan->crew) -
-           measure_bytes(units, rows, &plan->crew) + (ranks - 1) * sums;
+           measure_bytes(units, rows, &plan->crew) + 2 * (ranks - 1) * sums / ranks;
 }
 
 /* What a pca's weights are fitted as. */

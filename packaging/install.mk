@@ -14,8 +14,9 @@ install: all ## into PREFIX (/usr/local): programs, manual pages, completion, ex
 	install -d $(BINDIR) $(SHAREDIR)/man/man1 $(SHAREDIR)/man/man8 $(SHAREDIR)/ovrd \
 	    $(SHAREDIR)/bash-completion/completions $(SHAREDIR)/zsh/vendor-completions \
 	    $(SHAREDIR)/fish/vendor_completions.d $(SYSTEMDDIR)/systemd/system $(SYSTEMDDIR)/sysusers.d
-	install -m 755 $(B)/ovrd $(B)/ovrctl $(BINDIR)
+	install -m 755 $(B)/ovrd $(B)/ovrctl $(B)/ovr-worker $(BINDIR)
 	$(B)/ovrctl manual >$(SHAREDIR)/man/man1/ovrctl.1
+	$(B)/ovr-worker --manual >$(SHAREDIR)/man/man1/ovr-worker.1
 	$(B)/ovrd --manual >$(SHAREDIR)/man/man8/ovrd.8
 	$(B)/ovrctl completion bash >$(SHAREDIR)/bash-completion/completions/ovrctl
 	$(B)/ovrctl completion zsh >$(SHAREDIR)/zsh/vendor-completions/_ovrctl
@@ -27,8 +28,8 @@ install: all ## into PREFIX (/usr/local): programs, manual pages, completion, ex
 
 # dpkg-buildpackage wants debian/ at the top of a tree of its own.
 DEB := build/deb/ovrd-$(VERSION)
-deb: ## Debian packages of daemon, ovrctl and Python client, in build/deb/
-	@scripts/deps.sh build deb
+deb: ## Debian packages of daemon, worker, ovrctl and Python client, in build/deb/
+	@scripts/deps.sh build mpi deb
 	rm -rf build/deb
 	mkdir -p $(DEB)
 	tar -cf - --exclude=./build --exclude=./.git --exclude=__pycache__ . | tar -xf - -C $(DEB)

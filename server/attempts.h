@@ -75,10 +75,10 @@ int store_withdraw_attempt(struct store *store, const struct attempt *attempt, c
 
 /* It was lost (its node failed, its time was over, its lease ran out): back to the queue with the
  * reason, from the last checkpoint; or paused, where somebody has asked for that; or failed as
- * `crashed`, when that happened max_crashes times without a new checkpoint: then, as after
- * store_fail_attempt(), its files are to go (server/work.h). OVR_CONFLICT when it is over. */
+ * `crashed`, when that happened as often as the store's rules allow without a new checkpoint. As
+ * after store_fail_attempt(), files are to go (work_forget()). OVR_CONFLICT when it is over. */
 int store_lose_attempt(struct store *store, const struct attempt *attempt, const char *reason,
-                       int max_crashes, struct ovr_err *err);
+                       struct ovr_err *err);
 
 /* Ends the experiment as failed, begun or not. OVR_CONFLICT when the attempt is over. */
 int store_fail_attempt(struct store *store, const struct attempt *attempt, const char *kind,
@@ -109,7 +109,7 @@ struct report {
     int64_t checkpoint, computed_ms; /* 0: no new one */
     enum report_end { END_NOT, END_OUTCOME, END_PAUSED, END_QUEUED } end;
     const struct outcome *outcome; /* of END_OUTCOME */
-    const char *reason;            /* of END_QUEUED */
+    const char *reason;            /* of END_QUEUED, which counts as a loss like any other */
 };
 
 /* All of it in one transaction, on disk when it returns. *attempt becomes what it is then.

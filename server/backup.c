@@ -125,14 +125,22 @@ static int make(const struct backup_job *job, const char *all, const char *name,
     if (!rc)
         rc = fill(job, unfinished, err);
     if (!rc && rename(unfinished, done))
-        rc = errno == ENOTEMPTY || errno == EEXIST
-                 ? ovr_fail(err, OVR_CONFLICT, NULL, "there is a backup of this second already")
-                 : files_fail(err, "give a backup its name");
+        rc = files_fail(err, "give a backup its name");
     if (!rc)
         rc = files_sync_directory(all, err);
     if (rc)
         files_remove_tree(unfinished, NULL);
     return rc;
+}
+
+/* Looked at before others are held off from removing files: after a conflict nobody removes these
+ * for them. */
+static int must_be_new(const char *all, const char *name, struct ovr_err *err) {
+    backup_path done;
+    snprintf(done, sizeof done, "%.1000s/%s", all, name);
+    return access(done, F_OK)
+               ? 0
+               : ovr_fail(err, OVR_CONFLICT, NULL, "there is a backup of this second already");
 }
 
 int backup_make(const struct backup_job *job, struct backup_outcome *outcome, struct ovr_err *err) {
@@ -144,9 +152,12 @@ int backup_make(const struct backup_job *job, struct backup_outcome *outcome, st
         return ovr_fail(err, OVR_CONFLICT, NULL, "a backup is being made; try again later");
     strftime(outcome->name, sizeof outcome->name, "%Y%m%dT%H%M%SZ", gmtime_r(&now, &parts));
     snprintf(all, sizeof all, "%.500s/backups", job->data_dir);
-    pthread_rwlock_wrlock(&removing);
-    int rc = make(job, all, outcome->name, err);
-    pthread_rwlock_unlock(&removing);
+    int rc = must_be_new(all, outcome->name, err);
+    if (!rc) {
+        pthread_rwlock_wrlock(&removing);
+        rc = make(job, all, outcome->name, err);
+        pthread_rwlock_unlock(&removing);
+    }
     if (!rc && job->keep)
         outcome->removed = remove_old(all, job->keep);
     pthread_mutex_unlock(&making);

@@ -17,7 +17,8 @@ struct backup_outcome {
     int removed;   /* older ones */
 };
 
-/* Makes one, whole on disk or not at all. OVR_CONFLICT while another is being made. */
+/* Makes one, whole on disk or not at all. OVR_CONFLICT while another is being made, or when
+ * there is one of this second: then nothing was held off. */
 int backup_make(const struct backup_job *job, struct backup_outcome *outcome, struct ovr_err *err);
 
 /* Around the removal of files that a backup may be about to link. 0 while one is being made: then

@@ -5,6 +5,7 @@
 #include "server/files.h"
 #include "server/gunzip.h"
 #include "server/log.h"
+#include "server/splits.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -46,11 +47,6 @@ static pthread_mutex_t publishing = PTHREAD_MUTEX_INITIALIZER;
 
 static const char *const part_names[] = {
     [INTAKE_FEATURES] = "features", [INTAKE_LABELS] = "labels"};
-
-int catalog_name_is_valid(const char *name) {
-    size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
-    return n > 0 && n < DATASET_NAME_SIZE && name[n] == '\0' && name[0] != '.';
-}
 
 static void make_path(const struct catalog *catalog, const char *name, catalog_path path) {
     snprintf(path, sizeof(catalog_path), "%s/%s", catalog->directory, name);
@@ -137,7 +133,7 @@ void upload_abort(struct upload *upload) {
 }
 
 static int check_names(const struct upload_request *request, struct ovr_err *err) {
-    if (!catalog_name_is_valid(request->dataset))
+    if (!spec_dataset_name_is_valid(request->dataset))
         return ovr_fail(err, OVR_INVALID, NULL,
                         "a data set's name is 1..64 letters, digits, dots, dashes or underscores "
                         "and does not start with a dot");
@@ -433,50 +429,10 @@ static int open_checked(const struct catalog *catalog, const struct spec *spec, 
     return 0;
 }
 
-/* Columns that have names must have the same ones in the same order: else numbers would be taken
- * for each other. */
-static int compare_features(const struct samples *train, const struct samples *test,
-                            struct ovr_err *err) {
-    const char *a = train->feature_names, *b = test->feature_names;
-    for (size_t j = 0; a && b && j < train->d; j++) {
-        if (strcmp(a, b))
-            return ovr_fail(err, OVR_INVALID, "/dataset/name",
-                            "value %zu of a sample is called \"%.60s\" in the training split and "
-                            "\"%.60s\" in the test split; upload both with the same columns",
-                            j, a, b);
-        a += strlen(a) + 1;
-        b += strlen(b) + 1;
-    }
-    return 0;
-}
-
 static int open_stored(const struct catalog *catalog, const struct spec *spec, int check,
                        struct samples *train, struct samples *test, struct ovr_err *err) {
     int rc = open_checked(catalog, spec, "train", spec->train_sha256, check, train, err);
     return rc ? rc : open_checked(catalog, spec, "test", spec->test_sha256, check, test, err);
-}
-
-static int match_splits(struct samples *train, struct samples *test, struct ovr_err *err) {
-    if (train->d != test->d)
-        return ovr_fail(err, OVR_INVALID, "/dataset/name",
-                        "the training samples have %zu values, the test samples %zu", train->d,
-                        test->d);
-    int rc = compare_features(train, test, err);
-    return rc ? rc : samples_adopt_classes(test, train, err);
-}
-
-int catalog_fit_samples(const struct spec *spec, struct samples *train, struct samples *test,
-                        struct ovr_err *err) {
-    int rc = spec->generated ? 0 : match_splits(train, test, err);
-    if (!rc && spec->only_classes.n) {
-        rc = samples_keep_classes(train, &spec->only_classes, err);
-        rc = rc ? rc : samples_keep_classes(test, &spec->only_classes, err);
-    }
-    if (spec->train_limit > 0)
-        train->n = min_size(train->n, (size_t)spec->train_limit);
-    if (spec->test_limit > 0)
-        test->n = min_size(test->n, (size_t)spec->test_limit);
-    return rc;
 }
 
 int catalog_open_samples(const struct catalog *catalog, const struct spec *spec, int check,
@@ -489,7 +445,7 @@ int catalog_open_samples(const struct catalog *catalog, const struct spec *spec,
     } else {
         rc = open_stored(catalog, spec, check, train, test, err);
     }
-    return rc ? rc : catalog_fit_samples(spec, train, test, err);
+    return rc ? rc : splits_fit(spec, train, test, err);
 }
 
 /* ---- Summaries ---- */

@@ -29,9 +29,6 @@ struct catalog {
 int catalog_init(struct catalog *catalog, const char *data_dir, struct store *store,
                  struct ovr_err *err);
 
-/* 1 if it is a fit name for a data set: 1..64 of a-z A-Z 0-9 . _ -, not starting with a dot. */
-int catalog_name_is_valid(const char *name);
-
 struct upload; /* one split, or half of one, on its way in; gzip is unpacked */
 
 struct upload_request {
@@ -70,10 +67,6 @@ void catalog_sweep(struct catalog *catalog);
  * SHA-256. The caller releases both, also after a failure. */
 int catalog_open_samples(const struct catalog *catalog, const struct spec *spec, int check,
                          struct samples *train, struct samples *test, struct ovr_err *err);
-
-/* What a spec makes of two splits that were opened otherwise: the same as above. */
-int catalog_fit_samples(const struct spec *spec, struct samples *train, struct samples *test,
-                        struct ovr_err *err);
 
 /* A version as it lies, unchecked; the caller releases it. */
 int catalog_open_split(const struct catalog *catalog, const struct dataset_split *split,

@@ -1,12 +1,13 @@
 #include "server/cluster.h"
 
+#include "core/utf8.h"
+#include "server/clock.h"
 #include "server/log.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Between tries after a refusal: twice as long each time, up to this. */
 enum { HOLD_MOST_S = 300 };
@@ -70,10 +71,11 @@ struct cluster {
     int polls;
 };
 
-static int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+static void wake(struct cluster *cluster) {
+    pthread_mutex_lock(&cluster->lock);
+    cluster->woken = 1;
+    pthread_cond_signal(&cluster->work);
+    pthread_mutex_unlock(&cluster->lock);
 }
 
 /* What there is to say of Slurm */
@@ -83,6 +85,7 @@ static void say_trouble(struct cluster *cluster, int answers, const char *troubl
     int was_well = !*cluster->view.trouble;
     cluster->view.answers = answers;
     snprintf(cluster->view.trouble, sizeof cluster->view.trouble, "%s", trouble);
+    utf8_mend(cluster->view.trouble); /* it may have been cut inside a character */
     pthread_mutex_unlock(&cluster->lock);
     if (*trouble && was_well)
         log_line(LOG_WARN, "nothing is sent to the cluster for now: %s", trouble);
@@ -310,11 +313,6 @@ static int ask_slurm(struct cluster *cluster) {
 
 /* What becomes of an attempt */
 
-static void tell_ended(struct cluster *cluster) {
-    if (cluster->config.ended)
-        cluster->config.ended(cluster->config.context);
-}
-
 /* After the store took the end of an attempt, or had it already: Slurm is to forget it. Returns 0
  * if it did not. */
 static int settle(struct cluster *cluster, struct entry *entry, int rc, const struct ovr_err *err) {
@@ -328,7 +326,8 @@ static int settle(struct cluster *cluster, struct entry *entry, int rc, const st
         entry->over_ms = monotonic_ms();
     entry->over = entry->news.cancel = 1;
     pthread_mutex_unlock(&cluster->lock);
-    tell_ended(cluster);
+    if (cluster->config.ended)
+        cluster->config.ended(cluster->config.context, entry->attempt.id);
     return 1;
 }
 
@@ -336,8 +335,7 @@ static void lose(struct cluster *cluster, struct entry *entry, const char *reaso
     struct ovr_err err = {0};
     log_line(LOG_WARN, "experiment=%s job %s was lost: %s", entry->attempt.id, entry->attempt.job,
              reason);
-    int rc = store_lose_attempt(cluster->config.store, &entry->attempt, reason,
-                                cluster->config.max_crashes, &err);
+    int rc = store_lose_attempt(cluster->config.store, &entry->attempt, reason, &err);
     if (settle(cluster, entry, rc, &err) &&
         !entry->attempt.begun_at) { /* others would fare alike */
         cluster->stillborn++;
@@ -349,8 +347,7 @@ static void lose(struct cluster *cluster, struct entry *entry, const char *reaso
 static void fail(struct cluster *cluster, struct entry *entry, const char *kind,
                  const char *detail) {
     struct ovr_err err = {0};
-    log_line(LOG_WARN, "experiment=%s job %s failed: %s", entry->attempt.id, entry->attempt.job,
-             detail);
+    log_line(LOG_WARN, "experiment=%s failed on the cluster: %s", entry->attempt.id, detail);
     int rc = store_fail_attempt(cluster->config.store, &entry->attempt, kind, detail, &err);
     settle(cluster, entry, rc, &err);
 }
@@ -369,7 +366,7 @@ static void fail_cancelled(struct cluster *cluster, struct entry *entry, const c
 static void judge_end(struct cluster *cluster, struct entry *entry) {
     const struct slurm_status *s = &entry->status;
     const char *node = *s->node ? s->node : "an unknown node";
-    char text[400];
+    char text[640], output[160];
     if (s->state == SLURM_CANCELLED) {
         fail_cancelled(cluster, entry, s->id);
     } else if (strcmp(s->word, "OUT_OF_MEMORY") == 0) {
@@ -378,11 +375,13 @@ static void judge_end(struct cluster *cluster, struct entry *entry) {
                  s->id, node);
         fail(cluster, entry, "out-of-memory", text);
     } else if (!entry->attempt.begun_at && s->state != SLURM_LOST) {
-        snprintf(text, sizeof text,
-                 "job %s ended on %s (%s) before its worker reached the daemon: does %s exist "
-                 "there, and does %s answer there? Its output is on that node in %s/%s",
-                 s->id, node, s->word, cluster->config.orders.worker, cluster->config.orders.url,
-                 SLURM_CHDIR, SLURM_OUTPUT);
+        slurm_output(&cluster->config.slurm, s->id, output, sizeof output);
+        snprintf(
+            text, sizeof text,
+            "job %s ended on %s (%s) before its worker reached the daemon. %s, on the first of "
+            "its nodes, says why; does %.100s exist there, and does %.100s answer from there?",
+            s->id, node, s->word, output, cluster->config.orders.worker,
+            cluster->config.orders.url);
         lose(cluster, entry, text);
     } else {
         snprintf(text, sizeof text, "job %s ended on %s without a last report: Slurm says %s",
@@ -397,6 +396,13 @@ static void note_reason(struct cluster *cluster, struct entry *entry, const char
         return;
     if (store_note_reason(cluster->config.store, &entry->attempt, reason, NULL) == 0)
         snprintf(entry->reason, sizeof entry->reason, "%s", reason);
+}
+
+/* It is on its node, where its worker begins, or fails to. */
+static void note_node(struct cluster *cluster, struct entry *entry) {
+    char text[100];
+    snprintf(text, sizeof text, "Running on %.64s", entry->status.node);
+    note_reason(cluster, entry, text);
 }
 
 /* It was sent, though the daemon that did it ended before it could note that. */
@@ -419,8 +425,10 @@ static void judge_status(struct cluster *cluster, struct entry *entry, int64_t n
     }
     if (!*entry->attempt.job)
         note_found(cluster, entry);
-    if (entry->status.state == SLURM_WAITS || entry->status.state == SLURM_RUNS)
-        note_reason(cluster, entry, entry->status.state == SLURM_WAITS ? entry->status.reason : "");
+    if (entry->status.state == SLURM_WAITS)
+        note_reason(cluster, entry, entry->status.reason);
+    else if (entry->status.state == SLURM_RUNS)
+        note_node(cluster, entry);
     else if (entry->status.state != SLURM_DONE || entry->gone_polls >= GONE_POLLS)
         judge_end(cluster, entry);
     if (!entry->over && !begun && entry->runs_since_ms && now - entry->runs_since_ms > arrive_ms)
@@ -545,18 +553,18 @@ static void take_answer(struct cluster *cluster, struct entry *entry, int rc,
         note_reason(cluster, entry, err->text);
         return;
     }
-    hold(cluster);
-    if (rc == OVR_TOO_LARGE) {
+    if (rc == OVR_TOO_LARGE) { /* this one; the next may be of any size */
         fail(cluster, entry, "too-large", err->text);
-    } else {
-        say_trouble(cluster, rc != OVR_NOT_FOUND, err->text);
-        rc = store_withdraw_attempt(store, &entry->attempt, err->text, &fault);
-        if (!rc || rc == OVR_CONFLICT)
-            drop(cluster, entry);
-        else
-            log_line(LOG_ERROR, "experiment=%s could not be taken back: %s", entry->attempt.id,
-                     fault.text);
+        return;
     }
+    hold(cluster);
+    say_trouble(cluster, rc != OVR_NOT_FOUND, err->text);
+    rc = store_withdraw_attempt(store, &entry->attempt, err->text, &fault);
+    if (!rc || rc == OVR_CONFLICT)
+        drop(cluster, entry);
+    else
+        log_line(LOG_ERROR, "experiment=%s could not be taken back: %s", entry->attempt.id,
+                 fault.text);
 }
 
 static void submit(struct cluster *cluster, struct entry *entry, const char *token,
@@ -591,6 +599,8 @@ static void send_again(struct cluster *cluster) {
             continue;
         entry->polled = 0; /* once a poll */
         int rc = store_renew_attempt(cluster->config.store, &entry->attempt, token, &err);
+        if (rc == OVR_CONFLICT) /* it was cancelled a moment ago */
+            continue;
         if (!rc)
             rc = store_get_experiment(cluster->config.store, entry->attempt.id, &e, &err);
         if (rc) {
@@ -604,17 +614,27 @@ static void send_again(struct cluster *cluster) {
     }
 }
 
-static int count_live(struct cluster *cluster) {
+static int count_live(const struct cluster *cluster) {
     int live = 0;
     for (size_t i = 0; i < cluster->n; i++)
         live += !cluster->list[i].over;
     return live;
 }
 
-/* From the queue, while there is room and Slurm takes them. */
+static int may_send(const struct cluster *cluster) {
+    return cluster->view.answers && !cluster->stopping && monotonic_ms() >= cluster->send_at_ms &&
+           count_live(cluster) < cluster->config.jobs;
+}
+
+/* From the queue, while there is room and Slurm takes them; but others are looked after in between,
+ * however many there are that Slurm refuses one by one. */
 static void send(struct cluster *cluster) {
-    while (cluster->view.answers && !cluster->stopping && monotonic_ms() >= cluster->send_at_ms &&
-           count_live(cluster) < cluster->config.jobs) {
+    int64_t until_ms = monotonic_ms() + cluster->config.poll_s * INT64_C(1000);
+    while (may_send(cluster)) {
+        if (monotonic_ms() >= until_ms) {
+            wake(cluster);
+            return;
+        }
         struct attempt attempt;
         struct experiment e;
         struct ovr_err err = {0};
@@ -668,13 +688,6 @@ static void *work(void *arg) {
         pthread_mutex_unlock(&cluster->lock);
     }
     return NULL;
-}
-
-static void wake(struct cluster *cluster) {
-    pthread_mutex_lock(&cluster->lock);
-    cluster->woken = 1;
-    pthread_cond_signal(&cluster->work);
-    pthread_mutex_unlock(&cluster->lock);
 }
 
 static void cluster_free(struct cluster *cluster) {

@@ -28,10 +28,10 @@ struct cluster_config {
     struct cluster_orders orders;
     int jobs; /* at most so many at once in Slurm's queue and running */
     int poll_s, lease_s;
-    int max_crashes;
-    /* The cluster has brought an experiment to its end itself: others may have waited for that.
-     * Called without a lock; may be NULL. */
-    void (*ended)(void *context);
+    /* An attempt is over though its worker has not said so: its files are to go, and others may
+     * have waited for the end of the experiment, where that is its end. Called without a lock; may
+     * be NULL. */
+    void (*ended)(void *context, const char *id);
     void *context;
 };
 
@@ -51,7 +51,7 @@ void cluster_heard(struct cluster *cluster, const struct attempt *attempt,
 struct cluster_view {
     int sent, running; /* attempts in Slurm's queue, and begun */
     int answers;       /* the last call of Slurm had an answer */
-    char trouble[200]; /* what was wrong with it; "": nothing */
+    char trouble[500]; /* what was wrong with it; "": nothing */
 };
 void cluster_view(struct cluster *cluster, struct cluster_view *view);
 

@@ -1,5 +1,7 @@
 #include "server/cluster_job.h"
 
+#include "server/placement.h"
+
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
@@ -50,11 +52,11 @@ static void write_line(char line[TEXT_MOST + 100], const char *name, const char 
 }
 
 /* OpenBLAS looks for its kernel when the worker is loaded, hence the variable. With exec, so that
- * the worker, or what starts its ranks, is the job's own process: it gets the job's signals, and
- * its end is the job's. The worker removes the file once it has read it. */
+ * the worker is the job's own process: it gets the job's signals. (Those of several ranks go to the
+ * ranks.) The worker removes the file once it has read it; where it does not start, the shell. */
 static void write_script(const struct cluster_orders *orders, const struct attempt *attempt,
                          const char *token, int threads, char script[CLUSTER_SCRIPT_SIZE]) {
-    char start[TEXT_MOST + 100] = "", kernel[TEXT_MOST + 100], ca[TEXT_MOST + 100];
+    char start[TEXT_MOST + 100] = "exec ", kernel[TEXT_MOST + 100], ca[TEXT_MOST + 100];
     write_line(kernel, "export OPENBLAS_CORETYPE=", orders->blas_kernel);
     write_line(ca, "ca=", orders->ca);
     if (attempt->ranks > 1)
@@ -65,14 +67,20 @@ static void write_script(const struct cluster_orders *orders, const struct attem
              "#!/bin/sh\n"
              "# Experiment %s of %s, attempt %d\n"
              "%s"
+             "worker=%s\n"
+             "command -v $worker >/dev/null || {\n"
+             "    echo \"there is no $worker on $(hostname)\" >&2\n"
+             "    exit 127\n"
+             "}\n"
              "umask 077\n"
              "order=$(mktemp) || exit 1\n"
+             "trap 'rm -f \"$order\"' EXIT\n"
              "cat >\"$order\" <<'END' || exit 1\n"
              "url=%s\ntoken=%s\n%s"
              "END\n"
-             "exec %s%s \"$order\"\n",
-             attempt->id, orders->url, attempt->number, kernel, orders->url, token, ca, start,
-             orders->worker);
+             "%s$worker \"$order\"\n",
+             attempt->id, orders->url, attempt->number, kernel, orders->worker, orders->url, token,
+             ca, start);
 }
 
 static int minutes_of(const struct cluster_orders *orders, const struct experiment *e,
@@ -95,6 +103,7 @@ void cluster_describe(const struct cluster_orders *orders, const struct attempt 
                               .script = script,
                               .ranks = attempt->ranks,
                               .cores_per_rank = threads,
-                              .memory_bytes_per_rank = e->memory_bytes + e->memory_bytes / 5,
+                              .memory_bytes_per_rank =
+                                  (long long)memory_asked((uint64_t)e->memory_bytes),
                               .minutes = minutes_of(orders, e, spec, threads * attempt->ranks)};
 }

@@ -27,8 +27,8 @@ int cluster_threads(const struct cluster_orders *orders, const struct spec *spec
 enum { CLUSTER_SCRIPT_SIZE = 4096 };
 
 /* `job` borrows from the attempt and the script, which has the token. Limits are the estimates with
- * room: memory by a fifth, time by a factor of four and ten minutes, for a node may be slower and
- * has to fetch the data; what is not known is left to the partition. */
+ * room: memory as memory_asked() says, time by a factor of four and ten minutes, for a node may be
+ * slower and has to fetch the data; what is not known is left to the partition. */
 void cluster_describe(const struct cluster_orders *orders, const struct attempt *attempt,
                       const char *token, const struct experiment *e, const struct spec *spec,
                       char script[CLUSTER_SCRIPT_SIZE], struct slurm_job *job);

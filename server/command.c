@@ -1,5 +1,7 @@
 #include "server/command.h"
 
+#include "server/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -12,7 +14,6 @@
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 static const char *const passed_on[] = {"PATH", "HOME", "SLURM_CONF", "SLURM_CONF_SERVER",
@@ -53,12 +54,6 @@ struct child {
     size_t n_output, n_complaint;
     int too_much;
 };
-
-static int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void close_fd(int *fd) {
     if (*fd >= 0)
@@ -157,7 +152,12 @@ static int take_complaint(struct child *child, struct command *command) {
     }
     memcpy(command->complaint + child->n_complaint, piece, size);
     child->n_complaint += size;
+    command->complaint[child->n_complaint] = '\0';
     return 1;
+}
+
+static int has_said_enough(const struct command *command) {
+    return command->enough && strstr(command->complaint, command->enough);
 }
 
 /* Until it has ended and all that it said is taken. Returns 0 when its time is over before. */
@@ -176,6 +176,8 @@ static int listen_to(struct child *child, struct command *command) {
             close_fd(&child->output);
         if (fds[2].revents && !take_complaint(child, command))
             close_fd(&child->complaint);
+        if (has_said_enough(command))
+            return 0;
         if (fds[0].revents && !fds[1].revents && !fds[2].revents)
             return 1;
     }
@@ -205,6 +207,8 @@ static int judge(const struct command *command, const struct child *child, int i
     const char *said = *command->complaint ? command->complaint : "it said nothing";
     if (!in_time && command->stop && *command->stop)
         return ovr_fail(err, OVR_IO, name, "%s was ended, since the daemon stops", name);
+    if (!in_time && has_said_enough(command))
+        return ovr_fail(err, OVR_INVALID, name, "%s was ended after it said: %s", name, said);
     if (!in_time)
         return ovr_fail(err, OVR_IO, name, "%s did not end within %d s: %s", name,
                         command->timeout_s, said);

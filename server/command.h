@@ -20,13 +20,16 @@ struct command {
     const _Atomic int *stop; /* not 0: its time is over; may be NULL */
     char *output;            /* becomes what it printed, with a NUL; NULL: that does not matter */
     size_t output_size;
+    const char
+        *enough; /* it is ended once it has said this on standard error; NULL: it may go on */
     /* Becomes what it said on standard error, its end where that is too long. */
     char complaint[COMMAND_COMPLAINT_SIZE];
 };
 
 /* 0: it ended with status 0. OVR_NOT_FOUND: there is no such program, or it can't be run.
- * OVR_INVALID: it ended otherwise. OVR_TOO_LARGE: it printed more than there is room for. OVR_IO:
- * its time was over, or the system refused; then what it was to do may be done or not. */
+ * OVR_INVALID: it ended otherwise, or said enough. OVR_TOO_LARGE: it printed more than there is
+ * room for. OVR_IO: its time was over, or the system refused; then what it was to do may be done or
+ * not. */
 int command_run(struct command *command, struct ovr_err *err);
 
 #endif

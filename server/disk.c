@@ -1,10 +1,11 @@
 #include "server/disk.h"
 
+#include "server/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -13,12 +14,6 @@ enum {
     LEAST = 2 << 20,   /* that are free: worth one after a while */
     A_WHILE_MS = 60 * 1000,
 };
-
-static int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* Half a reserve is none: it would be given up for nothing. */
 static void make_reserve(const struct disk *disk) {

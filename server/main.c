@@ -202,7 +202,8 @@ static int open_pool(struct daemon *d, const struct settings *settings, struct o
     const struct admission *admission = &d->api.admission;
     int workers = settings->workers ? (int)settings->workers : admission->cores;
     const struct queue_rules rules = {.half_life_ms = settings->half_life_s * 1000,
-                                      .memory_bytes = admission->memory_bytes};
+                                      .memory_bytes = admission->memory_bytes,
+                                      .max_losses = (int)settings->max_crashes};
     const struct pool_config pool = {
         .workplace = {.store = d->store,
                       .cache = &d->cache,
@@ -231,9 +232,11 @@ static int is_loopback(const char *url) {
     return 0;
 }
 
-/* A search or a chain may have waited for what the cluster ended. */
-static void cluster_ended(void *pool) {
-    pool_wake(pool);
+/* A search or a chain may have waited for it. */
+static void cluster_ended(void *context, const char *id) {
+    const struct daemon *d = context;
+    work_forget(&d->api.work, id);
+    pool_wake(d->api.pool);
 }
 
 static int open_cluster(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
@@ -255,9 +258,8 @@ static int open_cluster(struct daemon *d, const struct settings *settings, struc
         .jobs = (int)settings->slurm_jobs,
         .poll_s = (int)settings->slurm_poll_s,
         .lease_s = (int)settings->slurm_lease_s,
-        .max_crashes = (int)settings->max_crashes,
         .ended = cluster_ended,
-        .context = d->api.pool,
+        .context = d,
     };
     if (!path_of(settings->worker_url))
         return ovr_fail(err, OVR_INVALID, "--worker-url",
@@ -271,6 +273,21 @@ static int open_cluster(struct daemon *d, const struct settings *settings, struc
     return rc ? rc : cluster_start(&d->api.cluster, &config, err);
 }
 
+/* What a daemon with --slurm on has sent, and this one will not look after. */
+static int warn_of_attempts(struct store *store, struct ovr_err *err) {
+    struct attempt *list;
+    size_t n;
+    int rc = store_list_attempts(store, &list, &n, err);
+    if (!rc && n)
+        log_line(LOG_WARN,
+                 "%zu experiment%s on the cluster, and this daemon was started without --slurm on: "
+                 "what workers report is taken, but nobody notices when one is lost; cancel such "
+                 "experiments, or start with --slurm on",
+                 n, n == 1 ? " is" : "s are");
+    free(list);
+    return rc;
+}
+
 /* Who runs experiments, and what tells why they wait. */
 static int open_executors(struct daemon *d, const struct settings *settings, struct ovr_err *err) {
     struct executors *executors = &d->api.executors;
@@ -278,12 +295,12 @@ static int open_executors(struct daemon *d, const struct settings *settings, str
     if (rc)
         return rc;
     executors->list[executors->n++] = pool_executor(d->api.pool);
-    if (d->api.admission.cluster.there) {
-        rc = open_cluster(d, settings, err);
-        if (rc)
-            return rc;
+    int there = d->api.admission.cluster.there;
+    rc = there ? open_cluster(d, settings, err) : warn_of_attempts(d->store, err);
+    if (rc)
+        return rc;
+    if (there)
         executors->list[executors->n++] = cluster_executor(d->api.cluster);
-    }
     const struct queue_config queue = {
         .store = d->store,
         .pool = d->api.pool,

@@ -228,7 +228,8 @@ static int read_read_out(const struct reading *reading, const struct model *mode
     const char *data_dir = reading->config->data_dir, *id = reading->experiment->id;
     if (!model->facts.n_classes)
         return 0;
-    if (!bias || bias->rows != weight->rows || weight->columns != model->facts.n_units)
+    if (!bias || bias->rows != weight->rows || bias->columns != 1 ||
+        weight->columns != model->facts.n_units)
         return ovr_fail(err, OVR_IO, NULL, "the read-out of experiment %s does not fit its code",
                         id);
     real *w = ovr_malloc(weight->rows * weight->columns, sizeof *w);

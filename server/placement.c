@@ -61,10 +61,23 @@ static struct cost cost_of(const struct admission *a, const struct spec *spec,
     return cost;
 }
 
+static const double ESTIMATES_ERR = 1.2;
+static const uint64_t PROGRAM_BYTES = UINT64_C(64) << 20;
+
+uint64_t memory_asked(uint64_t estimate) {
+    return (uint64_t)((double)estimate * ESTIMATES_ERR) + PROGRAM_BYTES;
+}
+
+/* The largest estimate for which no more than so many bytes are asked. */
+static uint64_t largest_estimate(uint64_t bytes) {
+    return bytes > PROGRAM_BYTES ? (uint64_t)((double)(bytes - PROGRAM_BYTES) / ESTIMATES_ERR) : 0;
+}
+
 static int has_room(const struct admission *a, const struct cost *cost) {
-    int64_t most = cost->executor == EXECUTOR_LOCAL ? a->memory_bytes : a->cluster.rank_bytes;
-    return cost->train.memory_bytes <= (uint64_t)most ||
-           (cost->executor == EXECUTOR_SLURM && !most);
+    if (cost->executor == EXECUTOR_LOCAL)
+        return cost->train.memory_bytes <= (uint64_t)a->memory_bytes;
+    return !a->cluster.rank_bytes ||
+           memory_asked(cost->train.memory_bytes) <= (uint64_t)a->cluster.rank_bytes;
 }
 
 /* As many ranks as the spec wants on the cluster; else the fewest that have room, or the most that
@@ -76,7 +89,8 @@ static int ranks_there(const struct admission *a, const struct spec *spec,
         return spec->ranks;
     if (!a->cluster.rank_bytes)
         return 1;
-    int ranks = train_ranks_within(&spec->train, data, members, (uint64_t)a->cluster.rank_bytes);
+    uint64_t most_bytes = largest_estimate((uint64_t)a->cluster.rank_bytes);
+    int ranks = train_ranks_within(&spec->train, data, members, most_bytes);
     return ranks ? ranks : most;
 }
 
@@ -138,8 +152,8 @@ static void refuse_size(const struct admission *a, const struct spec *spec, cons
         spec_fault(faults, "",
                    "needs about %.2f GiB of memory in each of %d rank%s, a rank on the cluster may "
                    "have %.2f GiB; %s %s%s, or start ovrd with a larger --slurm-node-memory",
-                   gib(cost->train.memory_bytes), cost->ranks, cost->ranks == 1 ? "" : "s",
-                   gib((uint64_t)a->cluster.rank_bytes), LESS, samples,
+                   gib(memory_asked(cost->train.memory_bytes)), cost->ranks,
+                   cost->ranks == 1 ? "" : "s", gib((uint64_t)a->cluster.rank_bytes), LESS, samples,
                    cost->ranks < most ? ", raise /training/ranks" : "");
 }
 

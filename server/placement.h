@@ -16,4 +16,8 @@ void place(const struct admission *admission, const struct spec *spec,
            const struct train_data *data, size_t width, int bound, json_t *faults,
            struct cost *cost);
 
+/* What the cluster is asked for, so that a rank has room for an estimate of so many bytes: a fifth
+ * more, and the program with its libraries, which no estimate has. */
+uint64_t memory_asked(uint64_t estimate);
+
 #endif

@@ -1,5 +1,6 @@
 #include "server/pool.h"
 
+#include "server/clock.h"
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/sweeps.h"
@@ -10,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* A thread with its job. */
 struct slot {
@@ -46,12 +46,6 @@ struct pool {
     _Atomic int look_for_points;
     _Atomic int sweeps_stuck; /* the last attempt failed */
 };
-
-static int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* The functions from here to worker() are called with the lock held. */
 static int64_t memory_of(const struct job *job) {

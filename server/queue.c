@@ -451,9 +451,11 @@ static const char *meaning_of(const char *reason) {
         {"ReqNodeNotAvail", "nodes that it needs are down or reserved"},
         {"Nodes required for job are DOWN", "nodes that it needs are down or reserved"},
         {"PartitionNodeLimit", "the partition never gives so much: see --slurm-options"},
-        {"PartitionTimeLimit", "the partition never gives so much time: see --slurm-options"},
+        {"PartitionTimeLimit", "the partition never gives so much time: see --slurm-max-minutes"},
+        {"PartitionConfig", "the partition has no node like that: see --slurm-options"},
         {"Partition", "the partition is closed"},
         {"BadConstraints", "no node has what it asks for: see --slurm-options"},
+        {"Running on ", "its worker starts there, and has not reached this daemon yet"},
         {"JobHeld", "somebody holds it: scontrol release lets it go"},
         {"QOS", "a limit that the lab set is reached"},
         {"Assoc", "a limit that the lab set is reached"},
@@ -477,7 +479,7 @@ static void say_sent(struct queue_place *place, const struct sent *sent, int may
     if (!*sent->job)
         say(place, "it is being sent to Slurm");
     else if (!*reason)
-        say(place, "Slurm has it as job %s: it has just come in, or its worker starts", job);
+        say(place, "Slurm has it as job %s: it has just come in", job);
     else if (meaning)
         say(place, "Slurm has it as job %s (%s): %s", job, reason, meaning);
     else

@@ -57,7 +57,7 @@ struct queue_snapshot {
 int queue_look(struct queue *queue, struct queue_snapshot **snapshot, struct ovr_err *err);
 void queue_put(struct queue *queue, struct queue_snapshot *snapshot);
 
-enum { QUEUE_REASON_SIZE = 320 };
+enum { QUEUE_REASON_SIZE = 640 };
 
 struct queue_place {
     int64_t position;               /* from 1 */

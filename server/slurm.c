@@ -1,5 +1,6 @@
 #include "server/slurm.h"
 
+#include "core/utf8.h"
 #include "server/command.h"
 
 #include <ctype.h>
@@ -73,6 +74,10 @@ int slurm_check(const struct slurm *slurm, struct ovr_err *err) {
 
 /* sbatch */
 
+/* A job's output goes there, below its node's directory unless the options say otherwise. */
+#define CHDIR "/tmp"
+#define OUTPUT "ovr-worker-%j.out"
+
 /* What Slurm says when it refuses a job, and what that means; the first that is found counts. Of
  * what is not here any other job would be refused as well: a partition, an account that is not
  * there. */
@@ -107,6 +112,46 @@ static int judge_refusal(const char *complaint) {
     return OVR_INVALID;
 }
 
+/* What it complained of, as one sentence: several lines, each with "sbatch: error: " before it. */
+static void read_complaint(const char *complaint, char *text, size_t size) {
+    size_t used = 0;
+    *text = '\0';
+    for (const char *line = complaint; *line && used < size;) {
+        static const char *const starts[] = {"sbatch: ", "error: "};
+        size_t n = strcspn(line, "\n");
+        const char *next = line + n + (line[n] == '\n');
+        for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+            if (strncmp(line, starts[i], strlen(starts[i])) == 0)
+                line += strlen(starts[i]);
+        if (line < next && *line != '\n')
+            used += (size_t)snprintf(text + used, size - used, "%s%.*s", used ? "; " : "",
+                                     (int)strcspn(line, "\n"), line);
+        line = next;
+    }
+}
+
+static int refuse(const struct command *command, const struct ovr_err *why,
+                  const struct slurm_job *job, struct ovr_err *err) {
+    char said[COMMAND_COMPLAINT_SIZE];
+    int code = judge_refusal(command->complaint);
+    read_complaint(*command->complaint ? command->complaint : why->text, said, sizeof said);
+    if (code == OVR_TOO_LARGE)
+        return ovr_fail(err, code, "sbatch",
+                        "Slurm says: %.190s (asked for %d rank%s, each of %d cores and %lld MiB; "
+                        "see training.threads, --slurm-cores, --slurm-max-minutes, "
+                        "--slurm-options)",
+                        said, job->ranks, job->ranks == 1 ? "" : "s", job->cores_per_rank,
+                        job->memory_bytes_per_rank >> 20);
+    return ovr_fail(err, code, "sbatch", "Slurm says: %.300s%s", said,
+                    code == OVR_INVALID ? " (see --slurm-options)" : "");
+}
+
+/* Of the end of a job's time. Slurm may give it a minute earlier, and a short job is to get on
+ * before. */
+static int notice_s(int minutes) {
+    return minutes > 0 && minutes < 6 ? minutes * 10 : 60;
+}
+
 static void add_limits(struct words *words, const struct slurm_job *job) {
     const long long mib = 1 << 20;
     long long bytes = job->memory_bytes_per_rank / job->cores_per_rank;
@@ -116,7 +161,7 @@ static void add_limits(struct words *words, const struct slurm_job *job) {
         add(words, "--mem-per-cpu=%lldM", (bytes + mib - 1) / mib);
     if (job->minutes)
         add(words, "--time=%d", job->minutes);
-    add(words, "--signal=%sTERM@60", job->ranks == 1 ? "B:" : "");
+    add(words, "--signal=%sTERM@%d", job->ranks == 1 ? "B:" : "", notice_s(job->minutes));
 }
 
 static void add_options(struct words *words, const char *options) {
@@ -137,6 +182,19 @@ static int read_id(const char *output, char id[32]) {
     return 0;
 }
 
+void slurm_output(const struct slurm *slurm, const char *id, char *path, size_t size) {
+    static const char OPTION[] = "--output=";
+    const char *given = strstr(slurm->options, OPTION);
+    const char *pattern = given ? given + strlen(OPTION) : CHDIR "/" OUTPUT;
+    size_t n = strcspn(pattern, " "), before = 0;
+    while (before < n && strncmp(pattern + before, "%j", 2) != 0)
+        before++;
+    int has_id = before < n;
+    size_t after = has_id ? before + 2 : n;
+    snprintf(path, size, "%.*s%s%.*s", (int)before, pattern, has_id ? id : "", (int)(n - after),
+             pattern + after);
+}
+
 int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id[32],
                  struct ovr_err *err) {
     struct words words;
@@ -146,16 +204,19 @@ int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id
     add(&words, "--parsable");
     add(&words, "--no-requeue");
     add(&words, "--export=NIL");
-    add(&words, "--chdir=%s", SLURM_CHDIR);
-    add(&words, "--output=%s", SLURM_OUTPUT);
+    add(&words, "--chdir=%s", CHDIR);
+    add(&words, "--output=%s", OUTPUT);
     add(&words, "--job-name=%s", job->name);
     add_limits(&words, job);
     add_options(&words, slurm->options);
-    struct command command = {.input = job->script, .output = output, .output_size = sizeof output};
+    struct command command = {.input = job->script,
+                              .output = output,
+                              .output_size = sizeof output,
+                              .enough =
+                                  "sleeping and retrying"}; /* a full queue: we try ourselves */
     int rc = run(slurm, &words, &command, &why);
     if (rc == OVR_INVALID && !words.too_long)
-        return ovr_fail(err, judge_refusal(command.complaint), "sbatch", "Slurm says: %.300s",
-                        *command.complaint ? command.complaint : why.text);
+        return refuse(&command, &why, job, err);
     if (rc)
         return ovr_fail(err, rc, why.field, "%s", why.text);
     if (read_id(output, id))
@@ -188,6 +249,7 @@ static enum slurm_state read_state(const char *word) {
 static void copy(char *to, size_t size, const char *from) {
     int nothing = strcmp(from, "None") == 0 || strcmp(from, "(null)") == 0;
     snprintf(to, size, "%s", nothing ? "" : from);
+    utf8_mend(to);
 }
 
 /* "%i|%j|%T|%r|%N", cut up in place. Returns 0 for what is none. */

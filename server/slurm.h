@@ -28,18 +28,18 @@ struct slurm_job {
     int minutes; /* 0: as the partition has it */
 };
 
-/* Where a job's output goes, below the directory of its node unless the options say otherwise. */
-#define SLURM_CHDIR "/tmp"
-#define SLURM_OUTPUT "ovr-worker-%j.out"
-
-/* *id, of 32 bytes, becomes its number. It gets SIGTERM a minute before its time is over: the
- * process that the script becomes or, of several ranks, each of those. OVR_IO: no answer, so it may
- * have been taken: look by name before another try. OVR_FULL: Slurm takes no more now.
- * OVR_TOO_LARGE: this job wants more than the cluster has. OVR_INVALID: Slurm refuses it for
- * another reason, and would any other. OVR_NOT_FOUND: there is no sbatch. *err has Slurm's words.
+/* *id, of 32 bytes, becomes its number. It gets SIGTERM a minute before its time is over, ten
+ * seconds for each minute where it has less than six: the process that the script becomes or, of
+ * several ranks, each of those. OVR_IO: no answer, so it may have been taken: look by name before
+ * another try. OVR_FULL: Slurm takes no more now. OVR_TOO_LARGE: this job wants more than the
+ * cluster has. OVR_INVALID: Slurm refuses it for another reason, and would any other.
+ * OVR_NOT_FOUND: there is no sbatch. *err has Slurm's words.
  */
 int slurm_submit(const struct slurm *slurm, const struct slurm_job *job, char id[32],
                  struct ovr_err *err);
+
+/* The file that a job's output goes to, on its node. */
+void slurm_output(const struct slurm *slurm, const char *id, char *path, size_t size);
 
 enum slurm_state {
     SLURM_WAITS,  /* PENDING, CONFIGURING, REQUEUED... */

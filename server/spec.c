@@ -1,7 +1,6 @@
 #include "server/spec.h"
 
 #include "core/utf8.h"
-#include "server/catalog.h"
 #include "server/spec_fields.h"
 
 #include <math.h>
@@ -324,6 +323,11 @@ static json_t *read_steps(struct reading *r, const struct field *f, json_t *valu
     return list;
 }
 
+int spec_dataset_name_is_valid(const char *name) {
+    size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+    return n > 0 && n < sizeof((struct spec *)0)->dataset && name[n] == '\0' && name[0] != '.';
+}
+
 /* What a text of a fixed form has to be; NULL when it is. */
 static const char *fault_of_form(enum type type, const char *text) {
     size_t n = strlen(text);
@@ -332,7 +336,7 @@ static const char *fault_of_form(enum type type, const char *text) {
                    ? NULL
                    : "must be a SHA-256 in 64 lower-case hex digits";
     if (type == T_DATASET)
-        return catalog_name_is_valid(text)
+        return spec_dataset_name_is_valid(text)
                    ? NULL
                    : "must be a data set's name: 1..64 letters, digits, dots, dashes or "
                      "underscores, no dot first";

@@ -70,6 +70,9 @@ int spec_pin_version(json_t *document, const struct spec *spec, struct ovr_err *
  * say, such as sizes that depend on others, is left to spec_read(). NULL without memory. */
 json_t *spec_schema(void);
 
+/* 1 if it is a fit name for a data set: 1..64 of a-z A-Z 0-9 . _ -, not starting with a dot. */
+int spec_dataset_name_is_valid(const char *name);
+
 int spec_has_faults(const json_t *faults);
 
 /* Appends one fault. The pointer is RFC 6901. Without memory for it null stands for the fault, so

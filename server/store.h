@@ -168,6 +168,7 @@ int store_copy(struct store *store, const char *path, const _Atomic int *stop, s
 struct queue_rules {
     int64_t half_life_ms; /* of use */
     int64_t memory_bytes; /* for all that run together */
+    int max_losses;       /* so often may a cluster lose one before a new checkpoint; 0: any */
 };
 enum { NO_LIMIT = 1 << 30 };
 

@@ -19,7 +19,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATH_SIZE = 1024, MOST_FILES = 200 };
+/* MOST_AHEAD: so many checkpoints may lie here that were not reported yet, or never are. */
+enum { PATH_SIZE = 1024, MOST_FILES = 200, MOST_AHEAD = 50 };
 
 static const char *const directories[] = {"best", "last", "units"};
 enum { N_DIRECTORIES = 3 };
@@ -81,9 +82,47 @@ static void remove_results(const char *data_dir, const char *id, int attempts) {
     }
 }
 
-void work_forget(const char *data_dir, const char *id, int attempts) {
-    remove_checkpoints(data_dir, id, INT64_MAX, 0);
-    remove_results(data_dir, id, attempts);
+void work_forget(const struct work *work, const char *id) {
+    struct experiment e = {.state = STATE_CANCELLED}; /* as good as that: deleted */
+    int rc = store_get_experiment(work->store, id, &e, NULL);
+    if (rc && rc != OVR_NOT_FOUND)
+        return;
+    if (e.state > STATE_PAUSED)
+        remove_checkpoints(work->data_dir, id, INT64_MAX, 0);
+    if (e.state > STATE_SUCCEEDED)
+        weights_remove(work->data_dir, id);
+    if (e.state != STATE_RUNNING)
+        remove_results(work->data_dir, id, e.attempts);
+    experiment_release(&e);
+}
+
+/* ---- Who is current ---- */
+
+/* What the attempt is at this moment. OVR_NOT_FOUND: it is over, for good. */
+static int look_again(const struct work *work, const struct attempt *attempt, struct attempt *now,
+                      struct ovr_err *err) {
+    struct ovr_err why = {0};
+    int rc = store_get_attempt(work->store, attempt->experiment, now, NULL, 0, &why);
+    if (rc && rc != OVR_NOT_FOUND)
+        return ovr_fail(err, rc, NULL, "%s", why.text);
+    return rc || now->number != attempt->number ? OVR_NOT_FOUND : 0;
+}
+
+/* Before a file gets its name, so that an attempt that was cut off does not write over what another
+ * one put; and once something is there, since who ended the attempt may have removed its files just
+ * before. */
+static int must_be_current(const struct work *work, const struct attempt *attempt,
+                           struct ovr_err *err) {
+    struct attempt now;
+    char result[PATH_SIZE];
+    int rc = look_again(work, attempt, &now, err);
+    if (rc != OVR_NOT_FOUND)
+        return rc;
+    result_path(result, work->data_dir, attempt->id, attempt->number);
+    files_remove_tree(result, NULL);
+    work_forget(work, attempt->id);
+    return ovr_fail(err, OVR_CONFLICT, NULL, "attempt %d of experiment %s is over", attempt->number,
+                    attempt->id);
 }
 
 /* ---- Uploads ---- */
@@ -153,6 +192,11 @@ int work_put_checkpoint(struct work_upload **out, const struct work *work,
         return ovr_fail(err, OVR_CONFLICT, NULL,
                         "checkpoint %lld was reported already; the next is number %lld",
                         (long long)attempt->checkpoint, (long long)attempt->checkpoint + 1);
+    if (number - attempt->checkpoint > MOST_AHEAD)
+        return ovr_fail(
+            err, OVR_INVALID, NULL,
+            "checkpoint %lld is more than %d ahead of the newest that was reported, %lld",
+            (long long)number, MOST_AHEAD, (long long)attempt->checkpoint);
     struct work_upload *upload = upload_new(work, attempt, sha256, err);
     if (!upload)
         return OVR_NOMEM;
@@ -202,6 +246,7 @@ int work_put_file(struct work_upload **out, const struct work *work, const struc
         return rc;
     result_path(result, work->data_dir, attempt->id, attempt->number);
     rc = weights_make_directories(result, err);
+    rc = rc ? rc : must_be_current(work, attempt, err);
     if (!rc && count_files(result) >= MOST_FILES)
         rc = ovr_fail(err, OVR_TOO_LARGE, NULL, "a result has at most %d files", MOST_FILES);
     if (rc)
@@ -234,27 +279,6 @@ int work_write(struct work_upload *upload, const char *bytes, size_t n) {
     return rc;
 }
 
-/* What the attempt is at this moment. OVR_NOT_FOUND: it is over, for good. */
-static int look_again(const struct work *work, const struct attempt *attempt, struct attempt *now,
-                      struct ovr_err *err) {
-    struct ovr_err why = {0};
-    int rc = store_get_attempt(work->store, attempt->experiment, now, NULL, 0, &why);
-    if (rc && rc != OVR_NOT_FOUND)
-        return ovr_fail(err, rc, NULL, "%s", why.text);
-    return rc || now->number != attempt->number ? OVR_NOT_FOUND : 0;
-}
-
-/* So that one that was cut off does not write over what another one put. */
-static int must_be_current(const struct work *work, const struct attempt *attempt,
-                           struct ovr_err *err) {
-    struct attempt now;
-    int rc = look_again(work, attempt, &now, err);
-    return rc != OVR_NOT_FOUND
-               ? rc
-               : ovr_fail(err, OVR_CONFLICT, NULL, "attempt %d of experiment %s is over",
-                          attempt->number, attempt->id);
-}
-
 int work_finish(struct work_upload *upload, struct ovr_err *err) {
     char sha256[DIGEST_SIZE];
     int rc = upload->err.code;
@@ -272,6 +296,7 @@ int work_finish(struct work_upload *upload, struct ovr_err *err) {
     if (!rc && rename(upload->draft, upload->path))
         rc = files_fail(err, "give the upload its name");
     rc = rc ? rc : files_sync_directory(upload->directory, err);
+    rc = rc ? rc : must_be_current(upload->work, &upload->attempt, err);
     work_abort(upload);
     return rc;
 }
@@ -469,10 +494,8 @@ static void tidy(const struct work *work, const struct attempt *attempt,
         remove_results(work->data_dir, attempt->id, attempt->number);
         weights_remove(work->data_dir, attempt->id);
     }
-    if (report->end == END_OUTCOME)
-        work_forget(work->data_dir, attempt->id, attempt->number);
-    else if (report->end)
-        remove_results(work->data_dir, attempt->id, attempt->number);
+    if (report->end)
+        work_forget(work, attempt->id);
     else if (report->checkpoint)
         remove_checkpoints(work->data_dir, attempt->id, attempt->checkpoint,
                            attempt->checkpoint_before);

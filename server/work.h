@@ -23,7 +23,7 @@ struct work {
 /* Bytes on their way in. sha256: what the sender says they are; "": nothing. */
 struct work_upload;
 
-/* OVR_CONFLICT: this checkpoint counts already. */
+/* OVR_CONFLICT: this checkpoint counts already. OVR_INVALID: it is far ahead of those that do. */
 int work_put_checkpoint(struct work_upload **upload, const struct work *work,
                         const struct attempt *attempt, int64_t number, int rank, const char *sha256,
                         struct ovr_err *err);
@@ -50,8 +50,8 @@ int work_open_checkpoint(const struct work *work, const struct attempt *attempt,
 int work_take_report(const struct work *work, struct attempt *attempt, const struct experiment *e,
                      const struct report *report, int *repeated, struct ovr_err *err);
 
-/* Removes all that workers brought for an experiment that has ended otherwise than by a report, but
- * for a result. attempts: how many it had. */
-void work_forget(const char *data_dir, const char *id, int attempts);
+/* For an experiment whose attempt is over: removes the files of results that were on their way and,
+ * where the experiment has ended, its checkpoints and a result that was named but not stored. */
+void work_forget(const struct work *work, const char *id);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "core/cpu.h"
 #include "server/checkpoint.h"
+#include "server/clock.h"
 #include "server/log.h"
 #include "server/weights.h"
 #include "worker/fetch.h"

@@ -1,6 +1,8 @@
 #include "worker/client.h"
 
+#include "server/clock.h"
 #include "server/digest.h"
+#include "server/log.h"
 
 #include <curl/curl.h>
 #include <errno.h>
@@ -9,7 +11,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -39,12 +40,6 @@ struct transfer {
     int retry_after_s;
     const char *fault; /* why we broke it off; NULL: we didn't */
 };
-
-int64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 int client_new(struct client **out, const char *url, const char *token, const char *ca,
                struct ovr_err *err) {
@@ -287,14 +282,17 @@ static int judge(const struct transfer *t, CURLcode code, long status) {
     return code || status < 200 || status >= 300;
 }
 
-/* Longer from try to try, and never the same for two workers. Returns 0 when the deadline comes
- * first, or one is asked to stop. */
+/* Longer from try to try, and never the same for two workers; shorter again towards the deadline,
+ * or a daemon that is back would be asked too late. Returns 0 when the deadline comes first, or one
+ * is asked to stop. */
 static int wait_for_next(const struct call *call, int tries, int retry_after_s) {
     uint32_t random = 0;
     if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)
         random = (uint32_t)monotonic_ms() * 2654435761u;
     int64_t most = (int64_t)BACKOFF_FIRST_MS << (tries < 8 ? tries : 8);
     most = most < BACKOFF_MOST_MS ? most : BACKOFF_MOST_MS;
+    int64_t third = (call->deadline_ms - monotonic_ms()) / 3;
+    most = most < third ? most : third > BACKOFF_FIRST_MS ? third : BACKOFF_FIRST_MS;
     int64_t wait = most / 2 + (int64_t)(random % (uint32_t)(most / 2 + 1));
     wait = wait > retry_after_s * 1000 ? wait : retry_after_s * 1000;
     for (int64_t end = monotonic_ms() + wait, now; (now = monotonic_ms()) < end;) {

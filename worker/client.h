@@ -49,6 +49,4 @@ struct call {
  * and OVR_STOPPED, OVR_NOMEM. */
 int client_call(struct client *client, const struct call *call, char **answer, struct ovr_err *err);
 
-int64_t monotonic_ms(void);
-
 #endif

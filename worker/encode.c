@@ -1,6 +1,6 @@
 #include "worker/encode.h"
 
-#include "worker/client.h"
+#include "server/clock.h"
 
 #include <math.h>
 

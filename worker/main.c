@@ -2,16 +2,19 @@
  * job, with the very same core: the weights are those that the daemon would have got.
  *
  *   ovr-worker ORDER                                         for a daemon (docs/worker.md)
- *   ovr-worker [-t THREADS] [-i ISA] SPEC OUT [TRAIN TEST]   by hand (docs/ranks.md) */
+ *   ovr-worker [-t THREADS] [-i ISA] SPEC OUT [TRAIN TEST]   by hand (docs/ranks.md)
+ *   ovr-worker --help, --manual, --version */
 #include "core/linalg.h"
 #include "core/team.h"
 #include "worker/attempt.h"
 #include "worker/byhand.h"
 #include "worker/mpi.h"
+#include "worker/usage.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static int read_threads(const char *text, int *threads) {
@@ -54,20 +57,33 @@ static int run_by_hand(struct ranks *ranks, const struct byhand *options) {
     return EXIT_TROUBLE;
 }
 
+/* Whether all that was wanted is a text about the program. */
+static int tell_about_it(int argc, char **argv) {
+    static const struct {
+        const char *option;
+        void (*tell)(FILE *out);
+    } texts[] = {{"--help", usage_help}, {"--manual", usage_manual}, {"--version", usage_version}};
+    for (size_t i = 0; argc == 2 && i < sizeof texts / sizeof *texts; i++)
+        if (strcmp(argv[1], texts[i].option) == 0) {
+            texts[i].tell(stdout);
+            return 1;
+        }
+    return 0;
+}
+
 int main(int argc, char **argv) {
     struct byhand options;
     struct ranks ranks = {.size = 1};
     struct ovr_err err = {0};
     const char *order;
-    if (!read_options(argc, argv, &order, &options)) {
-        fputs("usage: ovr-worker ORDER\n"
-              "       ovr-worker [-t THREADS] [-i auto|baseline|avx2|avx512] SPEC OUT [TRAIN "
-              "TEST]\n",
-              stderr);
+    int rc = linalg_start(NULL, argv, &err); /* starts the program once more */
+    if (!rc && tell_about_it(argc, argv))
+        return EXIT_ENDED;
+    if (!rc && !read_options(argc, argv, &order, &options)) {
+        usage_help(stderr);
         return EXIT_USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
-    int rc = linalg_start(NULL, argv, &err); /* starts the program once more */
     if (!rc)
         rc = mpi_start(&ranks, &err);
     if (rc) {

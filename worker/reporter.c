@@ -1,5 +1,7 @@
 #include "worker/reporter.h"
 
+#include "core/utf8.h"
+#include "server/clock.h"
 #include "server/log.h"
 
 #include <pthread.h>
@@ -110,8 +112,13 @@ static int send_report(struct reporter *r, const char *text, struct ovr_err *err
     const struct call call = {
         .path = "/v1/work/reports", .json = text, .deadline_ms = r->deadline_ms, .stop = &r->over};
     int64_t sent_ms = monotonic_ms();
-    int rc = client_call(r->config.client, &call, &answer, err);
-    if (!rc)
+    struct ovr_err why = {0};
+    int rc = client_call(r->config.client, &call, &answer, &why);
+    if (rc)
+        ovr_fail(err, rc, NULL, "%s%s",
+                 rc == OVR_IO ? "the lease ran out without an answer; the last try: " : "",
+                 why.text);
+    else
         rc = read_answer(r, answer, err);
     free(answer);
     r->sent_ms = monotonic_ms();
@@ -249,6 +256,7 @@ void reporter_log(struct reporter *r, int warning, const char *format, ...) {
     for (char *c = text; *c; c++) /* one line, whatever a library says */
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             *c = ' ';
+    utf8_mend(text); /* it may have been cut inside a character */
     log_line(warning ? LOG_WARN : LOG_INFO, "%s", text);
     pthread_mutex_lock(&r->lock); /* a line that finds no memory is in the worker's log alone */
     json_array_append_new(

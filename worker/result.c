@@ -1,7 +1,9 @@
 #include "worker/result.h"
 
+#include "server/clock.h"
 #include "server/digest.h"
 #include "server/files.h"
+#include "server/log.h"
 #include "worker/fetch.h"
 
 #include <dirent.h>

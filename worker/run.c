@@ -1,8 +1,8 @@
 #include "worker/run.h"
 
 #include "core/linalg.h"
-#include "server/catalog.h"
 #include "server/digest.h"
+#include "server/splits.h"
 #include "worker/together.h"
 
 #include <stdlib.h>
@@ -47,7 +47,7 @@ int run_prepare(struct run *run, const char *train_path, const char *test_path,
         rc = spec->generated ? sphere_generate(&test, &spec->sphere, 1, err)
                              : samples_open(&test, test_path, err);
     if (!rc)
-        rc = catalog_fit_samples(spec, &train, &test, err);
+        rc = splits_fit(spec, &train, &test, err);
     if (!rc)
         rc = prepared_build(&run->data, &spec->train.data, spec->train.seed, &train, &test,
                             run->team, run->kernels, -1, stop, err);

@@ -55,15 +55,17 @@ static int print_running(const json_t *running, bool cluster) {
     return table_print(&table);
 }
 
-/* The reason begins with the place, which has a column of its own, and ends with the time. */
+/* The reason begins with the place, which has a column of its own, and ends with the time. Why it
+ * waits again may be what it waits for now. */
 static void reason_cell(struct table *table, const json_t *entry) {
     const char *reason = value_string(entry, "reason");
     const char *because = value_string(entry, "requeued_because");
     const char *from = strstr(reason, " in line"), *colon = from ? strchr(from, ';') : NULL;
     const char *why = colon ? colon + strlen("; ") : reason;
     const char *when = strstr(why, "; starts ");
+    bool again = *because && !strstr(reason, because);
     table_cell(table, "%.*s%s%s", when ? (int)(when - why) : (int)strlen(why), why,
-               *because ? "; " : "", because);
+               again ? "; " : "", again ? because : "");
 }
 
 static int print_waiting(const json_t *waiting) {

@@ -81,6 +81,10 @@ export function placeOf(e) {
     return parts.filter(Boolean).join(' · ');
 }
 
+/** Why one waits, and why again, where that is something else: of `queue` of an experiment, or a line of the queue. */
+export const whyQueued = ({ reason, requeued_because: again }) =>
+    !again || reason?.includes(again) ? (reason ?? '') : [reason, again].filter(Boolean).join(' · ');
+
 /** Seconds between two times; the second one may be missing: until now. */
 export const between = (from, to) =>
     from ? ((to ? Date.parse(to) : Date.now()) - Date.parse(from)) / 1000 : null;

@@ -16,6 +16,7 @@ import {
     placeOf,
     pretty,
     when,
+    whyQueued,
 } from './format.js';
 import { histogramPanel } from './histogram.js';
 import { go, href, mayChange } from './router.js';
@@ -154,7 +155,7 @@ function heading(e, refresh, me) {
     const sub = [
         badge(e.state),
         e.private && h('span.tag', { title: 'Seen by its owner and admins only' }, 'private'),
-        e.executor === 'slurm' && h('span.tag', { title: 'Where it runs' }, placeOf(e)),
+        e.executor === 'slurm' && h('span.tag.place', { title: 'Where it runs' }, placeOf(e)),
         e.tags.map((t) => tag(t, () => go('/experiments', { tag: t }))),
         h(
             'span.muted',
@@ -303,10 +304,7 @@ function liveBar(model) {
         bar.element.hidden = e.state === 'queued';
         if (e.state === 'queued') {
             setText(left, `Place ${e.queue?.position ?? '?'} in the queue`);
-            setText(
-                right,
-                [e.queue?.reason, e.queue?.requeued_because].filter(Boolean).join(' · '),
-            );
+            setText(right, whyQueued(e.queue ?? {}));
         } else if (e.state === 'paused') {
             setText(left, 'Paused');
             setText(right, 'Goes on from where it was when it is resumed');

@@ -2,7 +2,7 @@
 
 import { get, getPage, poll } from './api.js';
 import { fill, h, icon, setText } from './dom.js';
-import { at, count, duration, NONE, number, percent } from './format.js';
+import { at, count, duration, NONE, number, percent, whyQueued } from './format.js';
 import { href } from './router.js';
 import {
     badge,
@@ -399,9 +399,7 @@ function howItGoes(e, bar) {
         ];
     }
     const text = {
-        queued: () =>
-            e.queue &&
-            `${e.queue.reason}${e.queue.requeued_because ? ` (${e.queue.requeued_because})` : ''}`,
+        queued: () => e.queue && whyQueued(e.queue),
         failed: () => e.error?.detail ?? e.error?.title,
         succeeded: () =>
             e.result ? `${count(e.result.epochs)} epochs in ${duration(e.result.seconds)}` : NONE,

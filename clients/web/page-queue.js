@@ -2,7 +2,7 @@
 
 import { act, getPage, poll } from './api.js';
 import { fill, h, refill } from './dom.js';
-import { bytes, count, duration, NONE, placeOf, when } from './format.js';
+import { bytes, count, duration, NONE, placeOf, when, whyQueued } from './format.js';
 import { mayChange } from './router.js';
 import {
     attempt,
@@ -178,7 +178,7 @@ function waitingTable(list, me, read) {
                         }),
                     ],
             ),
-            h('td.wrap', [e.reason, e.requeued_because].filter(Boolean).join(' · ')),
+            h('td.wrap', whyQueued(e)),
             h('td.n', inSome(e.estimated_start)),
             h('td.n', timeAgo(e.created_at)),
         ),

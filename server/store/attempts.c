@@ -1,6 +1,7 @@
 /* What workers away from the daemon tell of their attempts, and what becomes of those. */
 #include "server/attempts.h"
 
+#include "core/utf8.h"
 #include "server/log.h"
 #include "server/store/db.h"
 
@@ -255,6 +256,7 @@ static int take_back(struct connection *c, const struct attempt *now, const char
     char text[512];
     snprintf(text, sizeof text, "warning: attempt %d ended before it began: %s", now->number,
              reason);
+    utf8_mend(text);
     const struct figure line = {.kind = FIGURE_TEXT, .count = now_ms(), .text = text};
     int rc = db_run(c, db_bind(c, END_ATTEMPT, "ii", now->experiment, (int64_t)now->number), err);
     if (!rc)
@@ -274,30 +276,33 @@ static int put_back(struct store *store, const struct attempt *now, const char *
     return now->pausing ? park(c, now->experiment, err) : requeue(c, now->experiment, reason, err);
 }
 
-static int lose(struct store *store, const struct attempt *now, const char *reason, int max_crashes,
+/* With or without a word of its worker. */
+static int lose(struct store *store, const struct attempt *now, const char *reason,
                 struct ovr_err *err) {
     char detail[512];
-    int losses, rc = count_loss(&store->writer, now->experiment, &losses, err);
+    int losses, most = store->rules.max_losses,
+                rc = count_loss(&store->writer, now->experiment, &losses, err);
     if (rc)
         return rc;
-    if (losses < max_crashes)
+    if (!most || losses < most)
         return put_back(store, now, reason, err);
     snprintf(detail, sizeof detail,
              "the cluster lost it %d times without a new checkpoint, the last time because: %s; "
              "post it again once the cause is found",
              losses, reason);
+    utf8_mend(detail); /* it may have been cut inside a character */
     return fail_attempt(store, now, "crashed", detail, err);
 }
 
 int store_lose_attempt(struct store *store, const struct attempt *attempt, const char *reason,
-                       int max_crashes, struct ovr_err *err) {
+                       struct ovr_err *err) {
     struct attempt now = *attempt;
     int rc = db_begin(store, err);
     if (rc)
         return rc;
     rc = look_again(&store->writer, &now, err);
     if (!rc)
-        rc = lose(store, &now, reason, max_crashes, err);
+        rc = lose(store, &now, reason, err);
     return end_run(store, now.experiment, rc, err);
 }
 
@@ -411,14 +416,16 @@ static int note_checkpoint(struct connection *c, const struct attempt *now,
 static int end(struct store *store, const struct attempt *now, const struct report *report,
                struct ovr_err *err) {
     struct connection *c = &store->writer;
-    int rc = write_last_epochs(store, now->experiment, err);
+    struct attempt begun = *now;
+    int rc = look_again(c, &begun, err);
+    if (!rc && report->end == END_QUEUED)
+        return lose(store, &begun, report->reason, err);
+    if (!rc)
+        rc = write_last_epochs(store, now->experiment, err);
     if (rc)
         return rc;
-    if (report->end == END_OUTCOME)
-        return finish(c, now->experiment, report->outcome, err);
-    if (report->end == END_PAUSED || now->pausing)
-        return park(c, now->experiment, err);
-    return requeue(c, now->experiment, report->reason, err);
+    return report->end == END_OUTCOME ? finish(c, now->experiment, report->outcome, err)
+                                      : park(c, now->experiment, err);
 }
 
 /* What it changes; *run is new where it begins. */

@@ -1,7 +1,7 @@
 #include "server/store/db.h"
 
+#include "core/utf8.h"
 #include "server/metrics.h"
-
 #include "server/migrations.h"
 
 #include <math.h>
@@ -178,7 +178,9 @@ void db_give_back(struct connection *c) {
 
 void copy_column(sqlite3_stmt *row, int column, char *text, size_t size) {
     const unsigned char *value = sqlite3_column_text(row, column);
-    snprintf(text, size, "%s", value ? (const char *)value : "");
+    int n = snprintf(text, size, "%s", value ? (const char *)value : "");
+    if (n >= (int)size)
+        utf8_mend(text); /* it may have been cut inside a character */
 }
 
 char *dup_column(sqlite3_stmt *row, int column, int *failed) {

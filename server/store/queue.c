@@ -133,7 +133,10 @@ static int add_first(struct store *store, struct connection *c, struct choice *c
     *candidate = first->candidate;
     candidate->share = choice->n_shares;
     candidate->blocked_ms = blocked_since(store, candidate->seq);
-    choice->shares[choice->n_shares++] = first->share;
+    struct share *share = &choice->shares[choice->n_shares++];
+    *share = first->share;
+    if (choice->executor == EXECUTOR_SLURM) /* one core each, until they say how many */
+        share->cores = share->running;
     return candidate->memory_bytes > choice->room.free_bytes
                ? add_fitting(choice, c, candidate->share, err)
                : 0;

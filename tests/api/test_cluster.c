@@ -37,7 +37,7 @@ static void start_with_cluster(struct daemon *d) {
     setenv("OVRD_SLURM_DIRECTORY", programs, 1);
     setenv("OVRD_WORKER_URL", "http://127.0.0.1:1", 1);
     daemon_start(d, (const char *const[]){"--slurm", "on", "--slurm-jobs", "2", "--workers", "1",
-                                          "--slurm-node-memory", "64M", NULL});
+                                          "--slurm-node-memory", "160M", NULL});
 }
 
 static int with_cluster(void **state) {
@@ -96,7 +96,7 @@ static void test_who_goes_there(void **state) {
     assert_fault(a, "/training/ranks", "several ranks train one hidden layer, not 2");
     a = try(d, "{'dataset':{'generator':'sphere','samples':2000000},'model':{'kind':'identity'},"
                "'training':{'executor':'slurm'}}");
-    assert_fault(a, "", "a rank on the cluster may have 0.06 GiB");
+    assert_fault(a, "", "a rank on the cluster may have 0.16 GiB");
 }
 
 static void test_what_starts_from_another(void **state) {

@@ -464,7 +464,11 @@ static void test_backups_are_limited(void **state) {
         const struct answer *a = post(d, "/v1/admin/backup", NULL);
         assert_status(a, 201);
         snprintf(names[i], sizeof names[i], "%s", text_at(a->json, "/directory"));
+        const struct timespec before = changed_at(text("%s/backups", d->dir));
         assert_problem(post(d, "/v1/admin/backup", NULL), 409, "conflict", "this second");
+        const struct timespec after = changed_at(text("%s/backups", d->dir));
+        assert_true(before.tv_sec == after.tv_sec &&
+                    before.tv_nsec == after.tv_nsec); /* refused before anything was done */
     }
     assert_int_equal(count_files(d, "/backups"), 2);
     for (int i = 0; i < 3; i++)

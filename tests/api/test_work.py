@@ -468,7 +468,8 @@ class Refused(Case):
         for members, what in (
                 ({"unknown": 1}, "unknown"), ({"number": "3"}, "integer"), ({"number": 0}, "/number"), ({"number": 1.5}, "integer"),
                 ({"number": -1}, "/number"), ({"begin": {"node": "h", "cores": 1}}, "begun before"),
-                ({"begin": {"node": "a b", "cores": 1}}, "/begin"), ({"begin": {"node": "h", "cores": 0}}, "cores"),
+                ({"begin": {"node": "a b", "cores": 1}}, "/begin"), ({"begin": {"node": "-x", "cores": 1}}, "/begin"),
+                ({"begin": {"node": "h", "cores": 1, "job": "--me"}}, "/begin"), ({"begin": {"node": "h", "cores": 0}}, "cores"),
                 ({"begin": {"node": "h", "cores": 2 ** 40}}, "cores"), ({"restart_from": 0}, "restart_from"), ({"restart_from": "1"}, "restart_from"),
                 ({"progress": {}}, "/progress"), ({"progress": {**PROGRESS, "phase": 3}}, "phase"), ({"progress": {**PROGRESS, "step": -1}}, "negative"),
                 ({"progress": {**PROGRESS, "epoch": 2 ** 32 + 1}}, "epoch"), ({"progress": {**PROGRESS, "more": 1}}, "more"),
@@ -542,6 +543,8 @@ class Refused(Case):
         self.assert_problem(worker.call("PUT", "/checkpoints/1/0", b"x", Content_Digest=digest(b"y")), 422, "invalid-request", "SHA-256")
         self.assert_problem(worker.call("PUT", "/checkpoints/1/0", b"x", Content_Digest="md5=1"), 422, "invalid-request", "RFC 9530")
         self.assertEqual(self.left(worker), [])
+        self.assert_problem(worker.call("PUT", "/checkpoints/51/0", b"x"), 422, "invalid-request", "more than 50 ahead")
+        self.assertEqual(self.left(worker), [])
         self.assertEqual(worker.call("PUT", "/checkpoints/1/0", b"x", Content_Digest=digest(b"x"))[0], 204)
         # Cut off on its way.
         address = urllib.parse.urlparse(self.daemon.url)
@@ -591,6 +594,20 @@ class Refused(Case):
         worker.put("units", "7.table.npy", content)
         self.assert_problem(worker.report(end=end), 422, "invalid-request", "have to be the same")
         self.assertEqual(self.show(worker.id)["state"], "running")
+
+    def test_a_read_out_of_another_shape(self):
+        worker = self.send()
+        worker.begin()
+        end = self.success()
+        for name, rows, columns in (("probe.weight", 2, 8), ("probe.bias", 2, 100000)):
+            end["tensors"].append({"epoch": "best", "name": name, "dtype": "float32", "dimensions": 2, "rows": rows, "columns": columns})
+            head = "{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }" % (rows, columns)
+            head = b"\x93NUMPY\x01\x00v\x00" + head.ljust(117).encode() + b"\n"
+            self.assertEqual(worker.put("best", name + ".npy", head + bytes(4 * rows * columns)), 204)
+        for directory, name, content in self.files():
+            worker.put(directory, name, content)
+        self.assertEqual(worker.report(end=end)[0], 200)
+        self.assert_problem(self.call("POST", f"/v1/experiments/{worker.id}/predict", {"samples": [[1, 2]]}), 500, "storage", "does not fit")
 
     def test_not_too_many_files(self):
         worker = self.send()

@@ -1,9 +1,9 @@
-/* What a meeting of ranks costs: our own gather (worker/mpi.c), and the all-reduce of gradients
- * that a data-parallel trainer would need instead.
+/* What a meeting of ranks costs: our own calls (worker/mpi.c), and the all-reduce of gradients that
+ * a data-parallel trainer would need instead.
  *
- *   mpirun -n RANKS meet gather|agree|allreduce BYTES...
+ *   mpirun -n RANKS meet swap|agree|allreduce BYTES...
  *
- * gather: every rank has so many bytes for each other one; agree: only the first one has them;
+ * swap: each two ranks have so many bytes for each other; agree: the first one has them for all;
  * allreduce: floats, so many bytes of them. Rank 0 prints a line of JSON for each size. */
 #include "worker/mpi.h"
 
@@ -17,7 +17,7 @@ enum { BLOCKS = 7, MOST_CALLS = 400, FEWEST_CALLS = 2 };
 static const double BYTES_A_BLOCK = 16e6;
 
 struct buffers {
-    char *bytes;   /* ranks×n */
+    char *bytes;   /* 2×n */
     float *floats; /* n/4: the sum */
     size_t n;
 };
@@ -28,10 +28,14 @@ static double now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-static void gather(struct ranks *ranks, const struct buffers *buffers, int all) {
-    struct span spans[RANKS_MAX] = {0};
-    for (int rank = 0; rank < (all ? ranks->size : 1); rank++)
-        spans[rank] = (struct span){(size_t)rank * buffers->n, buffers->n};
+static void swap(struct ranks *ranks, const struct buffers *buffers) {
+    const size_t own = (size_t)ranks->rank % 2 * buffers->n;
+    const struct span send = {own, buffers->n}, receive = {buffers->n - own, buffers->n};
+    ranks->swap(ranks->context, ranks->rank ^ 1, buffers->bytes, 1, &send, 1, &receive, 1);
+}
+
+static void agree(struct ranks *ranks, const struct buffers *buffers) {
+    struct span spans[RANKS_MAX] = {{0, buffers->n}};
     ranks->gather(ranks->context, buffers->bytes, 1, spans);
 }
 
@@ -39,8 +43,10 @@ static void meet(struct ranks *ranks, const struct buffers *buffers, const char 
     if (strcmp(what, "allreduce") == 0)
         MPI_Allreduce(buffers->bytes, buffers->floats, (int)(buffers->n / sizeof(float)), MPI_FLOAT,
                       MPI_SUM, MPI_COMM_WORLD);
+    else if (strcmp(what, "agree") == 0)
+        agree(ranks, buffers);
     else
-        gather(ranks, buffers, strcmp(what, "gather") == 0);
+        swap(ranks, buffers);
 }
 
 static int by_size(const void *a, const void *b) {
@@ -67,7 +73,7 @@ static double time_of(struct ranks *ranks, const struct buffers *buffers, const 
 
 static void measure(struct ranks *ranks, const char *what, size_t n) {
     struct buffers buffers = {.n = n};
-    buffers.bytes = calloc((size_t)ranks->size, n);
+    buffers.bytes = calloc(2, n);
     buffers.floats = malloc(n);
     if (!buffers.bytes || !buffers.floats) {
         fprintf(stderr, "meet: no memory for %zu bytes\n", n);
@@ -82,7 +88,7 @@ static void measure(struct ranks *ranks, const char *what, size_t n) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const known[] = {"gather", "agree", "allreduce"};
+    static const char *const known[] = {"swap", "agree", "allreduce"};
     struct ranks ranks;
     struct ovr_err err = {0};
     int is_known = 0;
@@ -91,12 +97,16 @@ int main(int argc, char **argv) {
     for (int i = 2; i < argc; i++)
         is_known &= strtoul(argv[i], NULL, 10) > 0;
     if (!is_known) {
-        fputs("usage: mpirun -n RANKS meet gather|agree|allreduce BYTES...\n", stderr);
+        fputs("usage: mpirun -n RANKS meet swap|agree|allreduce BYTES...\n", stderr);
         return 2;
     }
     if (mpi_start(&ranks, &err)) {
         fprintf(stderr, "meet: %s\n", err.text);
         return 1;
+    }
+    if (ranks.size % 2 && strcmp(argv[1], "swap") == 0) {
+        fprintf(stderr, "meet: swap needs an even number of ranks, got %d\n", ranks.size);
+        mpi_abort(2);
     }
     for (int i = 2; i < argc; i++)
         measure(&ranks, argv[1], strtoul(argv[i], NULL, 10));

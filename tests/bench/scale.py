@@ -125,7 +125,7 @@ class Worker:
             after = link.sent()
         lines = sorted(tuple(map(int, found)) for found in re.findall(
             r"^rank (\d+) steps (\d+) meetings (\d+) bytes (\d+)$", said, re.M))
-        return {"steps": lines[0][1], "meetings": lines[0][2], "sent": [line[3] for line in lines],
+        return {"steps": lines[0][1], "meetings": [line[2] for line in lines], "sent": [line[3] for line in lines],
                 "epochs": [float(seconds) for seconds in re.findall(r"^epoch .* seconds ([0-9.]+)$", said, re.M)],
                 "wire": [b - a for a, b in zip(before, after)]}
 
@@ -134,7 +134,7 @@ class Worker:
         a, b = (self(link, ranks, threads, kind, units, steps, epochs) for steps in (few, many))
         steps = b["steps"] - a["steps"]
         return {"kind": kind, "units": units, "ranks": ranks, "threads": threads, "link": link.name,
-                "meetings": (b["meetings"] - a["meetings"]) / steps,
+                "meetings": [(y - x) / steps for x, y in zip(a["meetings"], b["meetings"])],
                 "sent": [(y - x) / steps for x, y in zip(a["sent"], b["sent"])],
                 "wire": [(y - x) / steps for x, y in zip(a["wire"], b["wire"])],
                 "seconds": (min(b["epochs"]) - min(a["epochs"])) / (many - few)}
@@ -166,11 +166,11 @@ def measure_links(scale):
     figures = []
     with scale.nodes() as nodes:
         for link in (Machine(), nodes):
-            gathers = take_turns(3, {"gather": lambda link=link: scale.meetings(link, 2, "gather", MESSAGES)})["gather"]
+            swaps = take_turns(3, {"swap": lambda link=link: scale.meetings(link, 2, "swap", MESSAGES)})["swap"]
             reduces = scale.meetings(link, 2, "allreduce", [model.FLOAT * model.parameters("ovr_encoder", WIRE_UNITS)])
             figures.append({"link": link.name, "allreduce": reduces,
                             "agree": scale.meetings(link, 2, "agree", [model.STOP])[0]["us"],
-                            "gather": {n: median([turn[i]["us"] for turn in gathers]) for i, n in enumerate(MESSAGES)}})
+                            "swap": {n: median([turn[i]["us"] for turn in swaps]) for i, n in enumerate(MESSAGES)}})
     return figures
 
 
@@ -231,8 +231,8 @@ SECTIONS = {"links": measure_links, "cores": measure_cores, "traffic": measure_t
 # --- showing what was measured ---------------------------------------------------------------------
 
 def fitted_link(figures):
-    """α and β of a line through the times of gathers."""
-    a, b = model.fit_line([(int(n), us * 1e-6) for n, us in figures["gather"].items()])
+    """α and β of a line through the times of swaps."""
+    a, b = model.fit_line([(int(n), us * 1e-6) for n, us in figures["swap"].items()])
     return model.Link(figures["link"], max(a, 0), 1 / b)
 
 
@@ -241,9 +241,9 @@ def show_links(links):
     rows = []
     for f in links:
         link = fitted_link(f)
-        rows.append((f["link"], f["agree"], *f["gather"].values(), 1e6 * link.latency, link.bandwidth * 1e-9,
+        rows.append((f["link"], f["agree"], *f["swap"].values(), 1e6 * link.latency, link.bandwidth * 1e-9,
                      f["allreduce"][0]["us"] * 1e-3))
-    sizes, gradients = [size(int(n)) for n in links[0]["gather"]], size(links[0]["allreduce"][0]["bytes"])
+    sizes, gradients = [size(int(n)) for n in links[0]["swap"]], size(links[0]["allreduce"][0]["bytes"])
     table("links", ("ranks reach each other by", "4 B from one, µs", *(f"{s} each, µs" for s in sizes), "α µs", "β GB/s",
                     f"all-reduce of {gradients}, ms"), rows)
 
@@ -278,7 +278,7 @@ def show_traffic(figures):
     rows = []
     for f in figures["counted"]:
         dense, most = model.data_parallel(f["kind"], f["units"], f["ranks"]), max(f["sent"])
-        rows.append((NAMES[f["kind"]], f["units"], f["ranks"], f"{f['meetings']:.0f}", size(most), size(dense),
+        rows.append((NAMES[f["kind"]], f["units"], f["ranks"], f"{max(f['meetings']):.0f}", size(most), size(dense),
                      f"{dense / most:,.0f}"))
     table("traffic", ("model", "units", "ranks", "meetings", "a rank sends at most", "all-reduce of gradients",
                       "times ours"), rows)
@@ -387,12 +387,9 @@ def powers_of_two(most):
     return [1 << i for i in range(most.bit_length())]
 
 
-VARIANTS = (("gather", model.SHARD), ("doubling", model.SHARD), ("halving", model.SHARD), ("halving", 32))
-
-
-def fastest(here, constants, kind, units, link, scheme, shard):
+def fastest(here, constants, kind, units, link, shard):
     """Of the powers of two, the number of ranks beyond which a step does not get faster."""
-    times = {ranks: model.step(kind, units, ranks, CLUSTER_CORES, constants, cluster(here), link, scheme=scheme, shard=shard)
+    times = {ranks: model.step(kind, units, ranks, CLUSTER_CORES, constants, cluster(here), link, shard=shard)
              for ranks in powers_of_two(model.most_ranks(units))}
     best = min(times, key=lambda ranks: sum(times[ranks].values()))
     return f"{best}: {span_of_time(sum(times[best].values()))}, {largest(times[best])}"
@@ -400,8 +397,8 @@ def fastest(here, constants, kind, units, link, scheme, shard):
 
 def show_limits(here, constants):
     """Where more nodes don't help any more, and what would move that."""
-    table("limits", ("model", "units", "network", "as it is", "doubling", "halving", "halving, shards of 32"),
-          [(NAMES[kind], f"{units:,}", link.name, *(fastest(here, constants, kind, units, link, *v) for v in VARIANTS))
+    table("limits", ("model", "units", "network", "as it is", "shards of 32"),
+          [(NAMES[kind], f"{units:,}", link.name, *(fastest(here, constants, kind, units, link, shard) for shard in (model.SHARD, 32)))
            for kind in ("ovr_encoder", "autoencoder") for units in UNITS for link in NETWORKS])
 
 

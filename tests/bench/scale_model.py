@@ -8,10 +8,11 @@ shards, what is sent), and else constants, which scale.py measures.
     memory    bytes of weights and moments that a step reads and writes, by the bandwidth of the node
     fold      what came from the others is added up: read, read, write
     fixed     what every rank does for itself, such as packing the batch, shared by its threads
-    rounds    ⌈log₂ R⌉ for each meeting: the best that an all-gather can do
+    rounds    of the rank that meets others most often; ⌈log₂ R⌉ for the stop flag
     received  by the rank that receives most
 """
 import dataclasses
+import functools
 import math
 
 SHARD, BLOCK = 128, 512  # SHARD_UNITS of core/kernels.h, BY_UNIT of core/team.h
@@ -52,31 +53,92 @@ def subtrees(first, n, shards):
 
 
 def sums(kind, rows=ROWS, inputs=INPUTS, classes=CLASSES):
-    """Bytes of the vectors that are summed in a step: norms of the rows and six sums of the batch, with an mlp's logits;
-    then t; then the reconstruction."""
+    """The vectors that are summed in a step, (elements, bytes of one): norms of the rows and six sums of the batch, with
+    an mlp's logits; then t; then the reconstruction."""
     logits = classes if kind == "mlp" else 0
-    return [DOUBLE * (rows * (logits + 1) + 6), DOUBLE * rows] + [FLOAT * rows * inputs] * (kind == "autoencoder")
+    return [(rows * (logits + 1) + 6, DOUBLE), (rows, DOUBLE)] + [(rows * inputs, FLOAT)] * (kind == "autoencoder")
 
 
 STOP = 4  # bytes: the first rank says whether to go on
+LONG = 64 << 10  # LONG_SUM of core/team.c
 
 
 @dataclasses.dataclass
 class Traffic:
-    """Of a step."""
-    meetings: int
-    nodes: list      # of the tree, of each rank
-    sent: list       # bytes, of each rank
+    """Of each rank."""
+    meetings: list
+    sent: list       # bytes
     received: list
+    added: list      # bytes, of what was received
 
 
+class Meeting:
+    """The ranks' part of a sum, as core/team.c does it: groups that double."""
+
+    def __init__(self, length, size, shards, ranks, traffic):
+        self.length, self.size, self.shards, self.traffic = length, size, shards, traffic
+        self.starts = [first for first, _ in cut(shards, ranks)] + [shards]
+        self.groups = 1 << (ranks.bit_length() - 1)
+        self.pairs = ranks - self.groups
+
+    def speaker(self, group):
+        return group + min(group, self.pairs)
+
+    def nodes(self, begin, end):
+        """Of ranks begin .. end - 1."""
+        return subtrees(self.starts[begin], self.starts[end] - self.starts[begin], self.shards)
+
+    def tell(self, sender, receiver, elements, is_sum=False):
+        self.traffic.sent[sender] += elements * self.size
+        self.traffic.received[receiver] += elements * self.size
+        self.traffic.added[receiver] += 0 if is_sum else elements * self.size
+
+    def met(self, *ranks):
+        for rank in ranks:
+            self.traffic.meetings[rank] += 1
+
+    def pair(self, is_sum):
+        """Second ranks say what they have, or hear the sum."""
+        for group in range(self.pairs):
+            first, second = self.speaker(group), self.speaker(group) + 1
+            self.met(first, second)
+            if is_sum:
+                self.tell(first, second, self.length, is_sum)
+            else:
+                self.tell(second, first, self.nodes(second, second + 1) * self.length)
+
+    def double(self, size, left):
+        """left: elements that each group still has a part in."""
+        if size == self.groups:
+            return
+        is_long, keep = self.length * self.size >= LONG, {}
+        for group, n in left.items():
+            keep[group] = n if not is_long else n - n // 2 if group & size else n // 2
+        for group, n in left.items():
+            first = group & ~(size - 1)
+            own, partner = self.speaker(group), self.speaker(group ^ size)
+            self.met(own)
+            self.tell(own, partner, self.nodes(self.speaker(first), self.speaker(first + size)) * keep[group ^ size])
+        self.double(2 * size, keep)
+        for group in left if is_long else ():
+            self.met(self.speaker(group))
+            self.tell(self.speaker(group), self.speaker(group ^ size), keep[group], is_sum=True)
+
+    def run(self):
+        self.pair(is_sum=False)
+        self.double(1, {group: self.length for group in range(self.groups)})
+        self.pair(is_sum=True)
+
+
+@functools.lru_cache(None)
 def traffic(kind, units, ranks, **shape):
-    shards = -(-units // SHARD)
-    nodes = [subtrees(first, n, shards) for first, n in cut(shards, ranks)]
-    vectors, every = sum(sums(kind, **shape)), sum(nodes)
-    return Traffic(meetings=1 + len(sums(kind, **shape)), nodes=nodes,
-                   sent=[(n * vectors + (STOP if rank == 0 else 0)) * (ranks - 1) for rank, n in enumerate(nodes)],
-                   received=[(every - n) * vectors + (STOP if rank else 0) for rank, n in enumerate(nodes)])
+    made = Traffic(*([0] * ranks for _ in range(4)))
+    for length, size in sums(kind, **shape):
+        Meeting(length, size, -(-units // SHARD), ranks, made).run()
+    made.meetings = [n + 1 for n in made.meetings]
+    made.sent[0] += STOP * (ranks - 1)
+    made.received[1:] = [n + STOP for n in made.received[1:]]
+    return made
 
 
 def parameters(kind, units, inputs=INPUTS, classes=CLASSES):
@@ -115,43 +177,34 @@ class Constants:
     fixed: dict    # kind → seconds of a step, of one thread
 
 
-def step(kind, units, ranks, threads, constants, node, link, *, ranks_a_node=1, scheme="gather", shard=SHARD):
-    """Seconds of a step by term. scheme: gather, as it is; doubling or halving: see docs/scale.md. shard: units that
-    one thread works on at a time."""
+def step(kind, units, ranks, threads, constants, node, link, *, ranks_a_node=1, shard=SHARD):
+    """Seconds of a step by term. shard: units that one thread works on at a time."""
     shards_of_rank = max(n for _, n in cut(-(-units // SHARD), ranks)) * SHARD // shard
     units_of_thread = -(-shards_of_rank // threads) * shard
     units_of_rank = min(shards_of_rank * shard, units)
     busy = min(threads, shards_of_rank)
     bandwidth = min(busy * node.core_bandwidth, node.bandwidth / ranks_a_node)
-    vectors, rounds = sum(sums(kind)), math.ceil(math.log2(ranks))
-    n_sums = len(sums(kind))
-    if scheme == "gather":
-        counted = traffic(kind, units, ranks)
-        received, folded, meetings = max(counted.received), sum(counted.nodes) * vectors, (n_sums + 1) * rounds
-    elif scheme == "doubling":
-        received, folded, meetings = rounds * vectors, rounds * vectors, (n_sums + 1) * rounds
-    else:
-        received, folded = 2 * (ranks - 1) / ranks * vectors, (ranks - 1) / ranks * vectors
-        meetings = (2 * n_sums + 1) * rounds
+    counted = traffic(kind, units, ranks)
     of_a_unit, even = INPUTS * ROWS * PRODUCTS[kind] * constants.seconds[kind], units / (ranks * threads)
     return {"compute": even * of_a_unit,
             "uneven": (min(units_of_thread, units) - even) * of_a_unit,
             "memory": units_of_rank * INPUTS * MOVED[kind] / bandwidth,
-            "fold": 3 * folded / bandwidth if ranks > 1 else 0,
+            "fold": 3 * max(counted.added) / bandwidth,
             "fixed": constants.fixed[kind] / threads,
-            "latency": meetings * link.latency,
-            "bytes": received / link.bandwidth if ranks > 1 else 0}
+            "latency": (max(counted.meetings) - 1 + math.ceil(math.log2(ranks))) * link.latency,
+            "bytes": max(counted.received) / link.bandwidth}
 
 
 def memory_of_rank(kind, units, ranks, threads):
     """Bytes that a rank other than the first touches, as an estimate."""
     shards = -(-units // SHARD)
     own = max(n for _, n in cut(shards, ranks)) * SHARD
-    parts = own // SHARD + sum(traffic(kind, units, ranks).nodes)
+    vectors = sum(length * size for length, size in sums(kind))
     return (TRAIN_ROWS * INPUTS * FLOAT                      # prepared data
             + 5 * FLOAT * own * INPUTS * WEIGHTS[kind]       # weights, two moments, the best and the last ones
             + 2 * FLOAT * own * ROWS                         # activations and their gradients
-            + parts * sum(sums(kind))                        # what is summed
+            + own // SHARD * vectors                         # what is summed
+            + max(traffic(kind, units, ranks).received)      # and what others have added up
             + threads * 2 * FLOAT * SHARD * INPUTS           # a shard's gradients
             + units * (UNIT_FIGURES + CLASSES) * FLOAT)      # the table of units
 

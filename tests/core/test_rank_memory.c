@@ -87,6 +87,18 @@ static void gather(void *context, void *array, size_t size, const struct span *s
     exchange(context, array, sends, array, receives, size);
 }
 
+/* In each round of a sum all have a partner, so they can go through it together. Parts and ranks
+ * are such that there is one span each way. */
+static void swap(void *context, int partner, void *array, size_t size, const struct span *sends,
+                 size_t n_sends, const struct span *receives, size_t n_receives) {
+    struct span to[RANKS] = {0}, from[RANKS] = {0};
+    if (n_sends != 1 || n_receives != 1)
+        abort();
+    to[partner] = *sends;
+    from[partner] = *receives;
+    exchange(context, array, to, array, from, size);
+}
+
 static int ignore_report(void *context, const struct epoch_report *report, struct ovr_err *err) {
     (void)context;
     (void)report;
@@ -103,7 +115,7 @@ static int ignore_rows(void *context, const struct net_rows *rows) {
 /* A rank's process; 0 when all went well. */
 static int train_rank(struct hall *hall, int rank, int ranks, const struct train_config *config,
                       const struct samples *train, const struct samples *test) {
-    struct seat seat = {hall, {rank, ranks, &seat, gather, exchange, 0, 0}};
+    struct seat seat = {hall, {rank, ranks, &seat, gather, exchange, swap, 0, 0}};
     struct train_progress progress = {0};
     struct train_hooks hooks = {NULL, NULL, &progress, ignore_report};
     struct train_result result;

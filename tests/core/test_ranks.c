@@ -7,7 +7,7 @@
 #include <pthread.h>
 #include <time.h>
 
-enum { RANKS = 5, EPOCHS = 3, N_TRAIN = 205, MANY = 1500, N_TEST = 90 };
+enum { RANKS = 16, EPOCHS = 3, N_TRAIN = 205, MANY = 2500, N_TEST = 90 };
 
 /* ---- ranks that are threads ---- */
 
@@ -16,11 +16,21 @@ struct hall {
     pthread_barrier_t barrier;
     const char *shown[RANKS];
     const struct span *spans[RANKS];
+    pthread_mutex_t lock; /* of the offers */
+    pthread_cond_t changed;
+    struct offer {
+        int partner; /* -1: it makes none */
+        int is_taken;
+        const char *array;
+        const struct span *spans;
+        size_t n;
+    } offers[RANKS];
 };
 
 struct seat {
     struct hall *hall;
     struct ranks ranks;
+    uint64_t swaps, swapped; /* swapped: bytes that it offered */
 };
 
 static void copy_gathered(void *context, void *array, size_t size, const struct span *spans) {
@@ -51,12 +61,58 @@ static void copy_exchanged(void *context, const void *send, const struct span *s
     pthread_barrier_wait(&hall->barrier);
 }
 
+/* What the offer has comes into these spans, in their order. */
+static void copy_offer(const struct offer *offer, char *array, size_t size,
+                       const struct span *receives, size_t n) {
+    assert_int_equal(offer->n, n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(offer->spans[i].n, receives[i].n);
+        memcpy(array + receives[i].first * size, offer->array + offer->spans[i].first * size,
+               receives[i].n * size);
+    }
+}
+
+/* Each copies what the other one offers, and leaves when its own is copied. */
+static void copy_swapped(void *context, int partner, void *array, size_t size,
+                         const struct span *sends, size_t n_sends, const struct span *receives,
+                         size_t n_receives) {
+    struct seat *seat = context;
+    struct hall *hall = seat->hall;
+    struct offer *own = &hall->offers[seat->ranks.rank], *other = &hall->offers[partner];
+    seat->swaps++;
+    for (size_t i = 0; i < n_sends; i++)
+        seat->swapped += sends[i].n * size;
+    pthread_mutex_lock(&hall->lock);
+    *own = (struct offer){partner, 0, array, sends, n_sends};
+    pthread_cond_broadcast(&hall->changed);
+    while (other->partner != seat->ranks.rank || other->is_taken)
+        pthread_cond_wait(&hall->changed, &hall->lock);
+    copy_offer(other, array, size, receives, n_receives);
+    other->is_taken = 1;
+    pthread_cond_broadcast(&hall->changed);
+    while (!own->is_taken)
+        pthread_cond_wait(&hall->changed, &hall->lock);
+    own->partner = -1;
+    pthread_mutex_unlock(&hall->lock);
+}
+
 static void take_seat(struct seat *seat, struct hall *hall, int rank, int size) {
-    *seat = (struct seat){hall, {rank, size, seat, copy_gathered, copy_exchanged, 0, 0}};
+    *seat = (struct seat){
+        .hall = hall,
+        .ranks = {rank, size, seat, copy_gathered, copy_exchanged, copy_swapped, 0, 0}};
 }
 
 static void open_hall(struct hall *hall, int n) {
+    *hall = (struct hall){.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    for (int i = 0; i < n; i++)
+        hall->offers[i].partner = -1;
     assert_int_equal(pthread_barrier_init(&hall->barrier, NULL, (unsigned)n), 0);
+}
+
+static void close_hall(struct hall *hall) {
+    pthread_barrier_destroy(&hall->barrier);
+    pthread_mutex_destroy(&hall->lock);
+    pthread_cond_destroy(&hall->changed);
 }
 
 /* ---- sums ---- */
@@ -65,18 +121,21 @@ struct addition {
     struct seat *seat;
     int threads;
     enum pieces kind;
-    const double *values; /* n×length */
-    double *parts;
-    size_t n, length;
+    size_t n, length, size; /* of an element: a double's or a real's */
+    const char *values;     /* n×length */
+    char *parts;
 };
 
 static void add_work(struct member *member, void *arg) {
     struct addition *a = arg;
+    const size_t bytes = a->length * a->size;
     size_t first, end;
     team_own(member, a->kind, a->n, &first, &end);
-    memcpy(a->parts + first * a->length, a->values + first * a->length,
-           (end - first) * a->length * sizeof *a->parts);
-    team_sum(member, a->kind, a->parts, a->n, a->length);
+    memcpy(a->parts + first * bytes, a->values + first * bytes, (end - first) * bytes);
+    if (a->size == sizeof(double))
+        team_sum(member, a->kind, (void *)a->parts, a->n, a->length);
+    else
+        team_sum_reals(member, a->kind, (void *)a->parts, a->n, a->length);
 }
 
 static void *add_rank(void *arg) {
@@ -89,47 +148,101 @@ static void *add_rank(void *arg) {
     return NULL;
 }
 
-/* As many ranks as there are seats, or one alone without any. */
-static void check_sum(enum pieces kind, size_t n, size_t length, int ranks) {
-    double *values = malloc(n * length * sizeof *values);
+/* What none of them has is not a number. */
+static char *new_parts(size_t n, size_t size) {
+    char *parts = malloc(n * size);
+    assert_non_null(parts);
+    memset(parts, 0xff, n * size);
+    return parts;
+}
+
+/* Order matters. */
+static void draw_values(char *values, size_t n, size_t size) {
     struct rng rng = test_stream(3);
+    for (size_t i = 0; i < n; i++) {
+        double value = rng_normal(&rng) * exp2(20 * rng_uniform(&rng));
+        if (size == sizeof value)
+            memcpy(values + i * size, &value, size);
+        else
+            memcpy(values + i * size, &(real){(real)value}, size);
+    }
+}
+
+/* As many ranks as there are seats, and one alone without any. */
+static void check_sum(const struct addition *addition, int ranks, struct seat *seats) {
+    const size_t n = addition->n * addition->length, size = addition->size;
     struct hall hall;
-    struct seat seats[RANKS];
     struct addition a[RANKS + 1];
     pthread_t threads[RANKS];
-    assert_non_null(values);
-    for (size_t i = 0; i < n * length; i++)
-        values[i] = rng_normal(&rng) * exp2(20 * rng_uniform(&rng)); /* order matters */
+    char *values = new_parts(n, size);
+    draw_values(values, n, size);
     open_hall(&hall, ranks);
-    for (int i = 0; i < ranks; i++)
-        take_seat(&seats[i], &hall, i, ranks);
     for (int i = 0; i <= ranks; i++) {
-        double *parts = malloc(n * length * sizeof *parts);
-        assert_non_null(parts);
-        for (size_t j = 0; j < n * length; j++)
-            parts[j] = NAN;
-        a[i] = (struct addition){
-            i < ranks ? &seats[i] : NULL, i % 2 + 1, kind, values, parts, n, length};
+        a[i] = *addition;
+        a[i].threads = i % 2 + 1;
+        a[i].values = values;
+        a[i].parts = new_parts(n, size);
+        if (i == ranks)
+            continue;
+        take_seat(&seats[i], &hall, i, ranks);
+        a[i].seat = &seats[i];
     }
     for (int i = 0; i < ranks; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, add_rank, &a[i]), 0);
     for (int i = 0; i < ranks; i++)
         pthread_join(threads[i], NULL);
     add_rank(&a[ranks]);
-    for (int i = 0; i < ranks; i++)
-        assert_memory_equal(a[i].parts, a[ranks].parts, length * sizeof *values);
+    for (int i = 0; i < ranks; i++) {
+        assert_memory_equal(a[i].parts, a[ranks].parts, addition->length * size);
+        assert_int_equal(seats[i].ranks.bytes, seats[i].swapped);
+        assert_int_equal(seats[i].ranks.meetings, seats[i].swaps);
+    }
     for (int i = 0; i <= ranks; i++)
         free(a[i].parts);
-    pthread_barrier_destroy(&hall.barrier);
+    close_hall(&hall);
     free(values);
 }
 
+/* Long vectors come with every number of parts that is left over by 8. */
 static void sums_are_the_same_tree(void **state) {
     (void)state;
+    static const size_t sizes[] = {sizeof(double), sizeof(real)};
+    static const enum pieces kinds[] = {BY_GROUP, BY_SHARD};
+    struct seat seats[RANKS];
     for (int ranks = 1; ranks <= RANKS; ranks++)
-        for (size_t n = 1; n <= 45; n++) {
-            check_sum(BY_GROUP, n, n % 10 + 1, ranks);
-            check_sum(BY_SHARD, n, n % 10 + 1, ranks);
+        for (size_t n = 1; n <= 45; n++)
+            for (size_t i = 0; i < 4; i++) {
+                const size_t size = sizes[i % 2];
+                const int is_long = n % 8 == (size_t)ranks % 8 && (ranks < 9 || n > 30);
+                const struct addition addition = {
+                    .kind = kinds[i / 2],
+                    .n = n,
+                    .length = is_long ? (1 << 16) / size + n : n % 10 + 1,
+                    .size = size,
+                };
+                check_sum(&addition, ranks, seats);
+            }
+}
+
+/* Numbers of parts and ranks that are powers of two: log2(ranks) vectors where they are short, else
+ * twice what is not the rank's own part. */
+static void bytes_of_sums(void **state) {
+    (void)state;
+    struct seat seats[RANKS];
+    for (int ranks = 1, rounds = 0; ranks <= RANKS; ranks *= 2, rounds++)
+        for (size_t n = 64; n <= 128; n *= 2) {
+            const struct addition few = {.kind = BY_SHARD, .n = n, .length = 100, .size = 8};
+            const struct addition many = {.kind = BY_SHARD, .n = n, .length = 1 << 14, .size = 4};
+            check_sum(&few, ranks, seats);
+            for (int i = 0; i < ranks; i++) {
+                assert_int_equal(seats[i].swaps, rounds);
+                assert_int_equal(seats[i].swapped, 800 * rounds);
+            }
+            check_sum(&many, ranks, seats);
+            for (int i = 0; i < ranks; i++) {
+                assert_int_equal(seats[i].swaps, 2 * rounds);
+                assert_int_equal(seats[i].swapped, 2 * (1 << 16) / ranks * (ranks - 1));
+            }
         }
 }
 
@@ -188,7 +301,7 @@ static void check_stream(int ranks, int calls) {
     }
     for (int i = 0; i < ranks; i++)
         pthread_join(threads[i], NULL);
-    pthread_barrier_destroy(&hall.barrier);
+    close_hall(&hall);
     for (int i = 0; i < ranks; i++) {
         assert_int_equal(s[i].rc, i == 0 && calls ? OVR_FULL : 0);
         assert_int_equal(s[i].least, 5);
@@ -317,7 +430,8 @@ static int keep_report(void *context, const struct epoch_report *report, struct 
 static void *train_rank(void *arg) {
     struct history *h = arg;
     const int clusters = h->config->kind == MODEL_KMEANS || h->config->kind == MODEL_ONLINE_KMEANS;
-    const struct sphere_config shape = {clusters ? MANY : N_TRAIN, N_TEST, 2, 3, 4, 77};
+    const int many = clusters || h->config->batch_size > N_TRAIN;
+    const struct sphere_config shape = {many ? MANY : N_TRAIN, N_TEST, 2, 3, 4, 77};
     struct train_hooks hooks = {.context = h,
                                 .stop = &h->stop,
                                 .progress = &h->progress,
@@ -436,7 +550,7 @@ static void run_ranks(struct history *h, int ranks) {
     }
     for (int i = 0; i < ranks; i++)
         pthread_join(running[i], NULL);
-    pthread_barrier_destroy(&hall.barrier);
+    close_hall(&hall);
 }
 
 static void train_ranks(const struct train_config *config, int ranks, int threads,
@@ -446,23 +560,34 @@ static void train_ranks(const struct train_config *config, int ranks, int thread
     run_ranks(h, ranks);
 }
 
-static void check_ranks(const struct train_config *config) {
+static void check_team(const struct train_config *config, int ranks, int threads, struct history *h,
+                       const struct history *alone) {
+    train_ranks(config, ranks, threads, h);
+    for (int i = 0; i < ranks; i++) {
+        assert_same(&h[i], alone);
+        release(&h[i]);
+    }
+}
+
+/* One alone and then so many as there are of numbers of ranks, each with one and with two threads.
+ */
+static void check_ranks_of(const struct train_config *config, const int *numbers, size_t n) {
     struct history *h = calloc(RANKS + 1, sizeof *h), *alone = &h[RANKS];
     assert_non_null(h);
     *alone = (struct history){.config = config, .threads = 2};
     train_rank(alone);
     assert_ok(alone->rc, &alone->err);
-    int most = team_most_ranks(train_code_units(config, 3));
-    for (int ranks = 2; ranks <= most && ranks <= RANKS; ranks++)
-        for (int threads = 1; threads <= 2; threads++) {
-            train_ranks(config, ranks, threads, h);
-            for (int i = 0; i < ranks; i++) {
-                assert_same(&h[i], alone);
-                release(&h[i]);
-            }
-        }
+    for (size_t i = 0; i < n; i++)
+        for (int threads = 1; threads <= 2; threads++)
+            check_team(config, numbers[i], threads, h, alone);
     release(alone);
     free(h);
+}
+
+static void check_ranks(const struct train_config *config) {
+    static const int numbers[] = {2, 3, 4, 5};
+    const int most = team_most_ranks(train_code_units(config, 3));
+    check_ranks_of(config, numbers, most > 5 ? 4 : (size_t)most - 1);
 }
 
 /* What becomes of the saves before an attempt: of the last rank so many are lost, or the last one
@@ -740,6 +865,22 @@ static void a_probe_that_is_stopped(void **state) {
     check_stopped_probe(&config, 3);
 }
 
+/* The tree from end to end, with sums that are short and, with many rows a batch, long. */
+static void powers_of_two(void **state) {
+    (void)state;
+    static const int numbers[] = {1, 2, 4, 8, 16};
+    struct train_config config = encoder_config(8192);
+    check_ranks_of(&config, numbers, COUNT(numbers));
+    config.kind = MODEL_MLP;
+    config.probe = 0;
+    config.batch_size = 1800;
+    assert_in_range(config.batch_size * 5 * sizeof(double), 1 << 16, 1 << 20);
+    check_ranks_of(&config, numbers, COUNT(numbers));
+    config.kind = MODEL_AUTOENCODER;
+    config.batch_size = 32;
+    check_ranks_of(&config, numbers, COUNT(numbers));
+}
+
 static void refused(const struct train_config *config, int ranks, const char *field) {
     struct history *h = calloc(RANKS, sizeof *h);
     assert_non_null(h);
@@ -765,6 +906,7 @@ static void what_ranks_cannot_do(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_the_same_tree),
+        cmocka_unit_test(bytes_of_sums),
         cmocka_unit_test(streams_come_in_order),
         cmocka_unit_test(encoders),
         cmocka_unit_test(classifiers),
@@ -778,6 +920,7 @@ int main(void) {
         cmocka_unit_test(interrupted_autoencoders),
         cmocka_unit_test(interrupted_centroids),
         cmocka_unit_test(a_probe_that_is_stopped),
+        cmocka_unit_test(powers_of_two),
         cmocka_unit_test(what_ranks_cannot_do),
     };
     return cmocka_run_group_tests_name("core/ranks", tests, start_blas, NULL);

@@ -414,22 +414,23 @@ static void each_once(void **state) {
 
 static void lost_ones(void **state) {
     struct store *store = store_of(state);
+    store_set_rules(store, &(struct queue_rules){86400000, INT64_MAX, 3});
     char id[ID_SIZE], token[WORK_TOKEN_SIZE];
     struct ovr_err err = {0};
     int64_t seq = queue_for_cluster(state, id);
     /* Before it began: it waits on, and only the log says so. */
     struct attempt attempt = send(store, token);
-    assert_ok(store_lose_attempt(store, &attempt, "its node failed", 3, &err), &err);
+    assert_ok(store_lose_attempt(store, &attempt, "its node failed", &err), &err);
     assert_int_equal(state_of(store, id), STATE_QUEUED);
     assert_last_event(store, seq, "warning: attempt 1 ended before it began: its node failed",
                       NULL);
-    assert_int_equal(store_lose_attempt(store, &attempt, "again", 3, &err), OVR_CONFLICT);
+    assert_int_equal(store_lose_attempt(store, &attempt, "again", &err), OVR_CONFLICT);
     /* While it ran. */
     err = (struct ovr_err){0};
     attempt = send(store, token);
     assert_int_equal(attempt.number, 2);
     begin(store, &attempt);
-    assert_ok(store_lose_attempt(store, &attempt, "NODE_FAIL on h1", 3, &err), &err);
+    assert_ok(store_lose_attempt(store, &attempt, "NODE_FAIL on h1", &err), &err);
     assert_last_event(store, seq, "queued", "NODE_FAIL on h1");
     /* A checkpoint wipes that out. */
     attempt = send(store, token);
@@ -443,13 +444,42 @@ static void lost_ones(void **state) {
             assert_int_equal(attempt.checkpoint, 1);
             begin(store, &attempt);
         }
-        assert_ok(store_lose_attempt(store, &attempt, "TIMEOUT", 3, &err), &err);
+        assert_ok(store_lose_attempt(store, &attempt, "TIMEOUT", &err), &err);
     }
     struct experiment e = look_up(store, id);
     assert_int_equal(e.state, STATE_FAILED);
     assert_string_equal(e.problem_kind, "crashed");
     assert_non_null(strstr(e.problem_detail, "lost it 3 times"));
     assert_non_null(strstr(e.problem_detail, "TIMEOUT"));
+    experiment_release(&e);
+}
+
+/* Its worker says so itself, each time before it got anywhere: that does not go on for ever. */
+static void given_back_again_and_again(void **state) {
+    struct store *store = store_of(state);
+    char id[ID_SIZE], token[WORK_TOKEN_SIZE], reason[501] = "";
+    struct attempt attempt;
+    store_set_rules(store, &(struct queue_rules){86400000, INT64_MAX, 3});
+    queue_for_cluster(state, id);
+    for (size_t i = 0; i + 1 < sizeof reason; i += 2)
+        memcpy(reason + i, "\u00fc", 2);
+    for (int i = 0; i < 4; i++) {
+        struct ovr_err err = {0};
+        assert_int_equal(state_of(store, id), STATE_QUEUED);
+        attempt = send(store, token);
+        const struct report whole = {.number = 1,
+                                     .node = "h1",
+                                     .cores = 1,
+                                     .checkpoint = i == 1, /* but this once */
+                                     .end = END_QUEUED,
+                                     .reason = reason};
+        assert_ok(report(store, &attempt, &whole, &err), &err);
+    }
+    struct experiment e = look_up(store, id);
+    assert_int_equal(e.state, STATE_FAILED);
+    assert_string_equal(e.problem_kind, "crashed");
+    assert_non_null(strstr(e.problem_detail, "lost it 3 times"));
+    assert_true(utf8_is_valid(e.problem_detail));
     experiment_release(&e);
 }
 
@@ -460,7 +490,7 @@ static void lost_while_it_was_to_pause(void **state) {
     int was_running;
     struct attempt attempt = start(state, id, token);
     assert_ok(store_pause(store, id, &was_running, &err), &err);
-    assert_ok(store_lose_attempt(store, &attempt, "scancel", 3, &err), &err);
+    assert_ok(store_lose_attempt(store, &attempt, "scancel", &err), &err);
     assert_int_equal(state_of(store, id), STATE_PAUSED);
 }
 
@@ -532,6 +562,7 @@ int main(void) {
         with_store(fencing),
         with_store(each_once),
         with_store(lost_ones),
+        with_store(given_back_again_and_again),
         with_store(lost_while_it_was_to_pause),
         with_store(failed_by_others),
         with_store(workers_outlive_the_daemon),

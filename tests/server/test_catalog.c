@@ -212,10 +212,10 @@ static void names_and_splits(void **state) {
         "é",   "a:b", "a%2f", "01234567890123456789012345678901234567890123456789012345678901234"};
     struct upload *upload;
     for (size_t i = 0; i < COUNT(good); i++)
-        assert_true(catalog_name_is_valid(good[i]));
+        assert_true(spec_dataset_name_is_valid(good[i]));
     for (size_t i = 0; i < COUNT(bad); i++) {
         struct ovr_err err = {0};
-        assert_false(catalog_name_is_valid(bad[i]));
+        assert_false(spec_dataset_name_is_valid(bad[i]));
         struct upload_request request = {.dataset = bad[i], .split = "train", .sha256 = ""};
         assert_failed(upload_open(&upload, &catalog, &request, &err), OVR_INVALID, &err,
                       "1..64 letters");

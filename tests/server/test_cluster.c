@@ -1,6 +1,7 @@
 /* The cluster's thread against programs that play Slurm's (tests/slurm/fake). Workers are played
  * by hand: through the store, as the API would. */
 #include "server/cluster.h"
+#include "server/work.h"
 #include "tests/server/check.h"
 
 #include <limits.h>
@@ -19,6 +20,7 @@ struct scene {
     struct cluster *cluster;
     struct cluster_config config;
     char bin[256];
+    char ended[ID_SIZE]; /* the last one; read it after n_ended */
     _Atomic int n_ended;
 };
 
@@ -32,8 +34,12 @@ static void format_path(const struct scene *scene, char path[256], const char *f
     va_end(args);
 }
 
-static void note_end(void *context) {
-    ((struct scene *)context)->n_ended++;
+/* As the daemon does. */
+static void note_end(void *context, const char *id) {
+    struct scene *scene = context;
+    work_forget(&(struct work){scene->store, scene->place->dir, NULL}, id);
+    snprintf(scene->ended, sizeof scene->ended, "%s", id);
+    scene->n_ended++;
 }
 
 /* Fake Slurm's directory, and the daemon's side without the thread. */
@@ -42,8 +48,9 @@ static void set_scene(struct scene *scene, void **state) {
     char path[256], relative[64], program[PATH_MAX];
     *scene = (struct scene){.place = *state};
     scene->store = scene->place->store;
-    static const char *const parts[] = {"bin", "jobs", "scripts"};
-    for (int i = 0; i < 3; i++) {
+    store_set_rules(scene->store, &(struct queue_rules){86400000, INT64_MAX, 3});
+    static const char *const parts[] = {"bin", "jobs", "scripts", "checkpoints"};
+    for (int i = 0; i < 4; i++) {
         format_path(scene, path, "%s", parts[i]);
         assert_int_equal(mkdir(path, 0755), 0);
     }
@@ -65,7 +72,6 @@ static void set_scene(struct scene *scene, void **state) {
                                 .jobs = 10,
                                 .poll_s = 1,
                                 .lease_s = 60,
-                                .max_crashes = 3,
                                 .ended = note_end,
                                 .context = scene};
 }
@@ -241,13 +247,13 @@ static void from_the_queue_to_the_end(void **state) {
     await_job(&scene, id, "1");
     await_reason(&scene, id, "Priority");
     snprintf(words, sizeof words,
-             "--job-name=ovrd-%s-1 --ntasks=1 --cpus-per-task=2 --mem-per-cpu=60M --time=30 "
+             "--job-name=ovrd-%s-1 --ntasks=1 --cpus-per-task=2 --mem-per-cpu=92M --time=30 "
              "--signal=B:TERM@60",
              id);
     await_in_file(&scene, "words",
                   words); /* 120 MiB in two cores; 600 s in two, by 4, and 10 min */
     assert_true(has(&scene, "scripts/1", "url=http://ovrd.lab:8080\ntoken=ovrw_"));
-    assert_true(has(&scene, "scripts/1", "\nexec /opt/ovr-worker \"$order\"\n"));
+    assert_true(has(&scene, "scripts/1", "\nworker=/opt/ovr-worker\n"));
     struct executor executor = cluster_executor(scene.cluster);
     assert_int_equal(executor.poll(executor.context, id, &progress), 0);
     begin(&scene, 1, id, 1, token);
@@ -408,7 +414,29 @@ static void refusals(void **state) {
              "available\n");
     submit(&scene, too_big);
     await(&scene, too_big, STATE_FAILED, "Requested node configuration is not available");
-    assert_true(scene.n_ended > 0);
+    for (int waited = 0; !scene.n_ended && waited < PATIENCE_MS; waited += 20)
+        sleep_ms(20); /* it is told after the store */
+    assert_int_equal(scene.n_ended, 1);
+    assert_string_equal(scene.ended, too_big);
+    close_cluster(&scene);
+}
+
+/* Whoever posts many that can never run must not hold up the others. */
+static void too_large_ones_keep_nobody_waiting(void **state) {
+    enum { MANY = 8 };
+    struct scene scene;
+    char ids[MANY][ID_SIZE];
+    set_scene(&scene, state);
+    put_file(&scene, "refuse", "sbatch: error: Requested node configuration is not available\n");
+    for (int i = 0; i < MANY; i++)
+        submit(&scene, ids[i]);
+    open_cluster(&scene);
+    for (int i = 0; i < MANY; i++)
+        await(&scene, ids[i], STATE_FAILED, "Requested node configuration");
+    remove_file(&scene, "refuse");
+    submit(&scene, ids[0]);
+    await_job(&scene, ids[0], "1");
+    await_trouble(&scene, "");
     close_cluster(&scene);
 }
 
@@ -495,7 +523,7 @@ static void nodes_fail(void **state) {
     set_scene(&scene, state);
     open_cluster(&scene);
     submit(&scene, id);
-    for (int n = 1; n <= 3; n++) { /* as often as max_crashes says */
+    for (int n = 1; n <= 3; n++) { /* as often as the rules say */
         char job[16];
         snprintf(job, sizeof job, "%d", n);
         await_job(&scene, id, job);
@@ -509,16 +537,20 @@ static void nodes_fail(void **state) {
 static void check_end(void **state, int begun, const char *status, enum state wanted,
                       const char *words) {
     struct scene scene;
-    char id[ID_SIZE], token[WORK_TOKEN_SIZE];
+    char id[ID_SIZE], token[WORK_TOKEN_SIZE], name[64], part[256];
     set_scene(&scene, state);
     open_cluster(&scene);
     submit(&scene, id);
     await_job(&scene, id, "1");
     if (begun)
         begin(&scene, 1, id, 1, token);
+    snprintf(name, sizeof name, "checkpoints/%s.work-1.0", id);
+    put_file(&scene, name, "a part of a checkpoint");
+    format_path(&scene, part, "%s", name);
     set_job(&scene, 1, id, 1, status);
     await(&scene, id, wanted, words);
     close_cluster(&scene);
+    assert_int_equal(access(part, F_OK) == 0, wanted == STATE_QUEUED);
 }
 
 static void somebody_uses_scancel(void **state) {
@@ -577,8 +609,9 @@ static void a_worker_dies(void **state) {
 
 static void a_worker_never_comes(void **state) {
     check_end(state, 0, "FAILED|NonZeroExitCode|h1", STATE_QUEUED,
-              "before its worker reached the daemon: does /opt/ovr-worker exist there, and does "
-              "http://ovrd.lab:8080 answer there?");
+              "before its worker reached the daemon. /tmp/ovr-worker-1.out, on the first of its "
+              "nodes, says why; does /opt/ovr-worker exist there, and does http://ovrd.lab:8080 "
+              "answer from there?");
 }
 
 /* One that ended after its experiment was gone while no daemon was there, one that was sent twice,
@@ -686,14 +719,18 @@ static void ranks_and_limits(void **state) {
     cluster_describe(&orders, &attempt, "ovrw_x", &e, &spec, script, &job);
     assert_int_equal(job.ranks, 3);
     assert_int_equal(job.cores_per_rank, 4);
-    assert_int_equal(job.memory_bytes_per_rank, 60 << 20);
+    assert_int_equal(job.memory_bytes_per_rank, (60 + 64) << 20);
     assert_int_equal(job.minutes, 50); /* 600 s with all 12 cores, by 4, and 10 minutes */
     assert_string_equal(script, "#!/bin/sh\n# Experiment abc of http://h:1, attempt 2\n"
-                                "export OPENBLAS_CORETYPE=Haswell\numask 077\n"
-                                "order=$(mktemp) || exit 1\ncat >\"$order\" <<'END' || exit 1\n"
+                                "export OPENBLAS_CORETYPE=Haswell\n"
+                                "worker=ovr-worker\ncommand -v $worker >/dev/null || {\n"
+                                "    echo \"there is no $worker on $(hostname)\" >&2\n"
+                                "    exit 127\n}\numask 077\n"
+                                "order=$(mktemp) || exit 1\ntrap 'rm -f \"$order\"' EXIT\n"
+                                "cat >\"$order\" <<'END' || exit 1\n"
                                 "url=http://h:1\ntoken=ovrw_x\nca=/etc/lab.pem\nEND\n"
-                                "exec /opt/bin/srun --mpi=pmix --export=ALL --kill-on-bad-exit=1 "
-                                "--cpus-per-task=4 ovr-worker \"$order\"\n");
+                                "/opt/bin/srun --mpi=pmix --export=ALL --kill-on-bad-exit=1 "
+                                "--cpus-per-task=4 $worker \"$order\"\n");
     e.core_seconds = NAN;
     cluster_describe(&orders, &attempt, "ovrw_x", &e, &spec, script, &job);
     assert_int_equal(job.minutes, 100);
@@ -717,6 +754,7 @@ int main(void) {
         with_store(a_deaf_program),
         with_store(slurm_is_down),
         with_store(refusals),
+        with_store(too_large_ones_keep_nobody_waiting),
         with_store(cancelled_while_it_waits),
         with_store(paused_while_it_waits),
         with_store(cancelled_while_it_runs),

@@ -79,6 +79,28 @@ static void who_comes_later_gets_her_share(void **state) {
     assert_string_equal(claim(store, 100, NULL), "-");
 }
 
+/* Nor out of the cluster, where what was sent may wait for hours before it uses anything. */
+static void what_was_sent_counts(void **state) {
+    struct store *store = store_of(state);
+    int64_t alice = add_user(store, "alice", -1), bob = add_user(store, "bob", -1);
+    char id[ID_SIZE], token[WORK_TOKEN_SIZE];
+    for (int i = 0; i < 8; i++)
+        enqueue(store,
+                &(struct new_experiment){
+                    .owner = i < 5 ? alice : bob, .memory_bytes = 1, .executor = EXECUTOR_SLURM},
+                id);
+    int sent[2] = {0};
+    for (int i = 0; i < 6; i++) {
+        struct attempt attempt;
+        struct experiment e;
+        struct ovr_err err = {0};
+        assert_ok(store_begin_attempt(store, &attempt, token, &e, &err), &err);
+        sent[*e.owner == 'b']++;
+        experiment_release(&e);
+        assert_in_range(sent[0] - sent[1], 0, 1);
+    }
+}
+
 static void nobody_exceeds_her_limit(void **state) {
     struct store *store = store_of(state);
     int64_t alice = add_user(store, "alice", 1), bob = add_user(store, "bob", -1), seq;
@@ -404,15 +426,11 @@ static void a_hundred_thousand_of_a_thousand(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        with_store(who_comes_later_gets_her_share),
-        with_store(nobody_exceeds_her_limit),
-        with_store(use_is_remembered),
-        with_store(a_run_is_charged_once),
-        with_store(who_used_less_goes_first),
-        with_store(each_executor_has_its_queue),
-        with_store(what_was_sent_waits_elsewhere),
-        with_store(the_queue_goes_by_its_indices),
-        with_store(a_hundred_thousand_of_a_thousand),
+        with_store(who_comes_later_gets_her_share), with_store(what_was_sent_counts),
+        with_store(nobody_exceeds_her_limit),       with_store(use_is_remembered),
+        with_store(a_run_is_charged_once),          with_store(who_used_less_goes_first),
+        with_store(each_executor_has_its_queue),    with_store(what_was_sent_waits_elsewhere),
+        with_store(the_queue_goes_by_its_indices),  with_store(a_hundred_thousand_of_a_thousand),
     };
     return cmocka_run_group_tests_name("server/queue", tests, start_blas, NULL);
 }

@@ -85,11 +85,18 @@ static void what_the_cluster_lets_wait(void **state) {
     assert_place(&t, 2, 1, "slurm",
                  "Slurm has it as job 1234 (PartitionNodeLimit): the partition never gives so "
                  "much: see --slurm-options");
+    strcpy(t.sent[0].reason, "PartitionTimeLimit");
+    assert_place(&t, 2, 1, "slurm",
+                 "Slurm has it as job 1234 (PartitionTimeLimit): the partition never gives so much "
+                 "time: see --slurm-max-minutes");
+    strcpy(t.sent[0].reason, "Running on h1");
+    assert_place(&t, 2, 1, "slurm",
+                 "Slurm has it as job 1234 (Running on h1): its worker starts there, and has not "
+                 "reached this daemon yet");
     strcpy(t.sent[0].reason, "SomethingNew");
     assert_place(&t, 2, 1, "slurm", "Slurm has it as job 1234: SomethingNew");
     *t.sent[0].reason = '\0';
-    assert_place(&t, 2, 1, "slurm",
-                 "Slurm has it as job 1234: it has just come in, or its worker starts");
+    assert_place(&t, 2, 1, "slurm", "Slurm has it as job 1234: it has just come in");
     *t.sent[0].job = '\0';
     assert_place(&t, 2, 1, "slurm", "it is being sent to Slurm");
 }

@@ -77,6 +77,33 @@ static void one_rank_gets_the_signal_itself(void **state) {
     free(args);
 }
 
+static void a_short_one_gets_on_before_the_signal(void **state) {
+    struct fake fake = set_scene(state);
+    struct slurm_job brief = job;
+    struct ovr_err err = {0};
+    char id[32];
+    brief.minutes = 2;
+    play(&fake, "sbatch", "echo 12");
+    assert_ok(slurm_submit(&fake.slurm, &brief, id, &err), &err);
+    char *args = noted(&fake, "sbatch", "args");
+    assert_non_null(strstr(args, "--time=2\n--signal=TERM@20\n"));
+    free(args);
+}
+
+static void where_its_output_is(void **state) {
+    struct slurm slurm = {.options = "--partition=a"};
+    char path[40];
+    (void)state;
+    slurm_output(&slurm, "17", path, sizeof path);
+    assert_string_equal(path, "/tmp/ovr-worker-17.out");
+    slurm.options = "--output=/var/log/%j-%N.txt --qos=b";
+    slurm_output(&slurm, "17", path, sizeof path);
+    assert_string_equal(path, "/var/log/17-%N.txt");
+    slurm.options = "--output=/dev/null";
+    slurm_output(&slurm, "17", path, sizeof path);
+    assert_string_equal(path, "/dev/null");
+}
+
 static void check_refusal(struct fake *fake, const char *script, int code, const char *words) {
     struct ovr_err err = {0};
     char id[32];
@@ -92,17 +119,24 @@ static void check_refusal(struct fake *fake, const char *script, int code, const
 static void refusals_are_told_apart(void **state) {
     struct fake fake = set_scene(state);
     check_refusal(&fake, SAYS(FAILED "Invalid partition name specified"), OVR_INVALID,
-                  "Slurm says: sbatch: error: Batch job submission failed: Invalid partition");
+                  "Slurm says: Batch job submission failed: Invalid partition name specified (see "
+                  "--slurm-options)");
+    check_refusal(&fake,
+                  "echo 'sbatch: error: invalid partition specified: cpu' >&2\n" SAYS(
+                      FAILED "Invalid partition name specified"),
+                  OVR_INVALID,
+                  "Slurm says: invalid partition specified: cpu; Batch job submission failed: "
+                  "Invalid partition name specified (");
     check_refusal(&fake, SAYS("QOSMaxSubmitJobPerUserLimit") ";", OVR_FULL, "QOSMaxSubmit");
     check_refusal(&fake, SAYS(FAILED "Job violates accounting/QOS policy (job submit limit)"),
                   OVR_FULL, "submit limit");
     check_refusal(&fake,
                   "echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and "
-                  "retrying' >&2; echo 'sbatch: error: " FAILED
-                  "Resource temporarily unavailable' >&2; exit 1",
-                  OVR_FULL, "temporarily");
+                  "retrying' >&2; exec sleep 600",
+                  OVR_FULL, "temporarily unable");
+    check_refusal(&fake, SAYS(FAILED "Resource temporarily unavailable"), OVR_FULL, "temporarily");
     check_refusal(&fake, SAYS(FAILED "Requested node configuration is not available"),
-                  OVR_TOO_LARGE, "not available");
+                  OVR_TOO_LARGE, "not available (asked for 2 ranks, each of 3 cores and ");
     check_refusal(&fake, SAYS(FAILED "Unable to contact slurm controller (connect failure)"),
                   OVR_IO, "contact");
     check_refusal(&fake, SAYS("If munged is up, restart with --num-threads=10"), OVR_IO, "munged");
@@ -260,6 +294,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         with_place(a_job_is_told_in_words),
         with_place(one_rank_gets_the_signal_itself),
+        with_place(a_short_one_gets_on_before_the_signal),
+        cmocka_unit_test(where_its_output_is),
         with_place(refusals_are_told_apart),
         with_place(too_many_options),
         with_place(what_squeue_prints_is_read),

@@ -135,15 +135,68 @@ static void cancelled_at_its_end(void **state) {
         assert_int_equal(access(path, F_OK) == 0, now == STATE_SUCCEEDED);
         assert_int_equal(attempt.live, 0);
         n_cancelled += now == STATE_CANCELLED;
-        work_forget(work.data_dir, e.id, 1); /* as who cancels does */
+        work_forget(&work, e.id); /* as who cancels does */
         experiment_release(&e);
     }
     assert_int_equal(count_entries(work.data_dir, "/experiments"), 60 - n_cancelled);
 }
 
+static void put_part(const struct work *work, const struct attempt *attempt) {
+    struct work_upload *upload;
+    struct ovr_err err = {0};
+    assert_ok(work_put_checkpoint(&upload, work, attempt, 1, 0, "", &err), &err);
+    assert_ok(work_finish(upload, &err), &err);
+}
+
+/* A result that was on its way is nothing to a later attempt, but the checkpoint is, until there is
+ * to be none. */
+static void lost_and_failed(void **state) {
+    struct work work = work_of(state);
+    struct experiment e;
+    struct ovr_err err = {0};
+    struct attempt attempt = start(state, &e);
+    char token[WORK_TOKEN_SIZE];
+    put_tensor(&work, &attempt);
+    put_part(&work, &attempt);
+    assert_ok(store_lose_attempt(work.store, &attempt, "test", &err), &err);
+    work_forget(&work, e.id);
+    assert_int_equal(count_entries(work.data_dir, "/experiments"), 0);
+    assert_int_equal(count_entries(work.data_dir, "/checkpoints"), 1);
+    experiment_release(&e);
+    assert_ok(store_begin_attempt(work.store, &attempt, token, &e, &err), &err);
+    assert_ok(store_fail_attempt(work.store, &attempt, "crashed", "test", &err), &err);
+    work_forget(&work, e.id);
+    assert_int_equal(count_entries(work.data_dir, "/checkpoints"), 0);
+    experiment_release(&e);
+}
+
+/* Its request came while it had the experiment; now another one has, or nobody. */
+static void files_of_who_is_late(void **state) {
+    struct work work = work_of(state);
+    struct work_upload *upload, *part;
+    for (int deleted = 0; deleted < 2; deleted++) {
+        struct experiment e;
+        struct attempt attempt = start(state, &e);
+        struct ovr_err err = {0};
+        int was_running;
+        assert_ok(work_put_checkpoint(&part, &work, &attempt, 1, 0, "", &err), &err);
+        assert_ok(store_cancel(work.store, e.id, &was_running, &err), &err);
+        if (deleted)
+            assert_ok(store_delete_experiment(work.store, e.id, &err), &err);
+        assert_failed(work_put_file(&upload, &work, &attempt, "best", "a.npy", "", &err),
+                      OVR_CONFLICT, &err, "is over");
+        assert_null(upload);
+        assert_int_equal(work_finish(part, NULL), OVR_CONFLICT);
+        assert_int_equal(count_entries(work.data_dir, "/experiments"), 0);
+        assert_int_equal(count_entries(work.data_dir, "/checkpoints"), 0);
+        experiment_release(&e);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {with_store(names_of_files),
-                                       with_store(a_result_counts_by_its_report),
-                                       with_store(cancelled_at_its_end)};
+    const struct CMUnitTest tests[] = {
+        with_store(names_of_files), with_store(a_result_counts_by_its_report),
+        with_store(cancelled_at_its_end), with_store(lost_and_failed),
+        with_store(files_of_who_is_late)};
     return cmocka_run_group_tests_name("server/work", tests, NULL, NULL);
 }

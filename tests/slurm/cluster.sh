@@ -2,13 +2,14 @@
 # A Slurm cluster of one controller and two nodes of two cores each, on this machine: each is a network
 # namespace with an address of its own. Needs root, and `scripts/deps.sh slurm`.
 #
-#   tests/slurm/cluster.sh up DIR             DIR: a new directory for all of it
+#   tests/slurm/cluster.sh up DIR [LINE…]     DIR: a new directory for all of it; more lines of slurm.conf
 #   tests/slurm/cluster.sh on DIR HOST CMD…   runs a command as on ctl, h1 or h2
 #   tests/slurm/cluster.sh start DIR HOST     the Slurm daemon of a host, after it was killed
+#   tests/slurm/cluster.sh pids DIR HOST NAME the processes there whose program has this name
 #   tests/slurm/cluster.sh cut DIR NODE       pulls a node's cable; `join` plugs it in again
 #   tests/slurm/cluster.sh down DIR           stops all and removes it
 #
-# The daemons' process ids are in DIR/pids, their logs in DIR/logs.
+# The daemons' process ids are in DIR/pids, their logs in DIR/logs. Jobs have their temporary files in DIR/tmp/NODE.
 set -eu
 
 controller=ctl
@@ -52,12 +53,15 @@ start() {
 }
 
 configure() {
-    mkdir -p "$dir/state" "$dir/pids" "$dir/logs" "$dir/munge"
+    mkdir -p "$dir/state" "$dir/pids" "$dir/logs" "$dir/munge" "$dir/tmp"
     chmod 755 "$dir" "$dir/munge"
     echo '127.0.0.1 localhost' >"$dir/hosts"
     for host in $controller $nodes; do
         echo "$(address "$host") $host" >>"$dir/hosts"
     done
+    # shellcheck disable=SC2016
+    printf '#!/bin/sh\necho "export TMPDIR=%s/tmp/$SLURMD_NODENAME"\n' "$dir" >"$dir/prolog"
+    chmod 755 "$dir/prolog"
     head -c 128 /dev/urandom >"$dir/munge/key"
     chmod 600 "$dir/munge/key"
     # Quick to notice things, and nothing that takes a cluster's own accounts or control groups.
@@ -74,6 +78,8 @@ SlurmctldLogFile=$dir/logs/$controller
 SlurmdLogFile=$dir/logs/%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog=$dir/prolog
+TmpFS=$dir/tmp/%n
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
@@ -87,6 +93,7 @@ NodeName=h1 NodeAddr=$(address h1) CPUs=2 RealMemory=4000
 NodeName=h2 NodeAddr=$(address h2) CPUs=2 RealMemory=4000
 PartitionName=main Nodes=h1,h2 Default=YES State=UP
 END
+    [ $# -eq 0 ] || printf '%s\n' "$@" >>"$dir/slurm.conf"
 }
 
 # A switch in the controller's namespace, and a cable to each node.
@@ -107,6 +114,12 @@ connect() {
     done
 }
 
+pids() {
+    for pid in $(ip netns pids "$(space "$1")"); do
+        [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "$2" ] || echo "$pid"
+    done
+}
+
 wait_for_nodes() {
     for _ in $(seq 100); do
         idle=$( (on $controller timeout 5 sinfo --noheader --Node --format=%T) 2>/dev/null | grep -c '^idle$' || true)
@@ -120,12 +133,12 @@ wait_for_nodes() {
 up() {
     mkdir "$dir"
     trap down EXIT
-    configure
+    configure "$@"
     connect
     munged --key-file="$dir/munge/key" --socket="$dir/munge/socket" --pid-file="$dir/pids/munged" \
         --log-file="$dir/munge/log" --seed-file="$dir/munge/seed"
     for host in $controller $nodes; do
-        mkdir -p "$dir/spool-$host"
+        mkdir -p "$dir/spool-$host" "$dir/tmp/$host"
         start "$host"
     done
     wait_for_nodes
@@ -147,9 +160,10 @@ down() {
 }
 
 case $verb in
-up) up ;;
+up) up "$@" ;;
 on) [ $# -ge 2 ] || usage; on "$@" ;;
 start) [ $# -eq 1 ] || usage; start "$1" ;;
+pids) [ $# -eq 2 ] || usage; pids "$@" ;;
 cut) ip -n "$(space $controller)" link set "to-$1" down ;;
 join) ip -n "$(space $controller)" link set "to-$1" up ;;
 down) down ;;

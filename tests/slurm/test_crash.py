@@ -1,6 +1,7 @@
 """The daemon is killed while it sends an experiment to Slurm, which is played by tests/slurm/fake: in the end there is
 one job, and its worker's token is good. And how it starts without what it needs."""
 import glob
+import json
 import os
 import re
 import signal
@@ -47,6 +48,13 @@ class Fake(Process):
         return {os.path.basename(path): open(path).read() for path in glob.glob(self.path(pattern))}
 
 
+def work(process, script, path, *options):
+    """What the daemon answers to the worker that has this script."""
+    token = re.search(r"^token=(\w+)$", script, re.M)[1]
+    return subprocess.run(["curl", "-sS", "-H", f"Authorization: Bearer {token}", *options, process.url + "/v1/work" + path],
+                          capture_output=True, text=True, timeout=30, check=True).stdout
+
+
 class Killed(unittest.TestCase):
     def kill_while(self, obstacle):
         """Kills the daemon while sbatch hangs, and starts it again. Returns the experiment, and its one job's script."""
@@ -74,10 +82,7 @@ class Killed(unittest.TestCase):
         return place if place and words in place["reason"] else None
 
     def check_token(self, process, script):
-        token = re.search(r"^token=(\w+)$", script, re.M)[1]
-        done = subprocess.run(["curl", "-sS", "-H", f"Authorization: Bearer {token}", process.url + "/v1/work"],
-                              capture_output=True, text=True, timeout=30)
-        self.assertIn('"attempt":1', done.stdout.replace(" ", ""), done.stderr)
+        self.assertIn('"attempt":1', work(process, script, "").replace(" ", ""))
 
     def test_before_slurm_took_it(self):
         before, _ = self.kill_while("deaf")
@@ -114,6 +119,61 @@ class Down(unittest.TestCase):
             process.wait(lambda: Killed.queue(process, ident, "as job 1"), "it was not sent")
             self.assertEqual(lab.request("GET", "/readyz").json()["cluster"], {"answers": True})
             self.assertEqual(process.last_words().count("the cluster takes experiments again"), 1)
+
+
+class Without(unittest.TestCase):
+    def test_a_start_without_the_cluster(self):
+        with Fake() as process:
+            ident = ovrd.connect(process.url).submit(SPEC).id
+            process.wait(lambda: Killed.queue(process, ident, "as job 1"), "it was not sent")
+            process.stop()
+            process.options = process.options[2:]
+            process.start()
+            process.wait(lambda: "1 experiment is on the cluster" in process.last_words(), "no warning")
+
+
+class Words(unittest.TestCase):
+    def test_a_site_with_its_own_language(self):
+        """What is said in Slurm's words is cut somewhere, and may be in any encoding."""
+        with Fake() as process:
+            lab = ovrd.connect(process.url)
+            for text in (b"sbatch: error: x" + "\u00fc".encode() * 150, b"sbatch: error: Gr\xf6\xdfe"):
+                with open(process.path("refuse"), "wb") as file:
+                    file.write(text)
+                ident = lab.submit(SPEC).id
+                process.wait(lambda: lab.request("GET", "/readyz").json()["cluster"].get("trouble"), "no trouble")
+                self.assertIn("Slurm", lab.request("GET", "/v1/queue").json()["cluster"]["trouble"])
+                self.assertIn("queued", lab.request("GET", f"/v1/experiments/{ident}").json()["state"])
+                os.remove(process.path("refuse"))
+                process.wait(lambda: Killed.queue(process, ident, "as job"), "it was not sent")
+            process.wait(lambda: Killed.queue(process, ident, "as job 2"), "it was not sent")
+            with open(process.path("jobs/2"), "wb") as file:
+                file.write(f"ovrd-{ident}-1|PENDING|".encode() + b"Gr\xf6\xdfe|\n")
+            process.wait(lambda: Killed.queue(process, ident, "Gr??e"), "no reason")
+            self.assertEqual(len(lab.request("GET", "/v1/queue").json()["waiting"]), 2)
+
+
+class Cancelled(unittest.TestCase):
+    def test_its_files_are_gone(self):
+        """Somebody cancels the job in Slurm, when its worker has brought this and that."""
+        with Fake() as process:
+            lab = ovrd.connect(process.url)
+            ident = lab.submit(SPEC).id
+            process.wait(lambda: Killed.queue(process, ident, "as job 1"), "it was not sent")
+            script = process.read("scripts/*")["1"]
+            begin = {"number": 1, "begin": {"node": "h1", "cores": 1},
+                     "progress": dict.fromkeys(("phase", "epoch", "epochs", "step", "steps", "samples", "seconds", "threads", "memory_bytes"), 0)}
+            self.assertIn('"stop"', work(process, script, "/reports", "-H", "Content-Type: application/json", "-d", json.dumps(begin)))
+            for path in ("/checkpoints/1/0", "/files/best/x.npy"):
+                self.assertEqual(work(process, script, path, "-X", "PUT", "-d", "x"), "")
+
+            def left():
+                return [path for place in ("checkpoints", "experiments")
+                        for path in glob.glob(os.path.join(process.directory.name, "data", place, ident + "*"))]
+            self.assertEqual(len(left()), 2)
+            process.put("jobs/1", f"ovrd-{ident}-1|CANCELLED|None|h1\n")
+            process.wait(lambda: lab.request("GET", f"/v1/experiments/{ident}").json()["state"] == "failed", "it runs on")
+            process.wait(lambda: not left(), "its files stay")
 
 
 class Start(unittest.TestCase):

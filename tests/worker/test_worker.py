@@ -128,6 +128,22 @@ class Refusals(unittest.TestCase):
             self.assertEqual(done.returncode, 2, arguments)
             self.assertIn("usage: ovr-worker", done.stderr)
 
+    @unittest.skipIf(ONE_RANK, ONE_RANK)
+    def test_one_rank_needs_no_mpi(self):
+        """OPAL_PREFIX: MPI would look for its own programs there."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "spec")
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(spec("ovr_encoder", 512), file)
+            subprocess.run([WORKER, path, os.path.join(directory, "out")], capture_output=True, check=True, env={**os.environ, "OPAL_PREFIX": "/nowhere"})
+
+    def test_texts_about_it(self):
+        for option, text in ("--help", r"usage: ovr-worker ORDER[^$]*\n  4 "), ("--version", r"ovr-worker \S+, \S+ [\d.]+, kernel"), \
+                ("--manual", r"\.SH NAME\novr.-worker"):
+            done = subprocess.run([WORKER, option], capture_output=True, text=True, check=True)
+            self.assertRegex(done.stdout, text)
+            self.assertEqual(done.stderr, "")
+
     def test_what_is_there_stays(self):
         with tempfile.TemporaryDirectory() as directory:
             done = subprocess.run([WORKER, "spec", directory], capture_output=True, text=True)
