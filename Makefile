@@ -79,10 +79,10 @@ check-web: ## the dashboard's tests in a real browser; pictures of every page go
 	@scripts/deps.sh build test web
 	@$(MAKE) --no-print-directory $(B)/tests/web/test_dashboard
 	@scripts/run-tests.sh $(B) web
-check-slurm: ## experiments on a Slurm cluster of this machine's own (root; installs Slurm and OpenMPI)
+check-slurm: ## experiments on a Slurm cluster of this machine's own, and its faults (root; installs Slurm and OpenMPI)
 	@scripts/deps.sh build test mpi slurm
 	@$(MAKE) --no-print-directory all $(filter $(B)/tests/slurm/%,$(PYTHON_TESTS))
-	@scripts/run-tests.sh $(B) slurm
+	@OVRD_FAULTS=1 scripts/run-tests.sh $(B) slurm
 soak: all $(B)/tests/api/test_soak ## kill the daemon over and over for SOAK_SECONDS (600), and look what is left
 	@OVRD_TEST_BUILD=$(B) OVRD_SOAK_SECONDS=$(SOAK_SECONDS) $(B)/tests/api/test_soak
 check-source: ## layering, library owners, formatting
