@@ -112,7 +112,8 @@ static void tick(void *context) {
     int no = STOP_NO;
     if (a->limit_ms && now >= a->limit_ms)
         atomic_compare_exchange_strong(&a->stop, &no, STOP_TIME_LIMIT);
-    if (a->work.checkpoint_seconds && now - a->saved_ms >= a->work.checkpoint_seconds * 1000LL) {
+    double save_ms = a->work.checkpoint_seconds * 1000;
+    if (save_ms > 0 && (double)(now - a->saved_ms) >= save_ms) {
         a->saved_ms = now;
         a->save_due = 1;
     }

@@ -43,7 +43,7 @@ int work_read(struct work *work, const char *text, struct ovr_err *err) {
     if (!document)
         return ovr_fail(err, OVR_INVALID, NULL, "what is to be done is no JSON: %s", why.text);
     int rc = json_unpack_ex(
-        document, &why, 0, "{s:s, s:i, s:s, s:i, s:i, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:i, s:i}",
+        document, &why, 0, "{s:s, s:i, s:s, s:i, s:i, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:F, s:i}",
         "experiment", &work->experiment, "attempt", &work->attempt, "spec", &work->spec, "threads",
         &work->threads, "ranks", &work->ranks, "isa", &isa, "data", &data, "data_dir", &data_dir,
         "computed_ms", &computed_ms, "batch", &batch, "checkpoint", &checkpoint,

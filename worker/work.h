@@ -22,7 +22,8 @@ struct work {
     int has_data;
     struct work_split train, test;
     int64_t computed_ms, batch, checkpoint, checkpoint_before;
-    int checkpoint_seconds, lease_seconds; /* checkpoint_seconds 0: only when interrupted */
+    double checkpoint_seconds; /* 0: only when interrupted */
+    int lease_seconds;
 };
 
 /* Also those that a daemon of a later version adds members to. The caller releases it, also after a

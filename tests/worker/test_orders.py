@@ -27,7 +27,6 @@ ENCODER = spec("ovr_encoder", 1601)
 MLP = spec("mlp", 1100, probe=False)
 EPOCHS = 150 if os.path.basename(BUILD) == "build" else 30
 LONG = spec("ovr_encoder", 1100, epochs=EPOCHS, samples=5000)  # some seconds, also with sanitizers
-LONGER = spec("ovr_encoder", 1100, epochs=3 * EPOCHS, samples=5000)  # for two checkpoints, a second apart
 OURS = {"seconds", "threads", "ranks"}  # figures that two runs need not share
 
 
@@ -331,8 +330,8 @@ class Network(Case):
 class Interrupted(Case):
     """A worker that is stopped in the middle, and another one that goes on where it was."""
 
-    def daemon(self, tell=None, run=LONG, **work):
-        return Daemon(reference(run), tell=tell, checkpoint_seconds=1, **work)
+    def daemon(self, tell=None, **work):
+        return Daemon(reference(LONG), tell=tell, checkpoint_seconds=0.1, **work)
 
     def go_on(self, daemon, from_checkpoint=True, ranks=0):
         restarts, epochs = len(daemon.restarts), len(daemon.epochs)
@@ -371,11 +370,11 @@ class Interrupted(Case):
             self.assertEqual(daemon.end, {"state": "paused"})
 
     def test_cancelled(self):
-        with self.daemon() as daemon:
-            daemon.cancel = lambda: daemon.work["checkpoint"] > 0
+        with Daemon(reference(LONG)) as daemon:
+            daemon.cancel = lambda: daemon.work["batch"] > 1
             self.assertIn("was cancelled", self.work(daemon, status=3))
             self.assertIsNone(daemon.end)
-            self.assertEqual(set(daemon.parts), {(1, 0)})  # nothing is saved where nobody will go on
+            self.assertEqual(daemon.parts, {})  # nothing is saved where nobody will go on
 
     def kill(self, daemon, number, after="checkpoint", ranks=0, rank=0):
         def meanwhile(process):
@@ -392,7 +391,7 @@ class Interrupted(Case):
             self.kill(daemon, signal.SIGTERM)
             self.assertEqual(daemon.end["state"], "queued")
             self.assertIn("its node was given to others", daemon.end["reason"])
-            self.assertEqual(daemon.work["checkpoint"], 2)
+            self.assertGreaterEqual(daemon.work["checkpoint"], 2)
             self.go_on(daemon)
 
     def test_killed(self):
@@ -406,7 +405,7 @@ class Interrupted(Case):
             self.go_on(daemon, from_checkpoint=False)
 
     def test_killed_twice_and_the_newest_damaged(self):
-        with self.daemon(run=LONGER) as daemon:
+        with self.daemon() as daemon:
             self.kill(daemon, signal.SIGKILL, after="checkpoint_before")
             newest = daemon.work["checkpoint"]
             part = daemon.parts[newest, 0]
@@ -415,7 +414,7 @@ class Interrupted(Case):
             self.assertIn(f"checkpoint {newest} is of no use: it is damaged", daemon.lines)
 
     def test_killed_and_no_checkpoint_is_good(self):
-        with self.daemon(run=LONGER) as daemon:
+        with self.daemon() as daemon:
             self.kill(daemon, signal.SIGKILL, after="checkpoint_before")
             newest = daemon.work["checkpoint"]
             daemon.parts[newest, 0] = b"no checkpoint"
@@ -425,7 +424,7 @@ class Interrupted(Case):
 
     @unittest.skipIf(ONE_RANK, ONE_RANK)
     def test_one_of_two_ranks_killed_and_the_newest_part_of_it_damaged(self):
-        with self.daemon(run=LONGER, ranks=2) as daemon:
+        with self.daemon(ranks=2) as daemon:
             self.kill(daemon, signal.SIGKILL, after="checkpoint_before", ranks=2, rank=1)
             newest = daemon.work["checkpoint"]
             daemon.parts[newest, 1] = daemon.parts[newest, 1][:-1]
