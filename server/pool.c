@@ -387,18 +387,8 @@ static void read_progress(const struct slot *slot, struct progress *out) {
                              .epochs = p->epochs,
                              .threads = threads_of(slot->job),
                              .step = p->step,
-                             .steps = p->steps,
-                             .eta_seconds = NAN,
-                             .samples_per_second = NAN};
-    double done = 0;
-    if (out->phase == PHASE_TRAINING && out->steps)
-        done = (double)out->step / (double)out->steps;
-    else if (out->phase == PHASE_PROBING && out->epochs)
-        done = (double)out->epoch / out->epochs;
-    if (done > 0 && seconds > 0)
-        out->eta_seconds = seconds * (1 - done) / done;
-    if (out->phase == PHASE_TRAINING && p->samples && seconds > 0)
-        out->samples_per_second = (double)p->samples / seconds;
+                             .steps = p->steps};
+    progress_rate(out, p->samples, seconds);
 }
 
 int pool_progress(struct pool *pool, const char *id, struct progress *progress) {

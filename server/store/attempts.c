@@ -67,20 +67,6 @@ static int make_token(char token[WORK_TOKEN_SIZE], char sha256[DIGEST_SIZE], str
     return rc;
 }
 
-/* OVR_NOT_FOUND: it is not in the cluster's queue any more. */
-static int take_from_queue(struct connection *c, int64_t seq, struct experiment *e,
-                           struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, SEND, "i", seq);
-    int step = sqlite3_step(row);
-    int rc = step == SQLITE_ROW    ? read_experiment(row, e, err)
-             : step == SQLITE_DONE ? OVR_NOT_FOUND
-                                   : db_fail(c, err);
-    while (!rc && sqlite3_step(row) == SQLITE_ROW)
-        ;
-    sqlite3_reset(row);
-    return rc;
-}
-
 static int add_attempt(struct connection *c, const struct experiment *e, struct attempt *attempt,
                        const char *sha256, struct ovr_err *err) {
     *attempt = (struct attempt){.experiment = e->seq, .number = e->attempts};
@@ -98,7 +84,7 @@ static int begin_attempt(struct store *store, int64_t seq, struct attempt *attem
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = take_from_queue(c, seq, e, err);
+    rc = take_returned(c, db_bind(c, SEND, "i", seq), e, err);
     if (!rc)
         rc = add_attempt(c, e, attempt, sha256, err);
     rc = db_end(store, rc, err);

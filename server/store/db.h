@@ -328,6 +328,11 @@ int charge_run(struct store *store, struct run *run, struct ovr_err *err);
 
 /* ---- jobs.c ---- */
 
+/* The experiment that a bound UPDATE … RETURNING took from its queue; OVR_NOT_FOUND: it is there no
+ * more. */
+int take_returned(struct connection *c, sqlite3_stmt *row, struct experiment *e,
+                  struct ovr_err *err);
+
 /* Of an experiment whose run ends in this transaction: the epochs that wait, and what it has used.
  */
 int write_last_epochs(struct store *store, int64_t seq, struct ovr_err *err);

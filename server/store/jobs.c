@@ -21,9 +21,8 @@ static int count_queue(struct connection *c, int most, int *n, struct ovr_err *e
     return rc;
 }
 
-/* OVR_NOT_FOUND: it is not in the queue any more. */
-static int claim(struct connection *c, int64_t seq, struct experiment *e, struct ovr_err *err) {
-    sqlite3_stmt *row = db_bind(c, CLAIM, "ii", seq, now_ms());
+int take_returned(struct connection *c, sqlite3_stmt *row, struct experiment *e,
+                  struct ovr_err *err) {
     int step = sqlite3_step(row);
     int rc = step == SQLITE_ROW    ? read_experiment(row, e, err)
              : step == SQLITE_DONE ? OVR_NOT_FOUND
@@ -42,7 +41,7 @@ static int take(struct store *store, struct run *run, struct experiment *e, int 
     int rc = db_begin(store, err);
     if (rc)
         return rc;
-    rc = claim(c, run->seq, e, err);
+    rc = take_returned(c, db_bind(c, CLAIM, "ii", run->seq, now_ms()), e, err);
     if (!rc)
         rc = count_queue(c, MOST_WAITING, waiting, err);
     rc = db_commit(store, rc, err);
